@@ -1,0 +1,292 @@
+"""What a run is asked to do: frozen dataclasses with a JSON round trip that refuses unknown keys.
+
+Every field that may be ``None`` is filled from the scale of the base, the method and the task before a run starts,
+and the filled configuration is what ``config.json`` holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args
+
+from rlvr_lite.errors import UserError, unknown_name
+
+__all__ = [
+    "LINEAR_LAYERS",
+    "SCALES",
+    "AdapterConfig",
+    "Loss",
+    "Precision",
+    "RunConfig",
+    "SamplingConfig",
+    "Scale",
+    "from_json",
+    "to_json",
+]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16", "nf4"]
+Loss = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce"]
+AdvantageScale = Literal["group", "batch", "none"]
+PromptStyle = Literal["bare", "instruct"]
+Option = str | int | float | bool
+
+#: The linear layers of a transformer block, the targets of every method alike.
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+C = TypeVar("C")
+
+
+def to_json(config: Any) -> str:
+    """A configuration as indented JSON with its keys in field order."""
+    return json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + "\n"
+
+
+def from_json(cls: type[C], text: str) -> C:
+    """The inverse of :func:`to_json`.
+
+    Raises:
+        UserError: the text is not a JSON object, or names a field that ``cls`` does not have.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"not a {cls.__name__}: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"not a {cls.__name__}: expected a JSON object, got {type(values).__name__}")
+    return replace_fields(cls(), values)
+
+
+def replace_fields(config: C, values: Mapping[str, Any]) -> C:
+    """``config`` with the named fields replaced; an unknown name offers the nearest known ones."""
+    known = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise unknown_name("option", name, known)
+    tuples = {name for name, f in known.items() if isinstance(getattr(config, name), tuple) or "tuple" in str(f.type)}
+    cast = {k: tuple(v) if k in tuples and isinstance(v, list) else v for k, v in values.items()}
+    return dataclasses.replace(config, **cast)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """Size and place of an adapter, in the same words for every method.
+
+    Attributes:
+        rank: r of a low-rank method; ``None`` takes the method's default. Refused by methods without a rank.
+        alpha: numerator of the scale (``alpha / r`` in LoRA); ``None`` takes the method's default.
+        targets: names of the linear layers that are adapted; ``None`` takes all seven of a transformer block.
+        options: what only this method knows, such as ``{"ratio": 16}`` of lora_plus.
+    """
+
+    rank: int | None = None
+    alpha: float | None = None
+    targets: tuple[str, ...] | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise UserError(f"rank must be at least 1, got {self.rank}")
+        if self.alpha is not None and not (self.alpha > 0 and math.isfinite(self.alpha)):
+            raise UserError(f"alpha must be a positive number, got {self.alpha}")
+        if self.targets is not None and (isinstance(self.targets, str) or not self.targets):
+            raise UserError("targets must be a list of layer names, such as ('q_proj', 'v_proj')")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How completions are drawn.
+
+    Attributes:
+        temperature: divides the logits; 0 means greedy.
+        top_p: smallest set of tokens whose probability reaches this is kept; 1 keeps all.
+        top_k: number of most likely tokens kept; 0 keeps all.
+        max_new_tokens: longest completion, in tokens, end token included.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise UserError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if self.top_k < 0:
+            raise UserError(f"top_k must be 0 (all tokens) or above, got {self.top_k}")
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Defaults for bases of one order of size (facts of the tiny and the paper's scale, LoRA r32 alpha 64)."""
+
+    steps: int
+    rank: int
+    alpha: float
+    prompts_per_step: int
+    warmup_steps: int
+    max_completion_length: int
+    prompt_style: PromptStyle
+    gradient_checkpointing: bool
+
+
+#: By order of size of the base: below 10M parameters, below 1B, and above.
+SCALES: Mapping[str, Scale] = {
+    "tiny": Scale(40, 16, 32, 16, 5, 56, "bare", False),
+    "small": Scale(100, 32, 64, 8, 5, 256, "instruct", True),
+    "paper": Scale(1024, 32, 64, 16, 20, 2048, "instruct", True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        method: adapter method, a name of ``rlvr_lite.list_methods()``.
+        base: ``tiny``, a Hub model id or a local model directory.
+        task: a name of ``rlvr_lite.list_tasks()`` or the path of a JSONL file with problem and answer columns.
+        task_options: dials of the task, such as ``{"operands": 4}``.
+        seed: decides prompts, their order, every sample and the adapter's start.
+        steps: optimizer steps.
+        learning_rate: ``None`` takes the method's default for the scale of the base.
+        warmup_steps: linear warm-up from the first step on; constant afterwards.
+        weight_decay: of AdamW, on adapter matrices.
+        max_grad_norm: the gradient is clipped to this norm.
+        prompts_per_step: prompts drawn for one optimizer step.
+        group_size: completions sampled for each prompt (G); at least 2.
+        max_completion_length: longest completion in tokens.
+        temperature: of the rollouts.
+        loss: which policy loss, by its name in the literature.
+        advantage_scale: what the centred reward is divided by: the group's standard deviation, the batch's, nothing.
+        clip_low: lower clip of the probability ratio (epsilon).
+        clip_high: upper clip of the probability ratio (DAPO's clip-higher).
+        kl_coef: weight of the KL term to the frozen base (beta); 0 leaves it out.
+        max_resample: rounds of fresh prompts for groups without variance (dynamic sampling); 0 is off.
+        rewards: names of the reward functions, summed.
+        reward_weights: a weight for each of them; ``None`` weighs all by 1.
+        rank: r of the adapter.
+        alpha: numerator of the adapter's scale.
+        targets: linear layers adapted.
+        method_options: what only this method knows.
+        precision: of the base; ``auto`` takes fp32 on a CPU, bf16 or fp16 by the card's capability elsewhere.
+        backend: who loads the base.
+        revision: of a Hub model: branch, tag or commit.
+        prompt_style: ``instruct`` adds the task's instruction and worked examples, ``bare`` only the problem.
+        gradient_checkpointing: recompute activations in the backward pass.
+        micro_batch: completions a backward pass; ``None`` takes a whole step at once where that fits.
+        eval_problems: held-out problems scored before and after training; 0 leaves evaluation out.
+        eval_k: samples a problem in that evaluation, besides the greedy one.
+        save_steps: a checkpoint every so many steps; 0 keeps only the end and interruptions.
+        keep_checkpoints: how many checkpoints are kept.
+        max_hours: stop cleanly, saved, after this time; ``None`` has no limit.
+        report_to: trackers of transformers, such as ``("tensorboard",)``.
+    """
+
+    method: str = "lora"
+    base: str = "tiny"
+    task: str = "chain-sum"
+    task_options: Mapping[str, Option] = field(default_factory=dict)
+    seed: int = 0
+    steps: int | None = None
+    learning_rate: float | None = None
+    warmup_steps: int | None = None
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    prompts_per_step: int | None = None
+    group_size: int = 8
+    max_completion_length: int | None = None
+    temperature: float = 1.0
+    loss: Loss = "dapo"
+    advantage_scale: AdvantageScale = "group"
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    kl_coef: float = 0.0
+    max_resample: int = 0
+    rewards: tuple[str, ...] = ("accuracy",)
+    reward_weights: tuple[float, ...] | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    targets: tuple[str, ...] | None = None
+    method_options: Mapping[str, Option] = field(default_factory=dict)
+    precision: Precision = "auto"
+    backend: Literal["auto", "transformers", "unsloth"] = "auto"
+    revision: str | None = None
+    prompt_style: PromptStyle | None = None
+    gradient_checkpointing: bool | None = None
+    micro_batch: int | None = None
+    eval_problems: int = 100
+    eval_k: int = 8
+    save_steps: int = 0
+    keep_checkpoints: int = 2
+    max_hours: float | None = None
+    report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise unknown_name(name, str(value), choices)
+        for name, least in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise UserError(f"{name} must be at least {least}, got {value}")
+        if self.group_size < 2:
+            raise UserError(f"group_size must be at least 2 to compare answers with each other, got {self.group_size}")
+        for name in ("learning_rate", "max_grad_norm", "max_hours", "temperature"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise UserError(f"{name} must be a positive number, got {value}")
+        if not 0 < self.clip_low < 1:
+            raise UserError(f"clip_low must lie in (0, 1), got {self.clip_low}")
+        if not self.rewards:
+            raise UserError("rewards is empty: name at least one, such as 'accuracy'")
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
+            raise UserError(f"{len(self.rewards)} rewards but {len(self.reward_weights)} reward_weights: give one each")
+        if self.method == "full" and self.precision == "nf4":
+            raise UserError("full fine-tuning cannot train 4-bit weights: use --precision bf16 or fp32, or an adapter")
+        if self.method == "full" and self.kl_coef > 0:
+            raise UserError("full fine-tuning keeps no frozen base for a KL term: set kl_coef to 0, or use an adapter")
+        _ = self.adapter
+
+    @property
+    def adapter(self) -> AdapterConfig:
+        """The adapter's part of this configuration."""
+        return AdapterConfig(rank=self.rank, alpha=self.alpha, targets=self.targets, options=self.method_options)
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "precision": get_args(Precision),
+    "loss": get_args(Loss),
+    "advantage_scale": get_args(AdvantageScale),
+    "prompt_style": get_args(PromptStyle),
+    "backend": ("auto", "transformers", "unsloth"),
+}
+_AT_LEAST: Mapping[str, float] = {
+    "steps": 1,
+    "prompts_per_step": 1,
+    "max_completion_length": 1,
+    "micro_batch": 1,
+    "eval_problems": 0,
+    "eval_k": 1,
+    "save_steps": 0,
+    "keep_checkpoints": 1,
+    "warmup_steps": 0,
+    "max_resample": 0,
+    "clip_high": 0,
+    "kl_coef": 0,
+    "weight_decay": 0,
+    "seed": 0,
+}

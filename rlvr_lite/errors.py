@@ -1,0 +1,33 @@
+"""Errors that a user can act on: one line each, naming the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "unknown_name"]
+
+
+class UserError(ValueError):
+    """A request that cannot be carried out as asked; the message is one line and says what to do instead.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split()))
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """An error for a name nobody registered, offering the nearest known ones.
+
+    >>> print(unknown_name("method", "lorra", ["lora", "dora", "full"]))
+    unknown method 'lorra': did you mean 'lora' or 'dora'?
+    >>> print(unknown_name("method", "xyz", ["lora", "full"]))
+    unknown method 'xyz': choose one of full, lora
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:
+        return UserError(f"unknown {kind} {name!r}: did you mean {' or '.join(map(repr, near))}?")
+    return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")

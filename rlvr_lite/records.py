@@ -1,0 +1,263 @@
+"""What is written to disk, and how: atomic files, JSON lines with a position, directories that appear whole.
+
+Only JSON and safetensors are ever written or read; pickles are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvr_lite.errors import UserError
+
+__all__ = [
+    "MANIFEST",
+    "JsonLines",
+    "RunDirectory",
+    "atomic_directory",
+    "damage",
+    "hash_file",
+    "read_json",
+    "read_jsonl",
+    "refuse_pickles",
+    "write_json",
+    "write_text",
+]
+
+MANIFEST = "manifest.json"
+_PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Force a file or a directory's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some file systems refuse fsync on a directory
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+    _sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically; NaN is refused because JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line; blank lines are skipped.
+
+    Raises:
+        UserError: the file is missing, or a line is not a JSON object (its number is named).
+    """
+    rows = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{path}, line {number} is not JSON ({error.msg}): mend or delete that line") from error
+                if not isinstance(row, dict):
+                    raise UserError(f"{path}, line {number} is not a JSON object: write {{...}} with named columns")
+                rows.append(row)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return rows
+
+
+class JsonLines:
+    """An append-only log of one JSON object a line, which can be cut back to an earlier position.
+
+    A checkpoint stores :attr:`position`; a resumed run calls :meth:`cut`, so that no line is lost or written twice.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def position(self) -> int:
+        """Length of the log in bytes."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def append(self, *rows: Mapping[str, Any]) -> None:
+        """Write the rows in one write."""
+        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}; free some space") from error
+
+    def cut(self, position: int) -> None:
+        """Forget everything after ``position`` bytes."""
+        if self.position < position:
+            raise UserError(f"{self.path} is shorter than its checkpoint says: it was edited; start with a new --out")
+        if self.path.exists():
+            os.truncate(self.path, position)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Everything written so far; empty if nothing was."""
+        return read_jsonl(self.path) if self.path.exists() else []
+
+
+def refuse_pickles(directory: Path) -> None:
+    """Raise if ``directory`` holds a file that could run code when it is loaded."""
+    for path in sorted(directory.rglob("*")):
+        if path.suffix in _PICKLES:
+            raise UserError(f"{path} is a pickle, which can run code when loaded: convert it to safetensors first")
+
+
+@contextmanager
+def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
+    """A directory that appears under its name complete, with a manifest of hashes, or not at all.
+
+    Files are written to a hidden sibling, synced, listed in ``manifest.json`` (written last) and moved into place by
+    one rename. An existing ``target`` is replaced.
+
+    Args:
+        target: where the directory shall stand.
+        **facts: stored in the manifest beside the hashes.
+
+    Yields:
+        The directory to write into.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+        hashes = {}
+        for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+            _sync(path)
+            hashes[path.relative_to(temporary).as_posix()] = hash_file(path)
+        write_json(temporary / MANIFEST, {**facts, "files": hashes})
+        if target.exists():
+            old = target.with_name(f".{target.name}.{os.getpid()}.old")
+            os.replace(target, old)
+            os.replace(temporary, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, target)
+        _sync(target.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}; free some space or choose another --out") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def damage(directory: Path) -> str | None:
+    """Why a directory made by :func:`atomic_directory` cannot be trusted; ``None`` if it is whole."""
+    if not (directory / MANIFEST).is_file():
+        return f"{directory.name} has no {MANIFEST}: it was not written to its end"
+    try:
+        files = read_json(directory / MANIFEST)["files"]
+    except (UserError, KeyError, TypeError) as error:
+        return f"{directory.name}/{MANIFEST} is unreadable ({error})"
+    for name, expected in files.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{directory.name}/{name} is missing"
+        if hash_file(path) != expected:
+            return f"{directory.name}/{name} differs from its hash"
+    return None
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run, by what they hold."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The filled configuration."""
+        return self.root / "config.json"
+
+    @property
+    def env(self) -> Path:
+        """Versions, machine and the hash of the base."""
+        return self.root / "env.json"
+
+    @property
+    def identity(self) -> Path:
+        """The proof of what was trained."""
+        return self.root / "identity.json"
+
+    @property
+    def summary(self) -> Path:
+        """The outcome in one object."""
+        return self.root / "summary.json"
+
+    @property
+    def metrics(self) -> JsonLines:
+        """One line an optimizer step."""
+        return JsonLines(self.root / "metrics.jsonl")
+
+    @property
+    def rollouts(self) -> JsonLines:
+        """One line a sampled completion."""
+        return JsonLines(self.root / "rollouts.jsonl")
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter."""
+        return self.root / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        """States to resume from."""
+        return self.root / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """Scores before and after, a sample a line."""
+        return self.root / "eval"

@@ -1,0 +1,35 @@
+"""Shared fixtures: offline, two quiet threads, small random models, and the real files where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "agg"
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of benchmark files: RLVR_LITE_DATA, or shared/data beside the checkout."""
+    path = Path(os.environ.get("RLVR_LITE_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (path / "gsm8k_test.jsonl").is_file():
+        pytest.skip("no benchmark files: set RLVR_LITE_DATA to the folder that holds gsm8k_test.jsonl and the others")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of a real SmolLM2-135M-Instruct."""
+    path = Path(os.environ.get("RLVR_LITE_SMOLLM2", ""))
+    if not (path / "model.safetensors").is_file():
+        pytest.skip("no real model: set RLVR_LITE_SMOLLM2 to a folder with SmolLM2-135M-Instruct")
+    return path
