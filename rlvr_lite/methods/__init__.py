@@ -1,1 +1,84 @@
-"""."""
+"""Adapter methods: found by name, attached to a frozen base, and proven to be what their name says.
+
+Listing methods and resolving configurations loads no heavy library; everything that touches a model loads torch on use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout, Linear
+from rlvr_lite.methods._registry import get, names, register
+from rlvr_lite.methods._resolve import check_fits, check_precision, learning_rate, resolve, scale_of
+from rlvr_lite.methods._spec import Build, LearningRate, Method
+from rlvr_lite.methods._table import list_methods
+
+if TYPE_CHECKING:
+    from rlvr_lite.methods._attached import (
+        after_backward,
+        attach,
+        detach,
+        disabled,
+        optimizer,
+        penalty,
+        precision_of,
+    )
+    from rlvr_lite.methods._attachment import Attachment, attachment
+    from rlvr_lite.methods._files import load, save
+    from rlvr_lite.methods._hash import base_hash
+    from rlvr_lite.methods._identity import Identity, identity
+    from rlvr_lite.methods._state import load_trainable_state, trainable_state
+
+__all__ = [
+    "DEEPSEEK_R1_DISTILL_QWEN_1_5B",
+    "Attachment",
+    "Build",
+    "Identity",
+    "Layout",
+    "LearningRate",
+    "Linear",
+    "Method",
+    "after_backward",
+    "attach",
+    "attachment",
+    "base_hash",
+    "check_fits",
+    "check_precision",
+    "detach",
+    "disabled",
+    "get",
+    "identity",
+    "learning_rate",
+    "list_methods",
+    "load",
+    "load_trainable_state",
+    "names",
+    "optimizer",
+    "penalty",
+    "precision_of",
+    "register",
+    "resolve",
+    "save",
+    "scale_of",
+    "trainable_state",
+]
+
+_HOMES = {
+    "_attached": ("after_backward", "attach", "detach", "disabled", "optimizer", "penalty", "precision_of"),
+    "_attachment": ("Attachment", "attachment"),
+    "_files": ("load", "save"),
+    "_hash": ("base_hash",),
+    "_identity": ("Identity", "identity"),
+    "_state": ("load_trainable_state", "trainable_state"),
+}
+_LAZY = {name: home for home, public in _HOMES.items() for name in public}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs torch on first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

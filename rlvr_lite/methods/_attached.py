@@ -1,0 +1,157 @@
+"""A method on a base: attach it, switch it off, build its optimizer, take it off again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlvr_lite.config import AdapterConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.methods._attachment import Attachment, attachment, carries_method, remember, tensors
+from rlvr_lite.methods._hash import base_hash, tensors_hash
+from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._optimizers import adamw
+from rlvr_lite.methods._registry import get
+from rlvr_lite.methods._resolve import check_fits, check_precision, resolve, scale_of
+from rlvr_lite.methods._spec import Build
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "after_backward",
+    "attach",
+    "attach_blank",
+    "detach",
+    "disabled",
+    "optimizer",
+    "penalty",
+    "precision_of",
+]
+
+
+def precision_of(model: nn.Module) -> str:
+    """The precision a base is loaded in: fp32, bf16, fp16 or nf4."""
+    if any(type(module).__name__ == "Linear4bit" for module in model.modules()):
+        return "nf4"
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32")
+
+
+def attach(model: nn.Module, name: str, adapter: AdapterConfig, *, total_steps: int, seed: int) -> nn.Module:
+    """Put a method on a frozen base.
+
+    Args:
+        model: the base; its weights are frozen and, but for ``full`` and the ``:residual`` variants, never written to.
+        name: of the method.
+        adapter: its size and place; missing values take the defaults for the base's scale.
+        total_steps: optimizer steps of the whole run, for methods with a schedule.
+        seed: of the random part of the start; the global random state is left alone.
+
+    Returns:
+        A ``PeftModel`` in evaluation mode with fp32 adapter weights; for ``full`` the model itself.
+
+    Raises:
+        UserError: the method does not exist, does not use a setting, cannot sit on this base, or does not fit it.
+    """
+    return _attach(model, name, adapter, total_steps=total_steps, seed=seed, blank=False)
+
+
+def attach_blank(model: nn.Module, name: str, adapter: AdapterConfig, *, total_steps: int, seed: int) -> nn.Module:
+    """As :func:`attach`, but costly starts are left out because saved weights will be loaded over them."""
+    return _attach(model, name, adapter, total_steps=total_steps, seed=seed, blank=True)
+
+
+def _attach(
+    model: nn.Module, name: str, adapter: AdapterConfig, *, total_steps: int, seed: int, blank: bool
+) -> nn.Module:
+    method = get(name)
+    if carries_method(model):
+        raise UserError("the model already carries a method: detach it, or load the base again")
+    if total_steps < 1:
+        raise UserError(f"total_steps must be at least 1, got {total_steps}")
+    check_precision(name, precision_of(model))
+    layout = Layout.of_model(model)
+    adapter = resolve(name, adapter, scale_of(layout.parameters))
+    check_fits(name, adapter, layout)
+    base_names = frozenset(n for n, _ in tensors(model))
+    digest = base_hash(model)
+    frozen = "" if name == "full" else tensors_hash(dict(tensors(model)))
+    model.requires_grad_(False)
+    _keep_weights_in_place(model)
+    build = Build(adapter=adapter, layout=layout, total_steps=total_steps, seed=seed, blank=blank)
+    with _seeded(model, seed):
+        attached = method.build(model, build)
+    remember(attached, Attachment(name, build, base_names, digest, frozen))
+    return attached.eval()
+
+
+def detach(model: nn.Module) -> nn.Module:
+    """The base without its method, bit for bit as it was before :func:`attach`.
+
+    Raises:
+        UserError: the method is ``full``, which leaves no base.
+    """
+    found = attachment(model)
+    if found.method == "full":
+        raise UserError("full fine-tuning changed the base itself: load the base again")
+    with contextlib.suppress(AttributeError):
+        model.base_model.enable_adapter_layers()
+    base = model.base_model.unload()  # type: ignore[operator, union-attr]
+    for name in ("peft_config", "_hf_peft_config_loaded"):
+        with contextlib.suppress(AttributeError):
+            delattr(base, name)
+    return base
+
+
+@contextlib.contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Within this context the model is the frozen base policy.
+
+    PEFT makes adapter tensors trainable when it switches them back on; which were trainable before is put back here.
+
+    Raises:
+        UserError: the method is ``full``, which keeps no base.
+    """
+    if attachment(model).method == "full":
+        raise UserError("full fine-tuning keeps no frozen base: set kl_coef to 0, or use an adapter")
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with model.disable_adapter():  # type: ignore[operator]
+            yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """The method's optimizer over the model's trainable tensors; every parameter group has a ``name``."""
+    return (get(name).optimizer or adamw)(model, learning_rate, weight_decay)
+
+
+def penalty(model: nn.Module, name: str) -> Tensor | None:
+    """What the method adds to the loss: a scalar, or ``None`` if it adds nothing."""
+    return get(name).penalty(model)
+
+
+def after_backward(model: nn.Module, name: str, step: int) -> None:
+    """What the method does between ``optimizer.step()`` and ``zero_grad()`` of step ``step`` (counted from 1)."""
+    get(name).after_backward(model, step)
+
+
+@contextlib.contextmanager
+def _seeded(model: nn.Module, seed: int) -> Iterator[None]:
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _keep_weights_in_place(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in the first forward on CPUs with AVX512_BF16: gradients go wrong."""
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]

@@ -1,0 +1,131 @@
+"""An adapter on disk: a directory of safetensors and JSON, in PEFT's own format wherever PEFT has one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.config import AdapterConfig, from_json
+from rlvr_lite.errors import UserError
+from rlvr_lite.methods._attached import attach_blank
+from rlvr_lite.methods._attachment import attachment
+from rlvr_lite.methods._hash import base_hash
+from rlvr_lite.methods._lora import ADAPTER
+from rlvr_lite.methods._registry import get
+from rlvr_lite.methods._state import load_trainable_state, trainable_state
+from rlvr_lite.records import atomic_directory, damage, read_json, refuse_pickles, write_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["load", "save"]
+
+DESCRIPTION = "rlvr_lite.json"
+_PEFT_WEIGHTS = "adapter_model.safetensors"
+_OWN_STATE = "state.safetensors"
+_FULL_WEIGHTS = "model.safetensors"
+_PACKAGES = ("rlvr-lite", "torch", "transformers", "peft")
+
+
+def save(model: nn.Module, directory: Path | str, *, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the adapter so that :func:`load`, and plain PEFT where it has a format, can read it.
+
+    An existing directory is replaced as a whole. ``facts`` (JSON values) are kept in ``rlvr_lite.json``.
+    """
+    from safetensors.torch import save_file
+
+    found = attachment(model)
+    method = get(found.method)
+    description = {
+        "method": found.method,
+        "adapter": dataclasses.asdict(found.build.adapter),
+        "total_steps": found.build.total_steps,
+        "seed": found.build.seed,
+        "base": {"hash": found.base_hash, "parameters": found.build.layout.parameters},
+        "facts": dict(facts or {}),
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
+    with atomic_directory(Path(directory)) as target:
+        if found.method == "full":
+            save_file(trainable_state(model), target / _FULL_WEIGHTS, metadata={"format": "pt"})
+            model.config.save_pretrained(target)  # type: ignore[union-attr, operator]
+        else:
+            with _unchanged_config(model):
+                model.save_pretrained(str(target), safe_serialization=True)  # type: ignore[operator]
+            (target / "README.md").unlink(missing_ok=True)
+            if method.own_state:
+                save_file(trainable_state(model), target / _OWN_STATE)
+        write_json(target / DESCRIPTION, description)
+
+
+def load(base_model: nn.Module, directory: Path | str, trainable: bool = False) -> nn.Module:
+    """Put a saved adapter on a freshly loaded base.
+
+    Args:
+        base_model: the base it was trained on, in any precision the method can sit on.
+        directory: what :func:`save` wrote.
+        trainable: whether training goes on from here; otherwise every tensor is frozen.
+
+    Raises:
+        UserError: the directory is damaged, holds pickles, or belongs to another base.
+    """
+    directory = Path(directory)
+    description = _read_description(directory)
+    if base_hash(base_model) != description["base"]["hash"]:
+        raise UserError(f"{directory} was trained on another base: load the base named in its {DESCRIPTION}")
+    name = description["method"]
+    adapter = from_json(AdapterConfig, json.dumps(description["adapter"]))
+    model = attach_blank(base_model, name, adapter, total_steps=description["total_steps"], seed=description["seed"])
+    if name == "full":
+        load_trainable_state(model, _read_tensors(directory / _FULL_WEIGHTS))
+    elif get(name).own_state:
+        load_trainable_state(model, _read_tensors(directory / _OWN_STATE))
+    else:
+        _load_peft(model, directory)
+    return model if trainable else model.requires_grad_(False)
+
+
+def _read_description(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise UserError(f"{directory} does not exist: give the directory an adapter was saved to")
+    refuse_pickles(directory)
+    if not (directory / DESCRIPTION).is_file():
+        raise UserError(f"{directory} has no {DESCRIPTION}: only adapters saved by rlvr_lite are loaded")
+    broken = damage(directory)
+    if broken:
+        raise UserError(f"{broken}: save or copy the adapter again")
+    return read_json(directory / DESCRIPTION)
+
+
+def _read_tensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or not safetensors ({error}): save or copy the adapter again") from error
+
+
+def _load_peft(model: nn.Module, directory: Path) -> None:
+    from peft import set_peft_model_state_dict
+
+    result = set_peft_model_state_dict(model, _read_tensors(directory / _PEFT_WEIGHTS), adapter_name=ADAPTER)
+    if result.unexpected_keys:
+        raise UserError(f"{directory} does not fit its own description ({result.unexpected_keys[0]}): save it again")
+
+
+@contextlib.contextmanager
+def _unchanged_config(model: nn.Module) -> Any:
+    """Saving renames keys inside AdaLoRA's live configuration; put them back."""
+    config = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
+    before = dict(vars(config))
+    try:
+        yield
+    finally:
+        vars(config).update(before)

@@ -1,0 +1,125 @@
+"""Shapes of a causal language model, without its weights: what an adapter can sit on and how large it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.config import LINEAR_LAYERS
+from rlvr_lite.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["DEEPSEEK_R1_DISTILL_QWEN_1_5B", "Layout", "Linear"]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Shape of a linear layer: ``y [.., out] = W [out, inp] x + bias``."""
+
+    out: int
+    inp: int
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shapes of a base model.
+
+    Attributes:
+        linears: every linear layer of the transformer blocks, by its full name.
+        norms: width of every normalisation layer, by its full name.
+        tensors: shape of every parameter, by its full name.
+    """
+
+    linears: Mapping[str, Linear]
+    norms: Mapping[str, int]
+    tensors: Mapping[str, tuple[int, ...]]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the base; tied ones count once."""
+        return sum(_product(shape) for shape in self.tensors.values())
+
+    def targets(self, names: Sequence[str]) -> dict[str, Linear]:
+        """The linear layers whose name ends in one of ``names``, in model order.
+
+        Raises:
+            UserError: a name matches no linear layer of this base.
+        """
+        for name in names:
+            if not any(_matches(full, name) for full in self.linears):
+                known = ", ".join(dict.fromkeys(full.rpartition(".")[2] for full in self.linears))
+                raise UserError(f"target {name!r} matches no linear layer of this base: choose among {known}")
+        return {full: shape for full, shape in self.linears.items() if any(_matches(full, name) for name in names)}
+
+    @classmethod
+    def of_config(cls, config: Any) -> Layout:
+        """The layout of a transformers configuration; no weight is made."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            return cls.of_model(AutoModelForCausalLM.from_config(config))
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Layout:
+        """The layout of a model without an adapter; 4-bit weights count with the shape they stand for."""
+        from torch import nn
+
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        linears, norms = {}, {}
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear) and module is not head:
+                linears[name] = Linear(module.out_features, module.in_features, module.bias is not None)
+            elif "norm" in type(module).__name__.lower() and getattr(module, "weight", None) is not None:
+                norms[name] = module.weight.numel()
+        tensors = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        tensors |= {f"{n}.weight": (s.out, s.inp) for n, s in linears.items() if f"{n}.weight" in tensors}
+        return cls(linears, norms, tensors)
+
+
+def _matches(full: str, name: str) -> bool:
+    return full == name or full.endswith("." + name)
+
+
+def _product(shape: Sequence[int]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result
+
+
+def _qwen2(*, vocab: int, hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int) -> Layout:
+    """Layout of an untied Qwen2 by arithmetic, so that a table of methods needs no torch."""
+    kv = hidden // heads * kv_heads
+    block = {
+        "self_attn.q_proj": Linear(hidden, hidden, True),
+        "self_attn.k_proj": Linear(kv, hidden, True),
+        "self_attn.v_proj": Linear(kv, hidden, True),
+        "self_attn.o_proj": Linear(hidden, hidden),
+        "mlp.gate_proj": Linear(intermediate, hidden),
+        "mlp.up_proj": Linear(intermediate, hidden),
+        "mlp.down_proj": Linear(hidden, intermediate),
+    }
+    assert {name.rpartition(".")[2] for name in block} == set(LINEAR_LAYERS)
+    linears = {f"model.layers.{i}.{name}": shape for i in range(layers) for name, shape in block.items()}
+    norms = {f"model.layers.{i}.{name}": hidden for i in range(layers) for name in _QWEN2_NORMS} | {
+        "model.norm": hidden
+    }
+    tensors: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocab, hidden),
+        "lm_head.weight": (vocab, hidden),
+    }
+    tensors |= {f"{name}.weight": (shape.out, shape.inp) for name, shape in linears.items()}
+    tensors |= {f"{name}.bias": (shape.out,) for name, shape in linears.items() if shape.bias}
+    tensors |= {f"{name}.weight": (size,) for name, size in norms.items()}
+    return Layout(linears, norms, tensors)
+
+
+_QWEN2_NORMS = ("input_layernorm", "post_attention_layernorm")
+
+#: The base of the paper (config.json of deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B): 1,777,088,000 parameters.
+DEEPSEEK_R1_DISTILL_QWEN_1_5B = _qwen2(vocab=151936, hidden=1536, intermediate=8960, layers=28, heads=12, kv_heads=2)

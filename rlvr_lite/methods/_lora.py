@@ -1,0 +1,102 @@
+"""The LoRA family: one builder and one written expectation that its members share."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._spec import Build, Shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+__all__ = [
+    "ADAPTER",
+    "PREFIX",
+    "attach_config",
+    "build_lora",
+    "expected_lora",
+    "lora_layers",
+    "lora_scale",
+    "per_target",
+    "rslora_scale",
+]
+
+#: Name of the one adapter a model carries, and what PEFT puts before the names of the base.
+ADAPTER = "default"
+PREFIX = "base_model.model."
+
+
+def lora_scale(alpha: float, r: int) -> float:
+    """``alpha / r`` (LoRA, arXiv 2106.09685, §4.1).
+
+    >>> lora_scale(64, 32)
+    2.0
+    """
+    return alpha / r
+
+
+def rslora_scale(alpha: float, r: int) -> float:
+    """``alpha / sqrt(r)`` (rsLoRA, arXiv 2312.03732, Theorem 3.2).
+
+    >>> rslora_scale(8, 16)
+    2.0
+    """
+    return alpha / math.sqrt(r)
+
+
+def attach_config(model: nn.Module, config: Any) -> nn.Module:
+    """Put a PEFT adapter with fp32 weights on the base."""
+    from peft import get_peft_model
+
+    return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)  # type: ignore[arg-type]
+
+
+def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
+    """A PEFT LoRA of the asked rank on the asked layers; ``options`` go to ``LoraConfig``."""
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=build.rank,
+        lora_alpha=build.alpha,  # type: ignore[arg-type]
+        target_modules=build.targets,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+        **options,
+    )
+    return attach_config(model, config)
+
+
+def per_target(layout: Layout, adapter: AdapterConfig, shapes: Callable[[int, int], Shapes]) -> Shapes:
+    """Names and shapes of trainable tensors from what one layer of ``(out, inp)`` gets."""
+    assert adapter.targets is not None
+    return {
+        f"{PREFIX}{full}.{name}": shape
+        for full, layer in layout.targets(adapter.targets).items()
+        for name, shape in shapes(layer.out, layer.inp).items()
+    }
+
+
+def expected_lora(layout: Layout, adapter: AdapterConfig) -> Shapes:
+    """``A [r, inp]`` and ``B [out, r]`` on every target."""
+    r = adapter.rank
+    assert r is not None
+    return per_target(
+        layout,
+        adapter,
+        lambda out, inp: {f"lora_A.{ADAPTER}.weight": (r, inp), f"lora_B.{ADAPTER}.weight": (out, r)},
+    )
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Every layer that carries a LoRA, with its name in the base."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name.removeprefix(PREFIX), module

@@ -1,0 +1,59 @@
+"""Every method by its name. A file of this folder that calls :func:`register` adds one."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+import rlvr_lite.methods as _room
+from rlvr_lite.errors import unknown_name
+from rlvr_lite.methods._spec import Method
+
+__all__ = ["get", "names", "register"]
+
+_METHODS: dict[str, Method] = {}
+
+#: Order of the table: the paper's fourteen first, as the paper lists them.
+_FIRST = (
+    "full lora rank1 rslora lora_plus lora_fa dora adalora miss pissa milora vera ia3 ln_tuning"
+    " pissa:residual milora:residual"
+).split()
+
+
+def register(method: Method) -> Method:
+    """Make ``method`` known under its name; a second one of the same name is a programming error."""
+    if method.name in _METHODS:
+        raise ValueError(f"method {method.name!r} is registered twice")
+    _METHODS[method.name] = method
+    return method
+
+
+@cache
+def _discover() -> None:
+    """Import every public module of this folder, each of which registers its method."""
+    for module in pkgutil.iter_modules(_room.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{_room.__name__}.{module.name}")
+
+
+def names() -> list[str]:
+    """All names: the paper's methods first, then the others by family and name."""
+    _discover()
+    rest = sorted((m for m in _METHODS.values() if m.name not in _FIRST), key=lambda m: (m.family, m.name))
+    return [name for name in _FIRST if name in _METHODS] + [method.name for method in rest]
+
+
+def get(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        UserError: there is none; the nearest names are offered.
+
+    >>> get("lora").family
+    'baseline'
+    """
+    _discover()
+    if name not in _METHODS:
+        raise unknown_name("method", name, _METHODS)
+    return _METHODS[name]

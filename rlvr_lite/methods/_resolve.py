@@ -1,0 +1,112 @@
+"""From what a user asked for to a complete adapter configuration, or one line that says why not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig
+from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._registry import get
+from rlvr_lite.methods._spec import LearningRate, Method
+
+__all__ = ["check_fits", "check_precision", "learning_rate", "resolve", "scale_of"]
+
+
+def resolve(name: str, adapter: AdapterConfig, scale: str) -> AdapterConfig:
+    """``adapter`` with every default of the method filled in; resolving twice changes nothing.
+
+    Args:
+        name: of the method.
+        adapter: what the user asked for.
+        scale: of the base, a key of ``config.SCALES``.
+
+    Raises:
+        UserError: the method does not know an option, or does not use a setting that was given.
+    """
+    method = get(name)
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    for setting in ("rank", "alpha", "targets"):
+        if setting not in method.uses and getattr(adapter, setting) is not None:
+            raise UserError(f"{name} has no {setting}: leave it out{_instead(method, setting)}")
+    for option, value in adapter.options.items():
+        if option not in method.options:
+            if not method.options:
+                raise UserError(f"{name} has no further options: leave out {option!r}")
+            raise unknown_name(f"option of {name}", option, method.options)
+        _check_type(name, option, value, method.options[option])
+    rank = adapter.rank or (method.rank or {}).get(scale, SCALES[scale].rank)
+    alpha = adapter.alpha or (method.alpha or {}).get(scale, SCALES[scale].alpha)
+    return dataclasses.replace(
+        adapter,
+        rank=rank if "rank" in method.uses else None,
+        alpha=float(alpha) if "alpha" in method.uses else None,
+        targets=(adapter.targets or LINEAR_LAYERS) if "targets" in method.uses else None,
+        options={**method.options, **adapter.options},
+    )
+
+
+def learning_rate(name: str, scale: str) -> LearningRate:
+    """The method's default learning rate for bases of a scale, with its source.
+
+    >>> learning_rate("lora", "tiny").value
+    0.002
+    """
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    return get(name).learning_rates[scale]
+
+
+def scale_of(parameters: int) -> str:
+    """The key of ``config.SCALES`` for a base of so many parameters.
+
+    >>> scale_of(460_416), scale_of(134_515_008), scale_of(1_777_088_000)
+    ('tiny', 'small', 'paper')
+    """
+    return "tiny" if parameters < 10_000_000 else "small" if parameters < 1_000_000_000 else "paper"
+
+
+def check_precision(name: str, precision: str) -> None:
+    """Refuse a method on a base of a precision it cannot sit on; call it before any weight is loaded.
+
+    Raises:
+        UserError: with the reason and the way out.
+    """
+    method = get(name)
+    if precision in method.unsupported:
+        raise UserError(f"{name} cannot sit on a {precision} base: {method.unsupported[precision]}")  # type: ignore[index]
+
+
+def check_fits(name: str, adapter: AdapterConfig, layout: Layout) -> None:
+    """Refuse a resolved adapter that the base has no room for.
+
+    Raises:
+        UserError: a target matches nothing, or the rank exceeds a layer.
+    """
+    method = get(name)
+    if adapter.targets is None:
+        return
+    targets = layout.targets(adapter.targets)
+    if method.rank_bounded and adapter.rank is not None:
+        smallest = min(targets, key=lambda full: min(targets[full].out, targets[full].inp))
+        limit = min(targets[smallest].out, targets[smallest].inp)
+        if adapter.rank > limit:
+            raise UserError(
+                f"rank {adapter.rank} exceeds {smallest} ({targets[smallest].out} x {targets[smallest].inp}):"
+                f" choose a rank of at most {limit}"
+            )
+
+
+def _instead(method: Method, setting: str) -> str:
+    if method.options:
+        return f"; its options are {', '.join(method.options)}"
+    return "" if not method.uses else f"; it uses {', '.join(sorted(method.uses - {setting}))}"
+
+
+def _check_type(name: str, option: str, value: object, default: object) -> None:
+    """An option has the type of its default; a whole number may stand for a real one."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = number if isinstance(default, float) else type(value) is type(default)
+    if not fits:
+        raise UserError(f"option {option!r} of {name} must be {type(default).__name__}, got {value!r}")

@@ -1,0 +1,141 @@
+"""What a method is: a frozen record of how it is built, what it trains, what it costs and where that is written.
+
+Nothing here imports torch, so methods can be listed in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from rlvr_lite.config import AdapterConfig, Option
+from rlvr_lite.methods._layout import Layout
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+__all__ = ["Build", "LearningRate", "Method", "Shapes"]
+
+Family = Literal["baseline", "scaling", "optimizer", "structural", "spectral", "extreme", "orthogonal"]
+Precision = Literal["fp32", "bf16", "fp16", "nf4"]
+
+#: Names of trainable tensors and their shapes.
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """A learning rate and where it comes from."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """What an adapter is built from, besides the base.
+
+    Attributes:
+        adapter: size and place, every default filled in.
+        layout: shapes of the base.
+        total_steps: optimizer steps of the whole run, for methods with a schedule.
+        seed: of the random part of the start.
+        blank: whether the start may be skipped because weights will be loaded over it.
+    """
+
+    adapter: AdapterConfig
+    layout: Layout
+    total_steps: int
+    seed: int
+    blank: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The adapter's rank."""
+        assert self.adapter.rank is not None
+        return self.adapter.rank
+
+    @property
+    def alpha(self) -> float:
+        """The adapter's alpha."""
+        assert self.adapter.alpha is not None
+        return self.adapter.alpha
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the adapted linear layers, as PEFT's ``target_modules``."""
+        assert self.adapter.targets is not None
+        return list(self.adapter.targets)
+
+
+def _no_penalty(model: nn.Module) -> Tensor | None:
+    return None
+
+
+def _nothing_after_backward(model: nn.Module, step: int) -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One adapter method.
+
+    Attributes:
+        name: by which it is asked for.
+        family: group it belongs to in the comparison.
+        summary: what it does, one line.
+        paper: authors, title or venue of its definition.
+        arxiv: identifier of that paper; empty if there is none.
+        build: puts the adapter on a frozen base and returns the model to train.
+        expected: the trainable tensors it must have, from the shapes of the base alone.
+        learning_rates: default learning rate by scale of the base (``tiny``, ``small``, ``paper``), with its source.
+        rank: default rank by scale; ``None`` takes the scale's own default. Ignored where ``uses`` lacks ``rank``.
+        alpha: default alpha by scale; ``None`` takes the scale's own default.
+        uses: which of ``rank``, ``alpha`` and ``targets`` it looks at; the others are refused.
+        options: the further options it knows, with their defaults.
+        rank_bounded: whether the rank may not exceed the smaller side of a target layer.
+        scale: the factor on the update as a function of alpha and r; ``None`` if it has none.
+        scale_formula: the same in words.
+        unsupported: precisions of the base it cannot sit on, with the reason.
+        mergeable: whether its update can be folded into unquantised weights.
+        signature_shared_with: methods with the same trainable tensors; they differ in start, scale or optimizer.
+        layer: class name of the module that carries the adapter, checked by the identity proof.
+        optimizer: ``f(model, learning_rate, weight_decay)``; ``None`` takes AdamW with decay on matrices only.
+        penalty: ``f(model)``, a scalar added to the loss, or ``None``.
+        after_backward: ``f(model, step)``, called between ``optimizer.step`` and ``zero_grad``.
+        state: tensors beyond parameters and buffers that an exact resume needs.
+        load_state: puts them back.
+        budget: ``f(model)``: ranks in use, the target, and whether the schedule is over (AdaLoRA).
+        own_state: whether PEFT's file cannot hold all that training needs, so that the exact state is saved beside it.
+        cost: forward+backward and sampling time relative to LoRA, as measured by ``tests/benchmarks/methods.py``.
+    """
+
+    name: str
+    family: Family
+    summary: str
+    paper: str
+    arxiv: str
+    build: Callable[[nn.Module, Build], nn.Module]
+    expected: Callable[[Layout, AdapterConfig], Shapes]
+    learning_rates: Mapping[str, LearningRate]
+    rank: Mapping[str, int] | None = None
+    alpha: Mapping[str, float] | None = None
+    uses: frozenset[str] = frozenset({"rank", "alpha", "targets"})
+    options: Mapping[str, Option] = field(default_factory=dict)
+    rank_bounded: bool = True
+    scale: Callable[[float, int], float] | None = None
+    scale_formula: str = ""
+    unsupported: Mapping[Precision, str] = field(default_factory=dict)
+    mergeable: bool = True
+    signature_shared_with: tuple[str, ...] = ()
+    layer: str = ""
+    optimizer: Callable[[nn.Module, float, float], torch.optim.Optimizer] | None = None
+    penalty: Callable[[nn.Module], Tensor | None] = _no_penalty
+    after_backward: Callable[[nn.Module, int], None] = _nothing_after_backward
+    state: Callable[[nn.Module], dict[str, Tensor]] | None = None
+    load_state: Callable[[nn.Module, Mapping[str, Tensor]], None] | None = None
+    budget: Callable[[nn.Module], dict[str, int]] | None = None
+    own_state: bool = False
+    cost: tuple[float, float] | None = None
