@@ -107,6 +107,7 @@ def problems_of(
     asks = _column(rows, problem, PROBLEM_COLUMNS, "problem", name)
     answers = _column(rows, answer, ANSWER_COLUMNS, "answer", name)
     found: dict[str, Problem] = {}
+    prefix = Path(name).stem
     for number, row in enumerate(rows, start=1):
         question, gold = _question(row.get(asks)), _final_answer(row.get(answers))
         for column, text in ((asks, question), (answers, gold)):
@@ -117,7 +118,7 @@ def problems_of(
         assert question
         assert gold
         key = row.get("id")
-        found.setdefault(question, Problem(str(key) if key else f"{name}-{number - 1:05d}", question, gold))
+        found.setdefault(question, Problem(str(key) if key else f"{prefix}-{number - 1:05d}", question, gold))
     return list(found.values())
 
 
@@ -136,7 +137,7 @@ def from_jsonl(path: Path, problem: str | None = None, answer: str | None = None
 
 def from_dataset(dataset: Any, problem: str | None = None, answer: str | None = None) -> StoredTask:
     """A ``datasets.Dataset`` as a task, split like a JSONL file."""
-    problems = problems_of(dataset, "the dataset", problem=problem, answer=answer)
+    problems = problems_of(dataset, "dataset", problem=problem, answer=answer)
     return StoredTask("dataset", _by_hash(problems, _BY_HASH), 1024)
 
 
