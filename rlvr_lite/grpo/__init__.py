@@ -1,1 +1,31 @@
-"""."""
+"""The arithmetic of GRPO in plain torch: advantages, losses, log-probabilities, packing and group selection.
+
+Knows nothing of trainers, adapters or files. Every saving in here is exact: the gradient is that of the plain
+computation, up to rounding.
+"""
+
+from rlvr_lite.grpo.advantages import group_advantages, live_groups, select_groups
+from rlvr_lite.grpo.batch import Batch, keep_informative, micro_batches, prompt_groups, trim
+from rlvr_lite.grpo.head import OutputHead, output_head
+from rlvr_lite.grpo.logprobs import token_logprobs
+from rlvr_lite.grpo.losses import LOSSES, LossStats, policy_loss, row_weights
+from rlvr_lite.grpo.scoring import completion_logprobs
+
+__all__ = [
+    "LOSSES",
+    "Batch",
+    "LossStats",
+    "OutputHead",
+    "completion_logprobs",
+    "group_advantages",
+    "keep_informative",
+    "live_groups",
+    "micro_batches",
+    "output_head",
+    "policy_loss",
+    "prompt_groups",
+    "row_weights",
+    "select_groups",
+    "token_logprobs",
+    "trim",
+]

@@ -1,1 +1,19 @@
-"""."""
+"""Sampling completions: prefill once a group, drop finished rows; shared by training, evaluation and chat."""
+
+from rlvr_lite.sampling.keys import row_keys
+from rlvr_lite.sampling.rollout import Rollout, eval_mode, rollout
+from rlvr_lite.sampling.text import Completion, Messages, encode, eos_ids, generate, pad_id, render
+
+__all__ = [
+    "Completion",
+    "Messages",
+    "Rollout",
+    "encode",
+    "eos_ids",
+    "eval_mode",
+    "generate",
+    "pad_id",
+    "render",
+    "rollout",
+    "row_keys",
+]

@@ -1,0 +1,79 @@
+"""A key-value cache that grows in place: transformers' own copies the whole history at every token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+__all__ = ["growing_cache"]
+
+_STEP = 64  # tokens of room added at a time, at least
+_GROWTH = 1.25  # and at least this factor
+
+
+class _GrowingLayer(DynamicLayer):
+    """Keys and values ``[B, heads, T, head_dim]`` as views of buffers with room for more tokens."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append the new tokens and return everything cached."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        old = self.get_seq_length()
+        new = old + key_states.shape[-2]
+        if self._buffers is None or self._buffers[0].shape[-2] < new:
+            room = max(new + _STEP, int(new * _GROWTH)) if old else new
+            self._buffers = (
+                self._enlarged(self.keys, key_states, old, room),
+                self._enlarged(self.values, value_states, old, room),
+            )
+        keys, values = self._buffers
+        keys[..., old:new, :] = key_states
+        values[..., old:new, :] = value_states
+        self.keys, self.values = keys[..., :new, :], values[..., :new, :]
+        return self.keys, self.values
+
+    @staticmethod
+    def _enlarged(cached: Tensor | None, states: Tensor, length: int, room: int) -> Tensor:
+        buffer = states.new_empty(*states.shape[:-2], room, states.shape[-1])
+        if length:
+            assert cached is not None
+            buffer[..., :length, :] = cached
+        return buffer
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row; the buffers are made anew at the next token."""
+        super().batch_repeat_interleave(repeats)
+        self._buffers = None
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep the given rows, with their room."""
+        if self._buffers is None:
+            super().batch_select_indices(indices)
+            return
+        length = self.get_seq_length()
+        keys, values = self._buffers
+        self._buffers = tuple(_selected(buffer, indices, length) for buffer in (keys, values))  # type: ignore[assignment]
+        keys, values = self._buffers  # type: ignore[misc]
+        self.keys, self.values = keys[..., :length, :], values[..., :length, :]
+
+
+def _selected(buffer: Tensor, indices: Tensor, length: int) -> Tensor:
+    """The given rows of a buffer; only what is filled is copied."""
+    rows = buffer.new_empty(len(indices), *buffer.shape[1:])
+    torch.index_select(buffer[..., :length, :], 0, indices, out=rows[..., :length, :])
+    return rows
+
+
+def growing_cache(config: PretrainedConfig) -> DynamicCache:
+    """An empty cache whose plain attention layers grow in place; sliding and linear layers stay transformers' own."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
