@@ -1,0 +1,240 @@
+"""From problems to a :class:`Score`: draw the answers, judge them, write them down as they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.config import SamplingConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.evaluation.batches import Batch, plan_batches
+from rlvr_lite.evaluation.engines import Engine, TransformersEngine
+from rlvr_lite.evaluation.samples import GREEDY, Sample, SampleLog
+from rlvr_lite.evaluation.scores import Score
+from rlvr_lite.tasks import Problem
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from rlvr_lite.sampling import Completion
+
+__all__ = ["check_problems", "score", "score_with"]
+
+Messages = list[dict[str, str]]
+#: Told after each batch: answers done, answers in all, share of the drawn ones that are right.
+Progress = Callable[[int, int, float], None]
+
+
+def check_problems(name: str, problems: Sequence[Problem]) -> None:
+    """Raise unless there are problems, their ids differ, and each has a question and an answer."""
+    if not problems:
+        raise UserError(f"{name} has no problems: ask for at least one")
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise UserError(f"{name} has the id {problem.id!r} twice: give each problem its own")
+        seen.add(problem.id)
+        if not problem.problem.strip():
+            raise UserError(f"{name}: problem {problem.id} has no text; fill it in or leave it out")
+        if not problem.answer.strip():
+            raise UserError(f"{name}: problem {problem.id} has no answer; fill it in or leave it out")
+
+
+def score(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    *,
+    messages: Callable[[Problem], Messages],
+    k: int,
+    sampling: SamplingConfig,
+    greedy: bool = True,
+    seed: int = 0,
+    name: str = "score",
+    log: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    progress: bool | Progress = False,
+) -> Score:
+    """Score a policy in memory: a greedy answer and ``k`` drawn ones to each problem.
+
+    An answer depends on ``(seed, problem id, index)`` and the policy only, not on the order of the problems, their
+    number, the batching, or a kill and restart in between.
+
+    Args:
+        model: the policy, adapter included; sampled in eval mode.
+        tokenizer: its tokenizer.
+        problems: with different ids.
+        messages: the chat that asks a problem, such as ``lambda p: task.messages(p, style)``.
+        k: drawn answers a problem, at least 1.
+        sampling: how they are drawn; at temperature 0 only the greedy answer is taken, and k must be 1.
+        greedy: take a greedy answer besides.
+        seed: of the drawn answers.
+        name: of the benchmark, for messages and files.
+        log: a ``.jsonl`` file that takes the samples one a line; if it holds some already, they are not drawn again.
+        facts: what else decides the samples (the policy), compared with the log's when it is continued.
+        progress: show a bar with the running accuracy, or a function that is told (done, total, accuracy).
+
+    Raises:
+        UserError: duplicate ids, an empty answer, k < 1, temperature 0 with k > 1, or a log begun under other facts.
+    """
+    engine = TransformersEngine(model, tokenizer)
+    return score_with(
+        engine,
+        problems,
+        messages=messages,
+        k=k,
+        sampling=sampling,
+        greedy=greedy,
+        seed=seed,
+        name=name,
+        log=log,
+        facts=facts,
+        progress=progress,
+    )
+
+
+def score_with(
+    engine: Engine,
+    problems: Sequence[Problem],
+    *,
+    messages: Callable[[Problem], Messages],
+    k: int,
+    sampling: SamplingConfig,
+    greedy: bool = True,
+    seed: int = 0,
+    name: str = "score",
+    log: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    progress: bool | Progress = False,
+) -> Score:
+    """:func:`score` with the answers drawn by ``engine``."""
+    check_problems(name, problems)
+    if k < 1:
+        raise UserError(f"k must be at least 1 sample a problem, got {k}")
+    if sampling.greedy and k > 1:
+        raise UserError(f"temperature 0 gives the same answer {k} times: use k = 1, or a temperature above 0")
+    passes = [(GREEDY, 1)] if greedy or sampling.greedy else []
+    if not sampling.greedy:
+        passes.append((0, k))
+    ordered = sorted(problems, key=lambda problem: problem.id)
+    prompts = [messages(problem) for problem in ordered]
+    store: SampleLog | None = None
+    room = engine.room()
+    if log is not None:
+        described = {
+            "benchmark": name,
+            "problems": _digest([dataclasses.astuple(problem) for problem in ordered]),
+            "prompts": _digest(prompts),
+            "k": k,
+            "greedy": bool(greedy),
+            "sampling": dataclasses.asdict(sampling),
+            "seed": seed,
+            "engine": engine.name,
+            **(facts or {}),
+        }
+        store = SampleLog(log, described, {"room": room})
+        room = store.notes["room"]  # the batches of the first start, whatever memory is free now
+    found = store.read() if store else {}
+    lengths = engine.prompt_lengths(prompts)
+    wanted = {(problem.id, first + i) for problem in ordered for first, count in passes for i in range(count)}
+    found = {key: sample for key, sample in found.items() if key in wanted}
+    with _reporter(progress, name, len(wanted)) as report:
+        report(list(found.values()))
+        for first, count in passes:
+            decoding = sampling if first == 0 else dataclasses.replace(sampling, temperature=0.0, top_p=1.0, top_k=0)
+            for batch in plan_batches(lengths, count, decoding.max_new_tokens, room, engine.max_rows):
+                cells = [(ordered[at], first + i) for at in batch.problems for i in range(batch.start, batch.stop)]
+                missing = [(problem.id, index) for problem, index in cells if (problem.id, index) not in found]
+                if not missing:
+                    continue
+                drawn = _draw(engine, [p.id for p in ordered], prompts, batch, decoding, seed)
+                judged = _judge(cells, drawn)
+                fresh = [sample for sample in judged if (sample.id, sample.index) not in found]
+                if store:
+                    store.append(fresh)
+                found.update({(sample.id, sample.index): sample for sample in fresh})
+                report(fresh)
+    return Score.of(name, found.values())
+
+
+def _draw(
+    engine: Engine, ids: Sequence[str], prompts: Sequence[Messages], batch: Batch, sampling: SamplingConfig, seed: int
+) -> list[Completion]:
+    """The answers of a batch, problem by problem; halved until it fits where the GPU runs out of memory."""
+    import torch
+
+    from rlvr_lite.sampling import row_keys
+
+    keys = [key for at in batch.problems for key in row_keys(seed, "eval", ids[at], rows=batch.stop)[batch.start :]]
+    try:
+        drawn = engine.sample([prompts[at] for at in batch.problems], batch.stop - batch.start, sampling, keys)
+    except torch.OutOfMemoryError as error:
+        halves = batch.halves()
+        if len(halves) == 1:
+            raise UserError(
+                f"one answer of {sampling.max_new_tokens} tokens does not fit in memory: lower max_new_tokens, or load "
+                "the base with --precision nf4"
+            ) from error
+    else:
+        return [completion for answers in drawn for completion in answers]
+    torch.cuda.empty_cache()
+    return [c for half in halves for c in _draw(engine, ids, prompts, half, sampling, seed)]
+
+
+def _judge(cells: Sequence[tuple[Problem, int]], drawn: Sequence[Completion]) -> list[Sample]:
+    from rlvr_lite.rewards import verify_batch
+
+    verdicts = verify_batch([problem.answer for problem, _ in cells], [completion.text for completion in drawn])
+    return [
+        Sample(
+            id=problem.id,
+            index=index,
+            completion=completion.text,
+            extracted=verdict.extracted,
+            correct=verdict.correct,
+            how=verdict.how,
+            tokens=completion.tokens,
+            truncated=completion.truncated,
+        )
+        for (problem, index), completion, verdict in zip(cells, drawn, verdicts, strict=True)
+    ]
+
+
+@contextmanager
+def _reporter(progress: bool | Progress, name: str, total: int) -> Iterator[Callable[[Sequence[Sample]], None]]:
+    """Yields a function that takes the samples of a batch as they are done."""
+    done, right = 0, 0
+    bar: Any = None
+    if progress is True:
+        from tqdm.auto import tqdm
+
+        bar = tqdm(total=total, desc=name, unit="answer", dynamic_ncols=True)
+
+    def report(samples: Sequence[Sample]) -> None:
+        nonlocal done, right
+        done += len(samples)
+        right += sum(sample.correct for sample in samples)
+        accuracy = right / done if done else 0.0
+        if bar is not None:
+            bar.set_postfix_str(f"{accuracy:.1%} right", refresh=False)
+            bar.update(len(samples))
+        elif callable(progress):
+            progress(done, total, accuracy)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _digest(rows: Iterable[Any]) -> str:
+    """Short checksum of what is asked, so that a changed file or prompt is noticed on resume."""
+    text = "\n".join(json.dumps(row, ensure_ascii=False, sort_keys=True) for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
