@@ -140,13 +140,14 @@ class Scale:
     max_completion_length: int
     prompt_style: PromptStyle
     gradient_checkpointing: bool
+    micro_batch: int | None
 
 
 #: By order of size of the base: below 10M parameters, below 1B, and above.
 SCALES: Mapping[str, Scale] = {
-    "tiny": Scale(40, 16, 32, 16, 5, 56, "bare", False),
-    "small": Scale(100, 32, 64, 8, 5, 256, "instruct", True),
-    "paper": Scale(1024, 32, 64, 16, 20, 2048, "instruct", True),
+    "tiny": Scale(40, 16, 32, 16, 5, 56, "bare", False, None),
+    "small": Scale(100, 32, 64, 8, 5, 256, "instruct", True, 16),
+    "paper": Scale(1024, 32, 64, 16, 20, 2048, "instruct", True, 4),
 }
 
 

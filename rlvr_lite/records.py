@@ -64,7 +64,9 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
+        ) from error
     _sync(path.parent)
 
 
@@ -102,7 +104,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise UserError(f"{path}, line {number} is not JSON ({error.msg}): mend or delete that line") from error
+                    raise UserError(
+                        f"{path}, line {number} is not JSON ({error.msg}): mend or delete that line"
+                    ) from error
                 if not isinstance(row, dict):
                     raise UserError(f"{path}, line {number} is not a JSON object: write {{...}} with named columns")
                 rows.append(row)
@@ -189,7 +193,9 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
             os.replace(temporary, target)
         _sync(target.parent)
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}; free some space or choose another --out") from error
+        raise UserError(
+            f"cannot write {target}: {error.strerror or error}; free some space or choose another --out"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

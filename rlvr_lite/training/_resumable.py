@@ -1,0 +1,125 @@
+"""Saving and resuming: the trainer's hooks for checkpoints, without a pickle anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trl
+from torch import nn
+from transformers.trainer_callback import ExportableState
+
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import JsonLines
+from rlvr_lite.training import checkpoints
+from rlvr_lite.training._policy import attached, load_trained_state, trained_state
+from rlvr_lite.training.window import fields_of
+
+if TYPE_CHECKING:
+    from rlvr_lite.grpo import Batch
+
+__all__ = ["Resumable"]
+
+
+class Resumable(trl.GRPOTrainer):
+    """TRL's trainer with checkpoints that are atomic, complete and made of JSON and safetensors.
+
+    Attributes:
+        metrics_log: a line a logged step; its position is part of a checkpoint.
+        rollout_log: a line a completion, or ``None``.
+        window_steps: micro-steps that share their rollouts.
+        gradients_seen: names of trained tensors that have had a gradient.
+    """
+
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    train_dataset: Any
+    eval_dataset: Any
+    num_generations_eval: int
+    epsilon_high: float
+    metrics_log: JsonLines
+    rollout_log: JsonLines | None
+    window_steps: int
+    gradients_seen: set[str]
+    _window: Batch | None
+    _restored: dict[str, Any] | None
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """One directory, written whole or not at all, of JSON and safetensors."""
+        folder = Path(self._get_output_dir(trial=trial))
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        state: dict[str, Any] = {
+            "trained": trained_state(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.lr_scheduler.state_dict(),
+            "gradients_seen": sorted(self.gradients_seen),
+            "generators": checkpoints.generator_states(),
+            "logs": {
+                "metrics": self.metrics_log.position,
+                "rollouts": self.rollout_log.position if self.rollout_log else 0,
+            },
+        }
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        if self._step % self.window_steps and self._window is not None:
+            state["window"] = {"step": self._step, "rollouts": fields_of(self._window)}
+        trainer_state = folder / f".{id(self)}.trainer_state.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state.save_to_json(str(trainer_state))
+        text = trainer_state.read_text(encoding="utf-8")
+        trainer_state.unlink()
+        checkpoints.write(
+            folder / f"checkpoint-{self.state.global_step}", state, text, adapter=_foreign_adapter(self.model)
+        )
+        if self.args.save_total_limit:
+            checkpoints.prune(folder, self.args.save_total_limit)
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As in TRL; ``True`` resumes from the newest whole checkpoint of ``output_dir``."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = checkpoints.newest_good(Path(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise UserError(
+                    f"{self.args.output_dir} has no whole checkpoint: call train() without resume_from_checkpoint"
+                )
+        if resume_from_checkpoint:
+            resume_from_checkpoint = str(resume_from_checkpoint)
+        else:
+            self._cut_logs({"metrics": 0, "rollouts": 0})
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _cut_logs(self, positions: dict[str, int]) -> None:
+        self.metrics_log.path.parent.mkdir(parents=True, exist_ok=True)
+        self.metrics_log.cut(positions["metrics"])
+        if self.rollout_log is not None:
+            self.rollout_log.cut(positions["rollouts"])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trained_state(self.model, checkpoints.read(Path(resume_from_checkpoint), "trained"))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        folder = Path(checkpoint)
+        self.optimizer.load_state_dict(checkpoints.read(folder, "optimizer"))
+        self.lr_scheduler.load_state_dict(checkpoints.read(folder, "scheduler"))
+        self._restored = checkpoints.read(folder, "window")
+        self.gradients_seen = set(checkpoints.read(folder, "gradients_seen"))
+        self._cut_logs(checkpoints.read(folder, "logs"))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        state = checkpoints.read(Path(checkpoint), "scaler") if checkpoint else None
+        if state is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.restore_generators(checkpoints.read(Path(checkpoint), "generators"))
+
+
+def _foreign_adapter(model: Any) -> Any:
+    """A PEFT model from a user's script, whose checkpoints shall load with PEFT as they would with TRL."""
+    return model if hasattr(model, "peft_config") and not attached(model) else None

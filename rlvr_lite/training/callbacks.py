@@ -1,0 +1,107 @@
+"""What happens around a step: the progress bar and clean stops."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+__all__ = ["Bar", "CleanStop"]
+
+_SAVE_SECONDS = 600.0  # a disconnect costs at most this much work
+
+
+class Bar(TrainerCallback):
+    """A tqdm bar with reward, length, share of groups without variance and tokens a second."""
+
+    def __init__(self, label: str):
+        self.label = label
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self.label, unit="step", dynamic_ncols=True
+        )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if self._bar is None or not logs or "reward" not in logs:
+            return
+        self._bar.n = state.global_step
+        shown = {"reward": f"{logs['reward']:.2f}", "tokens": f"{logs['completions/mean_length']:.0f}"}
+        shown["idle"] = f"{logs['frac_reward_zero_std']:.0%}"
+        shown["tok/s"] = f"{logs['tokens/per_second']:.0f}"
+        self._bar.set_postfix(shown)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class CleanStop(TrainerCallback):
+    """Ends a run between two steps, saved: after ``max_hours``, on Ctrl-C, on a notebook's stop button.
+
+    Also saves every ten minutes, so that a disconnect costs little.
+
+    Attributes:
+        reason: why the run was stopped early; empty if it was not.
+    """
+
+    def __init__(self, max_hours: float | None):
+        self.limit = None if max_hours is None else max_hours * 3600
+        self.reason = ""
+        self._began = self._saved = time.monotonic()
+        self._longest = 0.0
+        self._step_began = self._began
+        self._interrupted = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """The first interrupt inside asks for a stop after the step; a second one breaks off at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.getsignal(signal.SIGINT)
+
+        def ask(number: int, frame: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+            tqdm.write("stopping after this step, saved; interrupt again to stop at once")
+
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = self._saved = time.monotonic()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._step_began)
+        if now - self._saved > _SAVE_SECONDS:
+            control.should_save, self._saved = True, now
+        if state.global_step >= state.max_steps:
+            control.should_save = True
+            return
+        if self._interrupted:
+            self.reason = "interrupted"
+        elif self.limit is not None and now - self._began + self._longest > self.limit:
+            self.reason = f"max_hours ({self.limit / 3600:g}) reached"
+        if self.reason:
+            control.should_save = control.should_training_stop = True

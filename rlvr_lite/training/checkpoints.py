@@ -1,0 +1,92 @@
+"""Checkpoints: everything a run is, in one directory that appears whole or not at all.
+
+A checkpoint holds the trained tensors, optimizer, scheduler, gradient scaler, all random generators, the rollouts of
+an unfinished window and the positions of the logs. Prompt order and sampling are functions of (seed, step) and need
+no state.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlvr_lite.records import atomic_directory, damage
+from rlvr_lite.training._codec import read_state, write_state
+
+__all__ = ["generator_states", "newest_good", "prune", "read", "restore_generators", "write"]
+
+logger = logging.getLogger(__name__)
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def newest_good(folder: Path) -> Path | None:
+    """The newest whole checkpoint under ``folder``; damaged ones are skipped and named in the log."""
+    for _, path in reversed(_numbered(folder)):
+        problem = damage(path)
+        if problem is None:
+            return path
+        logger.warning("skipping a damaged checkpoint: %s", problem)
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints."""
+    for _, path in _numbered(folder)[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write(target: Path, state: dict[str, Any], trainer_state: str, *, adapter: Any = None) -> None:
+    """Write a checkpoint.
+
+    Args:
+        target: its directory, named ``checkpoint-STEP``.
+        state: parts by name, each anything ``_codec.write_state`` takes.
+        trainer_state: what transformers wants to find as ``trainer_state.json``.
+        adapter: a ``PeftModel`` whose adapter is stored beside, in PEFT's own format.
+    """
+    with atomic_directory(target, parts=sorted(state)) as folder:
+        for name, value in state.items():
+            write_state(folder, name, value)
+        (folder / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
+        if adapter is not None:
+            adapter.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+
+
+def read(checkpoint: Path, part: str) -> Any:
+    """One part of a checkpoint, or ``None`` if it was written without."""
+    return read_state(checkpoint, part) if (checkpoint / f"{part}.json").exists() else None
+
+
+def generator_states() -> dict[str, Any]:
+    """The state of every global random generator: Python's, NumPy's, PyTorch's on the CPU and on each GPU."""
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 - the global generator is what a data set may draw from
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """The inverse of :func:`generator_states`."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

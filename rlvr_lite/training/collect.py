@@ -1,0 +1,270 @@
+"""One window of training data: prompts, completions, rewards, the groups worth keeping, advantages."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from rlvr_lite import grpo, sampling
+from rlvr_lite.config import SamplingConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.training.order import refill, window_prompts
+from rlvr_lite.training.scoring import RewardStats, combine, per_function
+from rlvr_lite.training.window import join
+
+__all__ = ["Collector", "Window"]
+
+#: ``(rows, completions as texts or chats, token ids) -> rewards [B, F]``, NaN where a function gave none.
+Score = Callable[[list[dict[str, Any]], list[Any], list[list[int]]], Tensor]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What :meth:`Collector.collect` brings home.
+
+    Attributes:
+        rollouts: completions of whole groups with their advantages.
+        metrics: numbers for the log.
+        samples: a row a completion, for ``rollouts.jsonl``.
+    """
+
+    rollouts: grpo.Batch
+    metrics: dict[str, float]
+    samples: list[dict[str, Any]]
+
+
+@dataclass
+class _Round:
+    """Groups of one generation, before selection: rollouts without advantages, rewards ``[P, G]``, readable rows."""
+
+    rollouts: grpo.Batch
+    rewards: Tensor
+    by_function: Tensor
+    samples: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Draws windows of rollouts as a function of ``(seed, window)`` and of the policy.
+
+    Attributes:
+        model: the policy.
+        tokenizer: pads left; its chat template puts chats into text.
+        dataset: rows with a ``prompt`` (text or chat) and whatever columns the reward functions read.
+        score: calls the reward functions.
+        reward_names: their names.
+        reward_weights: ``[F]``.
+        sampling_config: how completions are drawn.
+        group_size: completions a prompt (G).
+        prompts: groups a window (P).
+        seed: of the run.
+        shuffle: whether each epoch has its own order.
+        max_resample: rounds of fresh prompts for groups without variance.
+        advantage_scale: ``group``, ``batch`` or ``none``.
+        eos_ids: tokens that end a completion.
+        mask_truncated: leave completions without an end token out of the loss.
+        autocast: the context in which the policy computes, in sampling as in scoring.
+        template: keyword arguments for the chat template.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    dataset: Any
+    score: Score
+    reward_names: Sequence[str]
+    reward_weights: Tensor
+    sampling_config: SamplingConfig
+    group_size: int
+    prompts: int
+    seed: int
+    shuffle: bool
+    max_resample: int
+    advantage_scale: str
+    eos_ids: Sequence[int]
+    mask_truncated: bool
+    autocast: Callable[[], AbstractContextManager[Any]]
+    template: Mapping[str, Any]
+
+    def collect(self, number: int) -> Window:
+        """Sample, score and select the groups of window ``number``.
+
+        Groups without variance carry no gradient. With ``max_resample`` rounds left their places are given to fresh
+        prompts (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2); places still empty after the last round are
+        filled with the groups that were set aside, which changes the normaliser of the loss but not its gradient.
+        """
+        started = time.perf_counter()
+        chosen = window_prompts(self.seed, number, self.prompts, len(self.dataset), shuffle=self.shuffle)
+        used: list[int] = []
+        rounds: list[_Round] = []
+        groups: list[tuple[_Round, int]] = []
+        live = 0
+        while chosen:
+            rounds.append(self._round(number, len(rounds), chosen))
+            groups += [(rounds[-1], g) for g in range(len(chosen))]
+            used += chosen
+            live = int(grpo.live_groups(_rewards(groups)).sum())
+            if live >= self.prompts or len(rounds) > self.max_resample:
+                break
+            missing = self.prompts - live
+            chosen = refill(self.seed, number, len(rounds), missing, len(self.dataset), used)
+        kept = [groups[i] for i in grpo.select_groups(_rewards(groups), self.prompts, fill=True).tolist()]
+        first = RewardStats.of(rounds[0].rewards)
+        tokens = sum(int(r.rollouts.mask.sum()) for r in rounds)
+        window, samples, by_function = self._assemble(kept)
+        lengths = window.mask.sum(1).float()
+        seconds = time.perf_counter() - started
+        metrics = {
+            "reward": first.reward,
+            "reward_std": first.reward_std,
+            "frac_reward_zero_std": first.zero_variance,
+            "invalid_rewards": first.invalid,
+            "completions/mean_length": lengths.mean().item(),
+            "completions/max_length": lengths.max().item(),
+            "completions/clipped_ratio": sum(s["truncated"] for s in samples) / len(samples),
+            "groups/drawn": float(len(groups)),
+            "groups/kept": float(min(live, self.prompts)),
+            "tokens/sampled": float(tokens),
+            "tokens/per_second": tokens / seconds,
+            "time/collect": seconds,
+        }
+        for name, mean in per_function(by_function, self.reward_names).items():
+            if mean is not None:
+                metrics[f"rewards/{name}/mean"] = mean
+        return Window(window, metrics, samples)
+
+    def texts(self, prompts: Sequence[Any]) -> list[str]:
+        """Prompts as the model reads them: chats through the template, texts as they are."""
+        return [
+            p
+            if isinstance(p, str)
+            else self.tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True, **self.template)
+            for p in prompts
+        ]
+
+    def sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.Batch:
+        """Completions of the prompts of ``rows``; a batch that does not fit in memory is halved and tried again.
+
+        Every completion draws from its own key, so the split does not change a sample.
+        """
+        try:
+            return self._sample(rows, keys, group_size)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if len(rows) == 1:
+                raise UserError(
+                    f"sampling {group_size} completions of {self.sampling_config.max_new_tokens} tokens does not fit in "
+                    "memory: lower max_completion_length or group_size, or use a 4-bit base"
+                ) from None
+        half = len(rows) // 2
+        cut = half * group_size
+        parts = [self.sample(rows[:half], keys[:cut], group_size), self.sample(rows[half:], keys[cut:], group_size)]
+        return join(parts, self._pad_id)
+
+    @property
+    def _pad_id(self) -> int:
+        return int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
+
+    def _sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.Batch:
+        device = next(self.model.parameters()).device
+        texts = self.texts([row["prompt"] for row in rows])
+        encoded = self.tokenizer(
+            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        )
+        ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
+        with self.autocast():
+            rollout = sampling.rollout(
+                self.model,
+                ids,
+                mask,
+                group_size=group_size,
+                sampling=self.sampling_config,
+                eos_ids=self.eos_ids,
+                pad_id=self._pad_id,
+                row_keys=keys,
+            )
+        zeros = torch.zeros(len(rollout.tokens), device=device)
+        return grpo.Batch(
+            prompt_ids=ids.repeat_interleave(group_size, 0),
+            prompt_mask=mask.repeat_interleave(group_size, 0),
+            completions=rollout.tokens,
+            mask=rollout.mask,
+            advantages=zeros,
+            weights=zeros,
+            sampled_logprobs=rollout.logprobs,
+        )
+
+    def judge(
+        self, rows: Sequence[Mapping[str, Any]], rollouts: grpo.Batch, group_size: int
+    ) -> tuple[Tensor, list[str]]:
+        """Rewards ``[B, F]`` and texts of completions sampled for ``rows``."""
+        lengths = rollouts.mask.sum(1).tolist()
+        tokens = [ids[:n] for ids, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        repeated = [dict(row) for row in rows for _ in range(group_size)]
+        chats = [
+            text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
+            for text, row in zip(texts, repeated, strict=True)
+        ]
+        return self.score(repeated, chats, tokens), texts
+
+    def _round(self, number: int, attempt: int, chosen: Sequence[int]) -> _Round:
+        rows = [self.dataset[i] for i in chosen]
+        keys = sampling.row_keys(self.seed, "train", number, attempt, rows=len(rows) * self.group_size)
+        rollouts = self.sample(rows, keys, self.group_size)
+        by_function, texts = self.judge(rows, rollouts, self.group_size)
+        rewards = combine(by_function, self.reward_weights.to(by_function.device)).view(-1, self.group_size)
+        ended = self._ended(rollouts).tolist()
+        lengths = rollouts.mask.sum(1).tolist()
+        samples = [
+            {
+                "window": number,
+                "prompt": chosen[i // self.group_size],
+                "id": rows[i // self.group_size].get("id"),
+                "answer": rows[i // self.group_size].get("answer"),
+                "completion": texts[i],
+                "reward": _number(rewards.flatten()[i]),
+                "rewards": dict(zip(self.reward_names, map(_number, by_function[i]), strict=True)),
+                "tokens": lengths[i],
+                "truncated": not ended[i],
+            }
+            for i in range(len(texts))
+        ]
+        return _Round(rollouts, rewards, by_function, samples)
+
+    def _ended(self, rollouts: grpo.Batch) -> Tensor:
+        last = rollouts.mask.sum(1, keepdim=True) - 1
+        ends = torch.tensor(list(self.eos_ids), device=last.device)
+        return torch.isin(rollouts.completions.gather(1, last).squeeze(1), ends)
+
+    def _assemble(self, kept: Sequence[tuple[_Round, int]]) -> tuple[grpo.Batch, list[dict[str, Any]], Tensor]:
+        """The kept groups as one window, with advantages over just these groups."""
+        size = self.group_size
+        spans = [(r, torch.arange(g * size, (g + 1) * size, device=r.rewards.device)) for r, g in kept]
+        window = join([r.rollouts.rows(rows) for r, rows in spans], self._pad_id)
+        advantages = grpo.group_advantages(_rewards(kept), scale=self.advantage_scale).flatten()
+        mask = window.mask
+        if self.mask_truncated:
+            mask = mask * self._ended(window)[:, None].to(mask.dtype)
+        window = dataclasses.replace(window, advantages=advantages.to(window.advantages), mask=mask)
+        samples = [dict(r.samples[i]) for r, rows in spans for i in rows.tolist()]
+        for sample, advantage in zip(samples, advantages.tolist(), strict=True):
+            sample["advantage"] = round(advantage, 6)
+        return window, samples, torch.cat([r.by_function[rows] for r, rows in spans])
+
+
+def _rewards(groups: Sequence[tuple[_Round, int]]) -> Tensor:
+    """Rewards ``[P, G]`` of groups picked from rounds."""
+    return torch.stack([r.rewards[g] for r, g in groups])
+
+
+def _number(value: Tensor) -> float | None:
+    number = value.item()
+    return None if number != number else number

@@ -1,0 +1,68 @@
+"""Where a run took place: versions, machine, device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+__all__ = ["describe", "peak_memory_bytes", "versions"]
+
+_PACKAGES = (
+    "rlvr-lite",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "accelerate",
+    "bitsandbytes",
+    "math-verify",
+)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """Versions, platform and device, as JSON."""
+    facts: dict[str, Any] = {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": "cpu",
+    }
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        facts |= {
+            "device": card.name,
+            "capability": f"{card.major}.{card.minor}",
+            "device_memory_bytes": card.total_memory,
+        }
+    return facts
+
+
+def peak_memory_bytes() -> int | None:
+    """Most memory held at once: allocated on the GPU if there is one, else resident; ``None`` where unknown."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

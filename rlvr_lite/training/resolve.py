@@ -1,0 +1,66 @@
+"""From what was asked to what is run: every open field of a configuration filled in, every contradiction refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rlvr_lite import methods
+from rlvr_lite.config import SCALES, RunConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.tasks import Task
+
+__all__ = ["check_early", "fill"]
+
+
+def check_early(config: RunConfig) -> None:
+    """Refuse what can be refused before a weight is loaded.
+
+    Raises:
+        UserError: an unknown method or reward, a method on a base it cannot sit on, or an option it does not use.
+    """
+    methods.get(config.method)
+    if config.precision != "auto":
+        methods.check_precision(config.method, config.precision)
+    methods.resolve(config.method, config.adapter, "tiny")
+
+
+def fill(config: RunConfig, *, scale: str, precision: str, task: Task) -> RunConfig:
+    """``config`` with every ``None`` that has a default replaced by it.
+
+    Args:
+        config: what was asked.
+        scale: of the base, a key of ``config.SCALES``.
+        precision: the base was loaded in.
+        task: what it is trained on.
+
+    Raises:
+        UserError: the method does not use an option that was given.
+    """
+    defaults = SCALES[scale]
+    adapter = methods.resolve(config.method, config.adapter, scale)
+    length = min(defaults.max_completion_length, task.max_completion_length)
+    values: dict[str, Any] = {
+        "steps": defaults.steps,
+        "learning_rate": methods.learning_rate(config.method, scale).value,
+        "warmup_steps": defaults.warmup_steps,
+        "prompts_per_step": defaults.prompts_per_step,
+        "max_completion_length": length,
+        "prompt_style": defaults.prompt_style,
+        "gradient_checkpointing": defaults.gradient_checkpointing,
+        "micro_batch": defaults.micro_batch,
+    }
+    filled = {name: value for name, value in values.items() if getattr(config, name) is None}
+    result = dataclasses.replace(
+        config,
+        **filled,
+        precision=precision,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        targets=adapter.targets,
+        method_options=dict(adapter.options),
+    )
+    if result.micro_batch is not None and result.micro_batch > result.prompts_per_step * result.group_size:  # type: ignore[operator]
+        rows = result.prompts_per_step * result.group_size  # type: ignore[operator]
+        raise UserError(f"micro_batch {result.micro_batch} exceeds the {rows} completions of a step: lower it")
+    return result

@@ -1,0 +1,121 @@
+"""A finished, stopped or failed run, read from its directory."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.config import RunConfig, from_json
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import RunDirectory, read_json
+from rlvr_lite.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from rlvr_lite.evaluation import Evaluation
+
+__all__ = ["Run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run on disk.
+
+    Attributes:
+        directory: holds ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``identity.json``, ``adapter/``,
+            ``checkpoints/``, ``eval/`` and ``summary.json``.
+    """
+
+    directory: Path
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Run:
+        """The run in ``directory``.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = Path(directory)
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path} is not a run: it has no config.json")
+        return cls(path)
+
+    @property
+    def files(self) -> RunDirectory:
+        """Its files by what they hold."""
+        return RunDirectory(self.directory)
+
+    @property
+    def config(self) -> RunConfig:
+        """What was run, every field filled in."""
+        return from_json(RunConfig, self.files.config.read_text(encoding="utf-8"))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The outcome; empty while the run is under way."""
+        return read_json(self.files.summary) if self.files.summary.exists() else {}
+
+    @property
+    def status(self) -> str:
+        """``done``, ``failed``, ``stopped`` or ``running``."""
+        return str(self.summary.get("status", "running"))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row an optimizer step: reward, lengths, loss, gradient norm, times."""
+        return self.files.metrics.rows()
+
+    def rollouts(self, step: int | None = None) -> list[dict[str, Any]]:
+        """Sampled completions with their rewards; of one optimizer step, or all."""
+        rows = self.files.rollouts.rows()
+        return rows if step is None else [row for row in rows if row["step"] == step]
+
+    def accuracy(self) -> Table:
+        """Accuracy before and after training, with 95 % intervals over problems."""
+        scores = self.summary.get("evaluation", {})
+        rows = []
+        for name in next(iter(scores.values()), {}):
+            values = {when: score[name] for when, score in scores.items() if isinstance(score.get(name), dict)}
+            if all("low" in v for v in values.values()) and values:
+                rows.append({"metric": name, **{when: _interval(v) for when, v in values.items()}})
+        return Table.of(rows, title=f"{self.config.method} on {self.config.task}, base {self.config.base}")
+
+    def plot(self) -> Figure:
+        """Reward, share of groups without variance, and length, step by step."""
+        from rlvr_lite.training.plots import training_curves
+
+        return training_curves({self.config.method: self.metrics()})
+
+    def evaluate(self, benchmarks: Any = None, **options: Any) -> Evaluation:
+        """Score the trained policy; see ``rlvr_lite.evaluate``."""
+        from rlvr_lite import evaluation
+
+        return evaluation.evaluate(self, benchmarks or (f"{self.config.task}:test",), **options)
+
+    def __str__(self) -> str:
+        summary, config = self.summary, self.config
+        head = f"{config.method} on {config.task} ({config.base}), seed {config.seed}: {self.status}"
+        if not summary:
+            return f"{head}, {len(self.metrics())} of {config.steps} steps\n{self.directory}"
+        facts = [
+            f"{summary['steps']} of {config.steps} steps, learning rate {config.learning_rate:g}",
+            f"{summary['trainable_parameters']:,} trained parameters, identity {summary['identity']}",
+        ]
+        if summary.get("reason"):
+            facts.append(summary["reason"])
+        table = [str(self.accuracy())] if summary.get("evaluation") else []
+        return "\n".join([head, *facts, *table, str(self.directory)])
+
+    def _repr_html_(self) -> str:
+        head, *facts = str(self).split("\n")
+        if self.summary.get("evaluation"):
+            facts = facts[: 2 + bool(self.summary.get("reason"))]
+        body = "".join(f"<div>{html.escape(line)}</div>" for line in facts)
+        table = self.accuracy()._repr_html_() if self.summary.get("evaluation") else ""
+        return f"<div><b>{html.escape(head)}</b>{body}{table}</div>"
+
+
+def _interval(score: dict[str, float]) -> str:
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"

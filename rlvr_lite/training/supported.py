@@ -1,0 +1,99 @@
+"""Which settings of TRL's ``GRPOConfig`` this trainer honours; the rest is refused, never ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from transformers import TrainingArguments
+from trl import GRPOConfig
+
+from rlvr_lite.errors import UserError
+
+__all__ = ["refuse_unsupported", "refuse_wrong_types"]
+
+#: Fields that ``GRPOConfig`` adds to ``TrainingArguments`` and that are carried out here as TRL documents them.
+HONOURED = frozenset(
+    {
+        "beta",
+        "chat_template_kwargs",
+        "disable_dropout",
+        "epsilon",
+        "epsilon_high",
+        "generation_batch_size",
+        "importance_sampling_level",
+        "loss_type",
+        "mask_truncated_completions",
+        "max_completion_length",
+        "model_init_kwargs",
+        "num_completions_to_print",
+        "num_generations",
+        "num_generations_eval",
+        "num_iterations",
+        "remove_unused_columns",
+        "reward_weights",
+        "scale_rewards",
+        "shuffle_dataset",
+        "steps_per_generation",
+        "temperature",
+        "top_k",
+        "top_p",
+        "trust_remote_code",
+    }
+)
+LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce")
+_REFUSED_ARGUMENTS = {
+    "deepspeed": "use accelerate launch with plain data parallelism",
+    "load_best_model_at_end": "choose a checkpoint after the run",
+    "push_to_hub": "push the finished adapter instead",
+    "torch_compile": "leave it off",
+}
+
+
+def refuse_unsupported(args: GRPOConfig) -> None:
+    """Raise a ``UserError`` that names every setting which differs from its default and is not honoured here."""
+    inherited = {f.name for f in dataclasses.fields(TrainingArguments)}
+    defaults = GRPOConfig(output_dir=str(args.output_dir), use_cpu=args.use_cpu, bf16=args.bf16, fp16=args.fp16)
+    for name in (f.name for f in dataclasses.fields(args)):
+        if name in inherited or name in HONOURED or name.startswith("vllm_"):
+            continue
+        default = getattr(defaults, name)
+        if getattr(args, name) != default:
+            raise UserError(
+                f"GRPOConfig({name}={getattr(args, name)!r}) is not supported by rlvr_lite: leave it at {default!r}"
+            )
+    for name, advice in _REFUSED_ARGUMENTS.items():
+        if getattr(args, name, None):
+            raise UserError(f"GRPOConfig({name}=...) is not supported by rlvr_lite: {advice}")
+    if getattr(args, "fsdp", None):
+        raise UserError("GRPOConfig(fsdp=...) is not supported by rlvr_lite: the base is frozen, use a 4-bit base")
+    if args.use_vllm:
+        raise UserError(
+            "GRPOConfig(use_vllm=True) is not supported by rlvr_lite: its own sampler shares the trained weights"
+        )
+    if args.loss_type not in LOSSES:
+        raise UserError(
+            f"loss_type {args.loss_type!r} is not supported by rlvr_lite: choose one of {', '.join(LOSSES)}"
+        )
+    if args.importance_sampling_level == "sequence" and args.loss_type not in ("grpo", "gspo"):
+        raise UserError("importance_sampling_level='sequence' (GSPO) goes with loss_type='grpo'")
+    if (args.steps_per_generation * args.num_iterations) % args.gradient_accumulation_steps:
+        raise UserError(
+            f"steps_per_generation x num_iterations ({args.steps_per_generation} x {args.num_iterations}) must be a "
+            f"multiple of gradient_accumulation_steps ({args.gradient_accumulation_steps})"
+        )
+
+
+def refuse_wrong_types(train_dataset: Any, eval_dataset: Any) -> None:
+    """Raise unless the data sets can be indexed and have a prompt column."""
+    for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+        if dataset is None and name == "eval_dataset":
+            continue
+        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "column_names"):
+            raise UserError(
+                f"{name} must be a datasets.Dataset, which can be indexed; a stream or a {type(dataset).__name__} cannot"
+            )
+        if "prompt" not in dataset.column_names:
+            raise UserError(f"{name} has no 'prompt' column; it has {', '.join(map(repr, dataset.column_names))}")
+        if len(dataset) == 0:
+            raise UserError(f"{name} is empty")

@@ -1,0 +1,366 @@
+"""A whole run: base, adapter, accuracy before, training, proof, accuracy after, summary; each stage resumable.
+
+A killed run started again with the same call goes on where it was: stages that left their file are not repeated, and
+training continues from the newest whole checkpoint, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
+
+from rlvr_lite import bases, evaluation, methods, rewards, tasks
+from rlvr_lite.config import RunConfig, SamplingConfig, replace_fields, to_json
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import RunDirectory, read_json, write_json, write_text
+from rlvr_lite.training import checkpoints
+from rlvr_lite.training.callbacks import Bar, CleanStop
+from rlvr_lite.training.environment import describe, peak_memory_bytes, versions
+from rlvr_lite.training.prove import PARITY_LIMIT, logits_on, parity_difference
+from rlvr_lite.training.resolve import check_early, fill
+from rlvr_lite.training.run import Run
+from rlvr_lite.training.trainer import GRPOTrainer
+
+__all__ = ["default_directory", "train"]
+
+_PARITY_PROMPTS = 8
+
+
+def train(
+    method: str = "lora",
+    base: str = "tiny",
+    task: Any = "chain-sum",
+    *,
+    config: RunConfig | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **overrides: Any,
+) -> Run:
+    """Train one adapter with verifiable rewards, prove what was trained, and score it before and after.
+
+    Calling it again with the same arguments continues a run that was stopped or killed, and returns one that is done.
+
+    Args:
+        method: a name of ``rlvr_lite.list_methods()``.
+        base: ``tiny``, a Hub model id or a local model directory.
+        task: a name of ``rlvr_lite.list_tasks()``, the path of a JSONL file, or a ``datasets.Dataset`` with columns
+            problem and answer.
+        config: start from this configuration instead of the defaults.
+        out: the run's directory; ``None`` takes one under ``runs/`` named after what is run.
+        progress: show progress bars.
+        **overrides: any field of ``RunConfig``. ``rewards`` may hold functions in TRL's signature besides names.
+
+    Returns:
+        The run, whose ``status`` is ``done``, ``stopped`` (time limit or interrupt) or ``failed`` (a proof failed).
+
+    Raises:
+        UserError: something cannot be done as asked; nothing was written.
+    """
+    functions, names = _rewards(overrides.pop("rewards", config.rewards if config else ("accuracy",)))
+    chosen = tasks.get(task, **overrides.get("task_options", config.task_options if config else {}))
+    label = task if isinstance(task, str) else chosen.name
+    named = {"method": method, "base": base, "task": label, "rewards": names}
+    if config is not None:  # a positional argument left at its default does not overrule the configuration
+        named = {k: v for k, v in named.items() if k == "rewards" or v != getattr(RunConfig(), k)}
+    asked = replace_fields(config or RunConfig(), named | overrides)
+    check_early(asked)
+    directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
+    if _is_done(directory, asked):
+        return Run(directory.root)
+    return _Stages(asked, directory, chosen, functions, progress).go()
+
+
+def default_directory(config: RunConfig) -> Path:
+    """``runs/TASK-BASE-METHOD-sSEED-HASH``: the same for the same configuration, another for any other."""
+    digest = hashlib.sha256(to_json(config).encode()).hexdigest()[:6]
+    parts = (Path(config.task).stem, Path(config.base).name, config.method.replace(":", "-"), f"s{config.seed}", digest)
+    return Path("runs") / "-".join(parts)
+
+
+def _rewards(given: Sequence[Any]) -> tuple[list[Callable[..., Any]], tuple[str, ...]]:
+    given = [given] if isinstance(given, str) or callable(given) else list(given)
+    functions = [rewards.get(item) if isinstance(item, str) else item for item in given]
+    return functions, tuple(i if isinstance(i, str) else getattr(i, "__name__", type(i).__name__) for i in given)
+
+
+def _is_done(directory: RunDirectory, asked: RunConfig) -> bool:
+    """Whether the directory holds this very run, finished; raises if it holds another one."""
+    root = directory.root
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file: choose another --out")
+    if not directory.config.exists():
+        if root.is_dir() and any(root.iterdir()):
+            raise UserError(f"{root} holds other files: choose an empty or new --out")
+        return False
+    before = read_json(directory.env)["asked"] if directory.env.exists() else {}
+    now = json.loads(to_json(asked))
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise UserError(
+                f"{root} holds a run with {name} = {before.get(name)!r}, not {value!r}: choose another --out"
+            )
+    return directory.summary.exists() and read_json(directory.summary)["status"] in ("done", "failed")
+
+
+class _Stages:
+    """The stages of one run, in order; each leaves a file by which a restart knows it."""
+
+    def __init__(self, asked: RunConfig, files: RunDirectory, task: tasks.Task, functions: list[Any], progress: bool):
+        self.asked, self.files, self.task, self.functions, self.progress = asked, files, task, functions, progress
+        self.seconds: dict[str, float] = {}
+        started = time.perf_counter()
+        self.loaded = self._load_base()
+        self.seconds["load"] = time.perf_counter() - started
+        self.config = fill(asked, scale=self.loaded.scale, precision=self.loaded.precision, task=task)
+        if self.config.targets is not None:
+            layout = methods.Layout.of_model(self.loaded.model)
+            methods.check_fits(self.config.method, self.config.adapter, layout)
+
+    def _load_base(self) -> bases.Base:
+        asked = self.asked
+        return bases.load(asked.base, asked.precision, backend=asked.backend, revision=asked.revision)
+
+    def go(self) -> Run:
+        """Run every stage that is still to be done."""
+        self._begin()
+        transformers.set_seed(self.config.seed)
+        self._score("before", self.loaded.model)
+        model, trainer, stop, finished = self._train()
+        if not finished:
+            return self._end("stopped", stop.reason or "interrupted", trainer)
+        failures = self._prove_identity(model, trainer)
+        trained = logits_on(model, self.loaded.tokenizer, self._parity_prompts())
+        facts = {"base": self.config.base, "revision": self.loaded.revision, "precision": self.config.precision}
+        methods.save(model, self.files.adapter, facts=facts)
+        steps = trainer.state.global_step
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        del model
+        trainer.release()
+        self.loaded = self._fresh_base()
+        saved = methods.load(self.loaded.model, self.files.adapter)
+        difference = parity_difference(trained, logits_on(saved, self.loaded.tokenizer, self._parity_prompts()))
+        if difference > PARITY_LIMIT[self.config.precision]:
+            failures.append(
+                f"the saved adapter differs from the trained policy by {difference:.2g} of the largest logit"
+            )
+        self._score("after", saved)
+        status = "failed" if failures else "done"
+        return self._end(status, "; ".join(failures), trainer, steps=steps, count=count, parity=difference)
+
+    def _fresh_base(self) -> bases.Base:
+        """The base once more from its source, so that what is scored is what was saved."""
+        del self.loaded
+        gc.collect()
+        torch.cuda.empty_cache()
+        return self._load_base()
+
+    def _begin(self) -> None:
+        """Write what is run, unless a run that was killed has done so."""
+        if self.files.config.exists():
+            return
+        try:
+            self.files.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot create {self.files.root}: {error.strerror}; choose another --out") from error
+        base = {
+            "name": self.loaded.name,
+            "revision": self.loaded.revision,
+            "hash": methods.base_hash(self.loaded.model),
+        }
+        write_json(self.files.env, {"asked": json.loads(to_json(self.asked)), "base": base, **describe()})
+        write_text(self.files.config, to_json(self.config))
+
+    # ---- accuracy ---------------------------------------------------------------------------------------------
+
+    def _score(self, when: str, model: Any) -> None:
+        config, target = self.config, self.files.evaluations / f"{when}.json"
+        if not config.eval_problems or target.exists():
+            return
+        target.parent.mkdir(exist_ok=True)
+        started = time.perf_counter()
+        problems = self.task.problems("test")[: config.eval_problems]
+        score = evaluation.score(
+            model,
+            self.loaded.tokenizer,
+            problems,
+            messages=lambda problem: self.task.messages(problem, config.prompt_style or "instruct"),
+            k=config.eval_k,
+            sampling=SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_completion_length or 1),
+            seed=config.seed,
+            name=when,
+            log=self.files.evaluations / f"{when}.jsonl",
+            progress=self.progress,
+        )
+        write_json(target, score.to_dict() | {"seconds": time.perf_counter() - started})
+
+    def _scores(self) -> dict[str, Any]:
+        paths = {when: self.files.evaluations / f"{when}.json" for when in ("before", "after")}
+        return {when: read_json(path) for when, path in paths.items() if path.exists()}
+
+    def _parity_prompts(self) -> list[Any]:
+        problems = self.task.problems("test")[:_PARITY_PROMPTS]
+        return [self.task.messages(problem, self.config.prompt_style or "instruct") for problem in problems]
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def _train(self) -> tuple[Any, GRPOTrainer, CleanStop, bool]:
+        config, started = self.config, time.perf_counter()
+        assert config.steps is not None
+        model = methods.attach(
+            self.loaded.model, config.method, config.adapter, total_steps=config.steps, seed=config.seed
+        )
+        trainer = self._trainer(model)
+        stop = CleanStop(config.max_hours)
+        trainer.add_callback(stop)
+        bar = Bar(config.method)
+        if self.progress:
+            trainer.add_callback(bar)
+        resume = checkpoints.newest_good(self.files.checkpoints)
+        try:
+            with stop.listening():
+                trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        except KeyboardInterrupt:
+            stop.reason = "interrupted"
+        finally:
+            bar.close()
+        self.seconds["train"] = time.perf_counter() - started
+        return model, trainer, stop, not stop.reason and trainer.state.global_step >= config.steps
+
+    def _trainer(self, model: Any) -> GRPOTrainer:
+        config = self.config
+        assert config.learning_rate is not None
+        assert config.warmup_steps is not None
+        optimizer = methods.optimizer(model, config.method, config.learning_rate, config.weight_decay)
+        warmup = max(1, config.warmup_steps)
+        scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))  # no step is lost to a rate of zero
+        trainer = GRPOTrainer(
+            model,
+            self.functions,
+            self._arguments(),
+            self._dataset(),
+            processing_class=self.loaded.tokenizer,
+            optimizers=(optimizer, scheduler),
+            method=config.method,
+            max_resample=config.max_resample,
+            micro_batch=config.micro_batch,
+            log_directory=self.files.root,
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        return trainer
+
+    def _dataset(self) -> Dataset:
+        style = self.config.prompt_style or "instruct"
+        return Dataset.from_list(
+            [
+                {"id": p.id, "prompt": self.task.messages(p, style), "problem": p.problem, "answer": p.answer}
+                for p in self.task.problems("train")
+            ]
+        )
+
+    def _arguments(self) -> trl.GRPOConfig:
+        config = self.config
+        rows = (config.prompts_per_step or 1) * config.group_size
+        cuda = torch.cuda.is_available()
+        return trl.GRPOConfig(
+            output_dir=str(self.files.checkpoints),
+            use_cpu=not cuda,
+            bf16=self.loaded.compute == "bf16",
+            fp16=self.loaded.compute == "fp16",
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=1,
+            num_generations=config.group_size,
+            max_steps=config.steps or 1,
+            learning_rate=config.learning_rate or 0.0,
+            max_grad_norm=config.max_grad_norm,
+            max_completion_length=config.max_completion_length,
+            temperature=config.temperature,
+            top_k=0,
+            beta=config.kl_coef,
+            epsilon=config.clip_low,
+            epsilon_high=1 + config.clip_high if config.loss == "cispo" else config.clip_high,
+            loss_type=config.loss,
+            scale_rewards=config.advantage_scale,
+            reward_weights=None if config.reward_weights is None else list(config.reward_weights),
+            gradient_checkpointing=bool(config.gradient_checkpointing),
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            logging_steps=1,
+            save_strategy="steps" if config.save_steps else "no",
+            save_steps=config.save_steps or 500,
+            save_total_limit=config.keep_checkpoints,
+            seed=config.seed,
+            report_to=list(config.report_to) or "none",
+            disable_tqdm=True,
+        )
+
+    # ---- proof and summary ------------------------------------------------------------------------------------
+
+    def _prove_identity(self, model: Any, trainer: GRPOTrainer) -> list[str]:
+        """Write ``identity.json``; returns what speaks against the label."""
+        proof = methods.identity(model, self.config.method, self.config.adapter, optimizer=_inner(trainer.optimizer))
+        failures = list(proof.failures)
+        names = [n for n, p in model.named_parameters() if p.requires_grad]
+        silent = [n for n in names if n not in trainer.gradients_seen]
+        if silent:
+            failures.append(f"{len(silent)} of {len(names)} trained tensors never had a gradient, such as {silent[0]}")
+        share = 1 - len(silent) / len(names)
+        facts = dataclasses.asdict(proof) | {"with_gradient": share, "failures": failures}
+        write_json(self.files.identity, facts)
+        return failures
+
+    def _end(
+        self,
+        status: str,
+        reason: str,
+        trainer: GRPOTrainer,
+        *,
+        steps: int | None = None,
+        count: int | None = None,
+        parity: float | None = None,
+    ) -> Run:
+        config = self.config
+        times = [row["step_time"] for row in self.files.metrics.rows() if "step_time" in row]
+        scores = self._scores()
+        self.seconds |= {f"evaluate {when}": score["seconds"] for when, score in scores.items()}
+        summary = {
+            "status": status,
+            "reason": reason,
+            "method": config.method,
+            "base": config.base,
+            "task": config.task,
+            "seed": config.seed,
+            "steps": trainer.state.global_step if steps is None else steps,
+            "learning_rate": config.learning_rate,
+            "trainable_parameters": count if count is not None else _trained_count(trainer.model),
+            "evaluation": scores,
+            "identity": f"failed: {reason}" if status == "failed" else "proven" if status == "done" else "open",
+            "parity": parity,
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()}
+            | ({"step": round(statistics.median(times), 4)} if times else {}),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "invalid_rewards": {f.__name__: dict(f.failures) for f in trainer.guards if f.failures},
+            "versions": versions(),
+        }
+        write_json(self.files.summary, summary)
+        return Run(self.files.root)
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer below accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _trained_count(model: Any) -> int:
+    return 0 if model is None else sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,421 @@
+"""GRPO on one GPU: TRL's trainer with its sampling, scoring, batching and checkpoints replaced.
+
+``trl.GRPOTrainer`` and transformers keep the configuration, optimizer, scheduler, mixed precision, callbacks and
+logging. The hooks replaced here have been stable over many releases: ``_prepare_inputs``, ``training_step``,
+``_compute_loss``, ``get_train_dataloader``, ``create_optimizer``, and those for saving and loading.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
+
+from rlvr_lite import grpo, methods, sampling
+from rlvr_lite.config import SamplingConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import JsonLines
+from rlvr_lite.training._policy import plain, reference
+from rlvr_lite.training._resumable import Resumable
+from rlvr_lite.training.collect import Collector
+from rlvr_lite.training.guard import guard
+from rlvr_lite.training.order import Tickets
+from rlvr_lite.training.supported import refuse_unsupported, refuse_wrong_types
+from rlvr_lite.training.window import micro_steps
+
+__all__ = ["GRPOTrainer"]
+
+_MUTATING_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
+
+
+class _Follow(TrainerCallback):
+    """Carries the moments of transformers' loop to the trainer that has no hook of its own for them."""
+
+    def __init__(self, trainer: GRPOTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer._enter_window(state.global_step)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer._note_gradients()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.method is not None:
+            methods.after_backward(self.trainer.model, self.trainer.method, state.global_step + 1)
+
+
+class GRPOTrainer(Resumable):
+    """Drop-in for ``trl.GRPOTrainer`` on one device, with exact savings, dynamic sampling and exact resume.
+
+    Takes the arguments of TRL's class; a setting of ``GRPOConfig`` that is not honoured raises a ``UserError``. Besides
+    TRL's losses ``loss_type`` may be ``"gspo"`` or ``"reinforce"``. Prompts follow ``f(seed, step)`` and every
+    completion draws from a generator of its own, so a run resumed from any checkpoint continues bit for bit on a CPU.
+
+    Args:
+        model: as in TRL; a model from ``rlvr_lite.methods.attach`` keeps its adapters in fp32.
+        reward_funcs: as in TRL. A function that raises, hangs or returns nonsense costs the sample, not the run.
+        args: a ``trl.GRPOConfig``.
+        method: name of the attached method, for its optimizer and its rank schedule; ``None`` takes AdamW.
+        max_resample: rounds of fresh prompts for groups without variance (DAPO's dynamic sampling).
+        micro_batch: completions a backward pass; ``None`` takes a micro-step at once. A pass that runs out of memory
+            is halved and repeated in either case.
+        reward_limit: seconds a reward function may take for a batch.
+        log_rollouts: write every completion to ``rollouts.jsonl`` beside ``metrics.jsonl``.
+        log_directory: where these logs stand; ``None`` takes ``args.output_dir``.
+        **kwargs: the remaining arguments of ``trl.GRPOTrainer``.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: trl.GRPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *,
+        method: str | None = None,
+        max_resample: int = 0,
+        micro_batch: int | None = None,
+        reward_limit: float = 60.0,
+        log_rollouts: bool = True,
+        log_directory: str | Path | None = None,
+        **kwargs: Any,
+    ):
+        args = args or trl.GRPOConfig("grpo-output")
+        refuse_unsupported(args)
+        refuse_wrong_types(train_dataset, eval_dataset)
+        peft_config = kwargs.get("peft_config")
+        start = str(getattr(peft_config, "init_lora_weights", "")).lower()
+        if args.beta and start.startswith(_MUTATING_STARTS):
+            raise UserError(
+                f"init_lora_weights={start!r} changes the base, so it cannot be the KL reference: attach it with rlvr_lite.methods"
+            )
+        if peft_config is not None and str(getattr(peft_config, "peft_type", "")).endswith("ADALORA"):
+            raise UserError(
+                "AdaLoRA needs its rank schedule: attach it with rlvr_lite.methods and pass method='adalora'"
+            )
+        functions = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        device = getattr(model, "device", None)
+        if device is not None and device.type == "cuda":
+            args._n_gpu = 1  # transformers would wrap the model in DataParallel on a two-GPU notebook
+        beta, args.beta = args.beta, 0.0  # TRL would copy the adapter for a reference; ours is the base itself
+        own_forward = plain(model).__dict__.get("forward") if isinstance(model, nn.Module) else None
+        precise = _trainable_values(model)
+        self.guards = guard(functions, reward_limit)
+        try:
+            super().__init__(model, self.guards, args, train_dataset, eval_dataset, **kwargs)
+        finally:
+            args.beta = beta
+        if self.accelerator.num_processes > 1:
+            raise UserError("this trainer runs in one process: start it without accelerate launch")
+        self.beta = beta
+        self._restore_precision(precise)
+        self._drop_fused_head(own_forward)
+        self.method = method
+        self.micro_batch = micro_batch
+        self.window_steps = args.steps_per_generation * args.num_iterations
+        self.on_policy = self.window_steps == args.gradient_accumulation_steps
+        self.loss_name = "gspo" if args.importance_sampling_level == "sequence" else args.loss_type
+        directory = Path(log_directory if log_directory is not None else args.output_dir)
+        self.metrics_log = JsonLines(directory / "metrics.jsonl")
+        self.rollout_log = JsonLines(directory / "rollouts.jsonl") if log_rollouts else None
+        self._packer = None
+        self.gradients_seen: set[str] = set()
+        self._restored: dict[str, Any] | None = None
+        self._window: grpo.Batch | None = None
+        self.add_callback(_Follow(self))
+        self.collector = self._collector(max_resample)
+
+    def _collector(self, max_resample: int) -> Collector:
+        args, tokenizer = self.args, self._tokenizer
+        if (
+            self.train_dataset is not None
+            and not isinstance(self.train_dataset[0]["prompt"], str)
+            and not tokenizer.chat_template
+        ):
+            raise UserError(
+                "the prompts are chats but the tokenizer has no chat template: set one, or give prompts as text"
+            )
+        return Collector(
+            model=self.model,
+            tokenizer=tokenizer,
+            dataset=self.train_dataset,
+            score=self._score,
+            reward_names=self.reward_func_names,
+            reward_weights=self.reward_weights,
+            sampling_config=SamplingConfig(
+                temperature=args.temperature,
+                top_p=args.top_p,
+                top_k=args.top_k or 0,
+                max_new_tokens=args.max_completion_length,
+            ),
+            group_size=self.num_generations,
+            prompts=args.generation_batch_size // self.num_generations,
+            seed=args.seed,
+            shuffle=args.shuffle_dataset,
+            max_resample=max_resample,
+            advantage_scale=self.scale_rewards,
+            eos_ids=sampling.eos_ids(self.model, tokenizer),
+            mask_truncated=self.mask_truncated_completions,
+            autocast=self.accelerator.autocast,
+            template=self.chat_template_kwargs,
+        )
+
+    def _restore_precision(self, precise: dict[str, Tensor]) -> None:
+        """Adapters back to fp32: TRL rounds those on a 4-bit base to bf16, where updates at RL learning rates vanish."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and name in precise:
+                parameter.data = precise[name]
+            elif parameter.requires_grad and parameter.dtype != torch.float32 and "lora_" in name:
+                parameter.data = parameter.data.float()
+
+    def _drop_fused_head(self, own_forward: Callable[..., Any] | None) -> None:
+        """Undo TRL's patch of the forward pass; the log-probabilities here come from the hidden states."""
+        base = plain(self.model)
+        if own_forward is not None:
+            base.forward = own_forward  # type: ignore[method-assign]
+        else:
+            base.__dict__.pop("forward", None)
+
+    # ---- data -------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[int]:
+        """Tickets: prompts are looked up by position when a window is collected, so the loop carries no data."""
+        prompts = self.args.generation_batch_size // self.num_generations
+        windows = math.ceil(len(self.train_dataset) / prompts)
+        return DataLoader(Tickets(windows * self.window_steps), batch_size=1, collate_fn=Tickets.collate)
+
+    def _enter_window(self, global_step: int) -> None:
+        self._step = global_step * self.args.gradient_accumulation_steps
+        self._current_train_step_time = 0.0
+        self._window, restored, self._restored = None, self._restored, None
+        if self._step % self.window_steps:
+            if restored is None or restored["step"] != self._step:
+                raise UserError(
+                    f"the checkpoint of step {global_step} lacks the rollouts of its window: resume from an earlier one"
+                )
+            self._window = grpo.Batch(**self._on_device(restored["rollouts"]))
+
+    def _on_device(self, fields: dict[str, Tensor | None]) -> dict[str, Any]:
+        return {name: None if t is None else t.to(self.accelerator.device) for name, t in fields.items()}
+
+    def _score(self, rows: list[dict[str, Any]], completions: list[Any], tokens: list[list[int]]) -> Tensor:
+        return self._calculate_rewards(rows, [row["prompt"] for row in rows], completions, tokens)
+
+    def _prepare_inputs(self, generation_batch: Any) -> grpo.Batch:
+        """The rows of this micro-step, with a fresh window of rollouts where one begins."""
+        if self._window is None or self._step % self.window_steps == 0:
+            self._window = self._collect(self._step // self.window_steps)
+        steps = self.args.steps_per_generation
+        rows = micro_steps(len(self._window) // self.num_generations, self.num_generations, steps)
+        return self._window.rows(rows[self._step % steps].to(self._window.advantages.device))
+
+    def _collect(self, number: int) -> grpo.Batch:
+        window = self.collector.collect(number)
+        for name, value in window.metrics.items():
+            self._metrics["train"][name].append(value)
+        self.state.num_input_tokens_seen += int(window.rollouts.prompt_mask.sum() + window.rollouts.mask.sum())
+        if self.rollout_log is not None:
+            step = self.state.global_step + 1
+            self.rollout_log.append(*({"step": step, **sample} for sample in window.samples))
+        rollouts = window.rollouts
+        old = None if self.on_policy else self._logprobs_of(rollouts)
+        ref = None
+        if self.beta:
+            with reference(self.model):
+                ref = self._logprobs_of(rollouts)
+        return dataclasses.replace(rollouts, weights=self._weights(rollouts), old_logprobs=old, ref_logprobs=ref)
+
+    def _weights(self, rollouts: grpo.Batch) -> Tensor:
+        """What a row's tokens weigh in its optimizer step, from all rows of the window, kept or not."""
+        steps = self.args.steps_per_generation
+        lengths = rollouts.mask.sum(1)
+        local = math.ceil(len(rollouts) / steps)
+        whole = grpo.row_weights(lengths, loss=self.loss_name, max_length=self.max_completion_length, local_rows=local)
+        return whole * (steps / self.args.gradient_accumulation_steps)
+
+    # ---- loss -------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward over one micro-step, in pieces that fit in memory."""
+        started = time.perf_counter()
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        loss = self._accumulate(batch)
+        self._step += 1
+        self._current_train_step_time += time.perf_counter() - started
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            self._metrics["train"]["step_time"].append(self._current_train_step_time)
+            self._current_train_step_time = 0.0
+        return loss
+
+    def _accumulate(self, batch: grpo.Batch) -> Tensor:
+        """Add the gradient of a micro-step, piece by piece; a piece that does not fit in memory is halved.
+
+        Each piece's gradient is kept apart until it is complete, so one that breaks off leaves no trace.
+        """
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        total = torch.zeros((), device=self.accelerator.device)
+        kept = batch.rows(grpo.keep_informative(batch.advantages, batch.mask, kl_coef=self.beta))
+        pieces = deque(self._pieces(kept))
+        while pieces:
+            piece = pieces.popleft()
+            before = [p.grad for p in parameters]
+            for p in parameters:
+                p.grad = None
+            try:
+                loss = self._compute_loss(self.model, piece)
+                self.accelerator.backward(loss)
+                total += loss.detach()
+            except torch.OutOfMemoryError:
+                for p in parameters:
+                    p.grad = None
+                torch.cuda.empty_cache()
+                if len(piece) == 1:
+                    raise UserError(
+                        "one completion does not fit in memory: lower max_completion_length, turn gradient_checkpointing on, "
+                        "or use a 4-bit base"
+                    ) from None
+                pieces.extendleft(reversed(grpo.micro_batches(piece, 2)))
+            for p, grad in zip(parameters, before, strict=True):
+                if grad is not None:
+                    p.grad = grad if p.grad is None else grad.add_(p.grad)
+        penalty = methods.penalty(self.model, self.method) if self.method is not None else None
+        if penalty is not None:
+            penalty = penalty / self.current_gradient_accumulation_steps
+            self.accelerator.backward(penalty)
+            total += penalty.detach()
+        for p in parameters:  # a step without signal still is a step of the optimizer, as with a loss of zero
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        return total
+
+    def _pieces(self, batch: grpo.Batch) -> list[grpo.Batch]:
+        """``batch`` in pieces of at most ``micro_batch`` rows, or whole."""
+        if not len(batch):
+            return []
+        return grpo.micro_batches(batch, math.ceil(len(batch) / (self.micro_batch or len(batch))))
+
+    def _compute_loss(self, model: nn.Module, inputs: grpo.Batch) -> Tensor:
+        """The loss of some rows, scaled so that the losses of all pieces of an optimizer step add up to its loss."""
+        logprobs, entropy = self._logprobs(model, inputs)
+        high = (
+            self.epsilon_high - 1 if self.loss_name == "cispo" else self.epsilon_high
+        )  # TRL's is cispo's bound itself
+        loss, stats = grpo.policy_loss(
+            logprobs,
+            inputs.old_logprobs,
+            inputs.advantages,
+            inputs.mask,
+            loss=self.loss_name,
+            clip_low=self.epsilon_low,
+            clip_high=high,
+            ref_logprobs=inputs.ref_logprobs,
+            kl_coef=self.beta,
+            weights=inputs.weights,
+        )
+        metrics = self._metrics["train"]
+        means = stats.means()
+        metrics["clip_ratio/low_mean"].append(means["clipped_low"])
+        metrics["clip_ratio/high_mean"].append(means["clipped_high"])
+        if self.beta:
+            metrics["kl"].append(means["kl"])
+        metrics["entropy"].append((entropy.detach().sum() / inputs.mask.sum().clamp(min=1)).item())
+        if inputs.sampled_logprobs is not None:
+            gap = (logprobs.detach() - inputs.sampled_logprobs).abs() * inputs.mask
+            metrics["sampling/logprob_difference"].append(gap.max().item())
+        return loss
+
+    def _logprobs(self, model: nn.Module, rows: grpo.Batch) -> tuple[Tensor, Tensor]:
+        with self.accelerator.autocast():
+            return grpo.completion_logprobs(
+                model,
+                rows.prompt_ids,
+                rows.prompt_mask,
+                rows.completions,
+                rows.mask,
+                self.temperature,
+                packer=self._packer,
+            )
+
+    def release(self) -> None:
+        """Let go of the model and all that was built on it, so that its memory can be used again."""
+        self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = self._window = None
+        self.callback_handler.model = self.callback_handler.optimizer = self.callback_handler.lr_scheduler = None
+        self.collector = dataclasses.replace(self.collector, model=None)
+        self.accelerator.free_memory()
+
+    def _note_gradients(self) -> None:
+        """Remember which trained tensors have had a gradient other than zero; part of the proof of identity."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and name not in self.gradients_seen and bool(parameter.grad.any()):
+                self.gradients_seen.add(name)
+
+    @torch.no_grad()
+    def _logprobs_of(self, rollouts: grpo.Batch) -> Tensor:
+        """Log-probabilities ``[B, C]`` under the model as it stands, without a graph."""
+        size = self.micro_batch or len(rollouts)
+        rows = torch.arange(len(rollouts), device=rollouts.mask.device).split(size)
+        return torch.cat([self._logprobs(self.model, rollouts.rows(part))[0] for part in rows])
+
+    # ---- evaluation, optimizer, logs --------------------------------------------------------------------------
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Mean reward over ``num_generations_eval`` samples of each evaluation prompt."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows, size = list(dataset), self.num_generations_eval
+        keys = sampling.row_keys(self.args.seed, "evaluate", rows=len(rows) * size)
+        batch = max(1, self.args.per_device_eval_batch_size // size)
+        rewards, lengths = [], []
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            rollouts = self.collector.sample(part, keys[start * size : (start + len(part)) * size], size)
+            rewards.append(self.collector.judge(part, rollouts, size)[0])
+            lengths.append(rollouts.mask.sum(1).float())
+        scores = torch.cat(rewards)
+        metrics = {
+            f"{metric_key_prefix}_reward": (scores * self.reward_weights.to(scores.device)).nansum(1).mean().item()
+        }
+        for name, mean in zip(self.reward_func_names, scores.nanmean(0).tolist(), strict=True):
+            metrics[f"{metric_key_prefix}_rewards/{name}/mean"] = mean
+        metrics[f"{metric_key_prefix}_completions/mean_length"] = torch.cat(lengths).mean().item()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The method's own optimizer where it has one, or where ``method`` is named; TRL's otherwise."""
+        if self.optimizer is None and self.method is not None:
+            self.optimizer = methods.optimizer(self.model, self.method, self.args.learning_rate, self.args.weight_decay)
+            return self.optimizer
+        return super().create_optimizer() if model is None else super().create_optimizer(model)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL, and a line of ``metrics.jsonl``."""
+        super().log(logs, start_time)
+        row = {"step": self.state.global_step, **{k: _finite(v) for k, v in logs.items()}}
+        if self.is_in_train and "train_runtime" not in logs and self.accelerator.is_main_process:
+            self.metrics_log.append(row)
+
+
+def _trainable_values(model: Any) -> dict[str, Tensor]:
+    if not isinstance(model, nn.Module):
+        return {}
+    return {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,50 @@
+"""The rollouts between two generations, rows of a group adjacent, joined from rounds and cut into micro-steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlvr_lite.grpo import Batch
+
+__all__ = ["fields_of", "join", "micro_steps"]
+
+
+def fields_of(batch: Batch) -> dict[str, Any]:
+    """The tensors of a batch by name, ``None`` where it has none; ``Batch(**fields_of(b))`` is ``b``."""
+    return {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+
+
+def join(parts: Sequence[Batch], pad_id: int) -> Batch:
+    """Rows of several rounds as one batch, padded to the longest prompt and the longest completion."""
+    width = max(part.prompt_ids.shape[1] for part in parts)
+    length = max(part.completions.shape[1] for part in parts)
+
+    def field(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        if values[0] is None:
+            return None
+        if name.startswith("prompt"):
+            fill = pad_id if name == "prompt_ids" else 0
+            values = [F.pad(v, (width - v.shape[1], 0), value=fill) for v in values]
+        elif values[0].dim() == 2:
+            fill = pad_id if name == "completions" else 0
+            values = [F.pad(v, (0, length - v.shape[1]), value=fill) for v in values]
+        return torch.cat(values)
+
+    return Batch(**{name: field(name) for name in fields_of(parts[0])})  # type: ignore[arg-type]
+
+
+def micro_steps(groups: int, group_size: int, steps: int) -> list[Tensor]:
+    """Row numbers of each micro-step: whole groups, as evenly as they go.
+
+    >>> [rows.tolist() for rows in micro_steps(groups=3, group_size=2, steps=2)]
+    [[0, 1, 2, 3], [4, 5]]
+    """
+    rows = torch.arange(groups * group_size).view(groups, group_size)
+    return [part.reshape(-1) for part in torch.tensor_split(rows, steps)]
