@@ -98,8 +98,7 @@ def detach(model: nn.Module) -> nn.Module:
     found = attachment(model)
     if found.method == "full":
         raise UserError("full fine-tuning changed the base itself: load the base again")
-    with contextlib.suppress(AttributeError):
-        model.base_model.enable_adapter_layers()
+    model.base_model.disable_adapter_layers()  # type: ignore[operator, union-attr]
     base = model.base_model.unload()  # type: ignore[operator, union-attr]
     for name in ("peft_config", "_hf_peft_config_loaded"):
         with contextlib.suppress(AttributeError):
@@ -151,7 +150,7 @@ def _seeded(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def _keep_weights_in_place(model: nn.Module) -> None:
-    """Stop bitsandbytes from repacking 4-bit weights in the first forward on CPUs with AVX512_BF16: gradients go wrong."""
+    """Stop bitsandbytes from repacking 4-bit weights on CPUs with AVX512_BF16, after which gradients are wrong."""
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]

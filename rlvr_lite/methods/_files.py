@@ -79,14 +79,17 @@ def load(base_model: nn.Module, directory: Path | str, trainable: bool = False) 
     if base_hash(base_model) != description["base"]["hash"]:
         raise UserError(f"{directory} was trained on another base: load the base named in its {DESCRIPTION}")
     name = description["method"]
+    method = get(name)
     adapter = from_json(AdapterConfig, json.dumps(description["adapter"]))
     model = attach_blank(base_model, name, adapter, total_steps=description["total_steps"], seed=description["seed"])
     if name == "full":
         load_trainable_state(model, _read_tensors(directory / _FULL_WEIGHTS))
-    elif get(name).own_state:
+    elif method.own_state:
         load_trainable_state(model, _read_tensors(directory / _OWN_STATE))
     else:
         _load_peft(model, directory)
+        if method.after_load is not None:
+            method.after_load(model)
     return model if trainable else model.requires_grad_(False)
 
 

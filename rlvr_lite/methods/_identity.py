@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._attached import disabled
 from rlvr_lite.methods._attachment import attachment, base_tensors
 from rlvr_lite.methods._hash import tensors_hash
 from rlvr_lite.methods._registry import get
@@ -99,8 +100,10 @@ def identity(
     layers = Counter(_adapter_layers(model))
     if method.layer and set(layers) != {method.layer}:
         failures.append(f"adapter layers are {sorted(layers)}, not {method.layer}")
-    if found.method != "full" and found.frozen_hash != tensors_hash(base_tensors(model)):
-        failures.append("the frozen base changed")
+    if found.method != "full":
+        with disabled(model):
+            if found.frozen_hash != tensors_hash(base_tensors(model)):
+                failures.append("the frozen base changed")
     rates: dict[str, float] = {}
     if optimizer is not None:
         rates = {str(g.get("name", i)): float(g["lr"]) for i, g in enumerate(optimizer.param_groups)}

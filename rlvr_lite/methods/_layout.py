@@ -12,7 +12,7 @@ from rlvr_lite.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DEEPSEEK_R1_DISTILL_QWEN_1_5B", "Layout", "Linear"]
+__all__ = ["DEEPSEEK_R1_DISTILL_QWEN_1_5B", "Layout", "Linear", "matches"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Layout:
             UserError: a name matches no linear layer of this base.
         """
         for name in names:
-            if not any(_matches(full, name) for full in self.linears):
+            if not any(matches(full, name) for full in self.linears):
                 known = ", ".join(dict.fromkeys(full.rpartition(".")[2] for full in self.linears))
                 raise UserError(f"target {name!r} matches no linear layer of this base: choose among {known}")
-        return {full: shape for full, shape in self.linears.items() if any(_matches(full, name) for name in names)}
+        return {full: shape for full, shape in self.linears.items() if any(matches(full, name) for name in names)}
 
     @classmethod
     def of_config(cls, config: Any) -> Layout:
@@ -81,7 +81,8 @@ class Layout:
         return cls(linears, norms, tensors)
 
 
-def _matches(full: str, name: str) -> bool:
+def matches(full: str, name: str) -> bool:
+    """Whether a full module name ends in a target name."""
     return full == name or full.endswith("." + name)
 
 

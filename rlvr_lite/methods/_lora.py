@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import AdapterConfig
@@ -19,6 +20,7 @@ __all__ = [
     "PREFIX",
     "attach_config",
     "build_lora",
+    "expected_anchored",
     "expected_lora",
     "lora_layers",
     "lora_scale",
@@ -53,7 +55,10 @@ def attach_config(model: nn.Module, config: Any) -> nn.Module:
     """Put a PEFT adapter with fp32 weights on the base."""
     from peft import get_peft_model
 
-    return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 for an attribute by its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)  # type: ignore[arg-type]
 
 
 def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
@@ -62,7 +67,8 @@ def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
 
     config = LoraConfig(
         r=build.rank,
-        lora_alpha=build.alpha,  # type: ignore[arg-type]
+        # A whole number stays one on disk, where other loaders insist on it.
+        lora_alpha=int(build.alpha) if build.alpha == int(build.alpha) else build.alpha,  # type: ignore[arg-type]
         target_modules=build.targets,
         lora_dropout=0.0,
         bias="none",
@@ -90,6 +96,17 @@ def expected_lora(layout: Layout, adapter: AdapterConfig) -> Shapes:
         layout,
         adapter,
         lambda out, inp: {f"lora_A.{ADAPTER}.weight": (r, inp), f"lora_B.{ADAPTER}.weight": (out, r)},
+    )
+
+
+def expected_anchored(layout: Layout, adapter: AdapterConfig) -> Shapes:
+    """``A [r, inp]`` and ``B [out, r]`` under the names they have inside the anchored pair."""
+    r = adapter.rank
+    assert r is not None
+    return per_target(
+        layout,
+        adapter,
+        lambda out, inp: {f"lora_A.{ADAPTER}.live": (r, inp), f"lora_B.{ADAPTER}.live": (out, r)},
     )
 
 

@@ -1,8 +1,8 @@
 """Default learning rates by scale of the base, each with its source.
 
-``tiny`` rates are the best of those measured on the embedded base (held-out avg@8, 40 steps of 16 prompts x 8 samples,
-LoRA-like methods at r = 16, alpha = 32). ``paper`` rates are those of the RLVR comparison (arXiv 2512.23165, 1e-5 for every
-adapter) unless the method's own paper says otherwise. Bases between the two have no measurement of their own but LoRA's.
+``tiny`` rates are the best of those measured on an embedded base (held-out avg@8, 40 steps of 16 prompts x 8 samples,
+r = 16, alpha = 32). ``paper`` rates are those of the RLVR comparison (arXiv 2512.23165, 1e-5 for every adapter) unless the
+method's own paper says otherwise. Bases between the two have no measurement of their own but LoRA's.
 """
 
 from __future__ import annotations

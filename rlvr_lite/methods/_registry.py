@@ -15,10 +15,10 @@ __all__ = ["get", "names", "register"]
 _METHODS: dict[str, Method] = {}
 
 #: Order of the table: the paper's fourteen first, as the paper lists them.
-_FIRST = (
-    "full lora rank1 rslora lora_plus lora_fa dora adalora miss pissa milora vera ia3 ln_tuning"
-    " pissa:residual milora:residual"
-).split()
+_FIRST = [
+    *["full", "lora", "rank1", "rslora", "lora_plus", "lora_fa", "dora", "adalora", "miss"],
+    *["pissa", "pissa:residual", "milora", "milora:residual", "vera", "ia3", "ln_tuning"],
+]
 
 
 def register(method: Method) -> Method:

@@ -28,7 +28,9 @@ def resolve(name: str, adapter: AdapterConfig, scale: str) -> AdapterConfig:
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     for setting in ("rank", "alpha", "targets"):
-        if setting not in method.uses and getattr(adapter, setting) is not None:
+        given = getattr(adapter, setting)
+        fixed = setting == "rank" and given == method.fixed_rank
+        if setting not in method.uses and given is not None and not fixed:
             raise UserError(f"{name} has no {setting}: leave it out{_instead(method, setting)}")
     for option, value in adapter.options.items():
         if option not in method.options:
@@ -40,7 +42,7 @@ def resolve(name: str, adapter: AdapterConfig, scale: str) -> AdapterConfig:
     alpha = adapter.alpha or (method.alpha or {}).get(scale, SCALES[scale].alpha)
     return dataclasses.replace(
         adapter,
-        rank=rank if "rank" in method.uses else None,
+        rank=rank if "rank" in method.uses else method.fixed_rank,
         alpha=float(alpha) if "alpha" in method.uses else None,
         targets=(adapter.targets or LINEAR_LAYERS) if "targets" in method.uses else None,
         options={**method.options, **adapter.options},
@@ -88,14 +90,13 @@ def check_fits(name: str, adapter: AdapterConfig, layout: Layout) -> None:
     if adapter.targets is None:
         return
     targets = layout.targets(adapter.targets)
-    if method.rank_bounded and adapter.rank is not None:
-        smallest = min(targets, key=lambda full: min(targets[full].out, targets[full].inp))
-        limit = min(targets[smallest].out, targets[smallest].inp)
+    if method.rank_limit is None or adapter.rank is None:
+        return
+    for full, layer in targets.items():
+        limit = method.rank_limit(layer.out, layer.inp)
         if adapter.rank > limit:
-            raise UserError(
-                f"rank {adapter.rank} exceeds {smallest} ({targets[smallest].out} x {targets[smallest].inp}):"
-                f" choose a rank of at most {limit}"
-            )
+            shape = f"{layer.out} x {layer.inp}"
+            raise UserError(f"rank {adapter.rank} exceeds {full} ({shape}): choose a rank of at most {limit}")
 
 
 def _instead(method: Method, setting: str) -> str:

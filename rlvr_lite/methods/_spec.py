@@ -5,6 +5,7 @@ Nothing here imports torch, so methods can be listed in a few milliseconds.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -51,6 +52,10 @@ class Build:
     seed: int
     blank: bool = False
 
+    def with_size(self, rank: int, alpha: float) -> Build:
+        """The same with another rank and alpha, for what a method builds inside."""
+        return dataclasses.replace(self, adapter=dataclasses.replace(self.adapter, rank=rank, alpha=alpha))
+
     @property
     def rank(self) -> int:
         """The adapter's rank."""
@@ -95,12 +100,14 @@ class Method:
         alpha: default alpha by scale; ``None`` takes the scale's own default.
         uses: which of ``rank``, ``alpha`` and ``targets`` it looks at; the others are refused.
         options: the further options it knows, with their defaults.
-        rank_bounded: whether the rank may not exceed the smaller side of a target layer.
+        fixed_rank: the rank of a method that leaves no choice.
+        rank_limit: largest rank a layer of ``(out, inp)`` has room for; ``None`` if there is no limit.
         scale: the factor on the update as a function of alpha and r; ``None`` if it has none.
         scale_formula: the same in words.
         unsupported: precisions of the base it cannot sit on, with the reason.
         mergeable: whether its update can be folded into unquantised weights.
-        signature_shared_with: methods with the same trainable tensors; they differ in start, scale or optimizer.
+        trains_like: methods of one label here have the same trainable tensors and differ in start, scale or optimizer;
+            empty means that no other method has the same.
         layer: class name of the module that carries the adapter, checked by the identity proof.
         optimizer: ``f(model, learning_rate, weight_decay)``; ``None`` takes AdamW with decay on matrices only.
         penalty: ``f(model)``, a scalar added to the loss, or ``None``.
@@ -108,6 +115,7 @@ class Method:
         state: tensors beyond parameters and buffers that an exact resume needs.
         load_state: puts them back.
         budget: ``f(model)``: ranks in use, the target, and whether the schedule is over (AdaLoRA).
+        after_load: ``f(model)``, called when tensors were loaded into the model.
         own_state: whether PEFT's file cannot hold all that training needs, so that the exact state is saved beside it.
         cost: forward+backward and sampling time relative to LoRA, as measured by ``tests/benchmarks/methods.py``.
     """
@@ -124,12 +132,13 @@ class Method:
     alpha: Mapping[str, float] | None = None
     uses: frozenset[str] = frozenset({"rank", "alpha", "targets"})
     options: Mapping[str, Option] = field(default_factory=dict)
-    rank_bounded: bool = True
+    fixed_rank: int | None = None
+    rank_limit: Callable[[int, int], int] | None = min
     scale: Callable[[float, int], float] | None = None
     scale_formula: str = ""
     unsupported: Mapping[Precision, str] = field(default_factory=dict)
     mergeable: bool = True
-    signature_shared_with: tuple[str, ...] = ()
+    trains_like: str = ""
     layer: str = ""
     optimizer: Callable[[nn.Module, float, float], torch.optim.Optimizer] | None = None
     penalty: Callable[[nn.Module], Tensor | None] = _no_penalty
@@ -137,5 +146,6 @@ class Method:
     state: Callable[[nn.Module], dict[str, Tensor]] | None = None
     load_state: Callable[[nn.Module, Mapping[str, Tensor]], None] | None = None
     budget: Callable[[nn.Module], dict[str, int]] | None = None
+    after_load: Callable[[nn.Module], None] | None = None
     own_state: bool = False
     cost: tuple[float, float] | None = None

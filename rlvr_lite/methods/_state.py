@@ -55,6 +55,8 @@ def load_trainable_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
     if method.load_state is not None:
         method.load_state(model, extra)
+    if method.after_load is not None:
+        method.after_load(model)
 
 
 def _held(model: nn.Module) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ register(
         ),
         scale=lora_scale,
         scale_formula="alpha / r",
-        signature_shared_with=("rslora", "lora_plus"),
+        trains_like="lora",
         layer="Linear",
     )
 )

@@ -1,0 +1,56 @@
+"""LN-tuning: the weights of every normalisation layer are trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._lora import ADAPTER, PREFIX, attach_config
+from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._registry import register
+from rlvr_lite.methods._spec import Build, Method, Shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _build(model: nn.Module, build: Build) -> nn.Module:
+    """PEFT's own default would take ``post_attention_layernorm`` alone, and leave the copies in the base's dtype."""
+    from peft import LNTuningConfig
+    from peft.tuners.ln_tuning.layer import LNTuningLayer
+
+    from rlvr_lite.methods._dtype import keep_dtype
+
+    names = list(build.layout.norms)
+    attached = attach_config(model, LNTuningConfig(target_modules=names, task_type="CAUSAL_LM"))
+    for module in attached.modules():
+        if isinstance(module, LNTuningLayer):
+            module.ln_tuning_layers.float()
+    keep_dtype(attached, LNTuningLayer)  # type: ignore[type-abstract]
+    return attached
+
+
+def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
+    return {f"{PREFIX}{name}.ln_tuning_layers.{ADAPTER}.weight": (size,) for name, size in layout.norms.items()}
+
+
+register(
+    Method(
+        name="ln_tuning",
+        family="extreme",
+        summary="the weights of every normalisation layer",
+        paper="Zhao et al., Tuning LayerNorm in Attention",
+        arxiv="2312.11420",
+        build=_build,
+        expected=_expected,
+        learning_rates=rates(
+            3e-2,
+            "measured: avg@8 .76 at 3e-2, .36 at 1e-2",
+            paper=1e-3,
+            paper_source="lower end of the 1e-3 to 1e-2 of vector methods; at 1e-5 no entry moves by 0.01 in 1024 steps",
+        ),
+        uses=frozenset(),
+        layer="LNTuningLayer",
+    )
+)

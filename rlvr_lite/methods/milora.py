@@ -1,0 +1,64 @@
+"""MiLoRA: LoRA that starts from the minor part of the base weight."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from rlvr_lite.methods._lora import expected_anchored, lora_scale
+from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._registry import register
+from rlvr_lite.methods._spec import Build, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _build(model: nn.Module, build: Build) -> nn.Module:
+    from rlvr_lite.methods import _spectral, _starts
+
+    return _spectral.build_anchored(model, build, _starts.minor)
+
+
+def _build_residual(model: nn.Module, build: Build) -> nn.Module:
+    from rlvr_lite.methods import _spectral, _starts
+
+    return _spectral.build_residual(model, build, _starts.minor)
+
+
+def _refresh_residual(model: nn.Module) -> None:
+    from rlvr_lite.methods import _spectral
+
+    _spectral.refresh_residual(model)
+
+
+delta = register(
+    Method(
+        name="milora",
+        family="spectral",
+        summary="LoRA started on the smallest singular directions of W; the start is subtracted, so W stays whole",
+        paper="Wang et al., MiLoRA",
+        arxiv="2406.09044",
+        build=_build,
+        expected=expected_anchored,
+        learning_rates=rates(3e-3, "measured: avg@8 .83 at 3e-3"),
+        scale=lora_scale,
+        scale_formula="alpha / r",
+        trains_like="anchored",
+        layer="Linear",
+    )
+)
+
+register(
+    dataclasses.replace(
+        delta,
+        name="milora:residual",
+        summary="LoRA started on the smallest singular directions of W; W gives up that part, as published",
+        build=_build_residual,
+        unsupported={
+            "nf4": "its residual would be quantised a second time; use milora, which is the same in exact arithmetic"
+        },
+        layer="ResidualLinear",
+        after_load=_refresh_residual,
+    )
+)

@@ -1,0 +1,85 @@
+"""NoRA: LoRA with every column of A scaled to length one, always or once at the start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlvr_lite.config import AdapterConfig
+from rlvr_lite.errors import unknown_name
+from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._lora import ADAPTER, build_lora, expected_lora, lora_layers, lora_scale, per_target
+from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._registry import register
+from rlvr_lite.methods._spec import Build, Method, Shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_NORMALIZE = ("always", "start")
+_STARTS = ("random", "blocks")
+
+
+def _options(adapter: AdapterConfig) -> tuple[bool, bool]:
+    """Whether A is normalised at each use, and whether it starts as identity blocks."""
+    normalize, start = str(adapter.options["normalize"]), str(adapter.options["start"])
+    if normalize not in _NORMALIZE:
+        raise unknown_name("normalize of nora", normalize, _NORMALIZE)
+    if start not in _STARTS:
+        raise unknown_name("start of nora", start, _STARTS)
+    return normalize == "always", start == "blocks"
+
+
+def _build(model: nn.Module, build: Build) -> nn.Module:
+    import torch
+    import torch.nn.functional as F
+
+    from rlvr_lite.methods._computed import NormalizedIn
+    from rlvr_lite.methods._starts import block_identity
+
+    always, blocks = _options(build.adapter)
+    attached = build_lora(model, build)
+    for _, layer in lora_layers(attached):
+        a = layer.lora_A[ADAPTER].weight
+        with torch.no_grad():
+            if blocks:
+                a.copy_(block_identity(*a.shape))
+            if always:
+                layer.lora_A[ADAPTER] = NormalizedIn(a)
+            else:
+                a.copy_(F.normalize(a, dim=0))
+    return attached
+
+
+def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
+    always, _ = _options(adapter)
+    if not always:
+        return expected_lora(layout, adapter)
+    r = adapter.rank
+    assert r is not None
+    return per_target(
+        layout,
+        adapter,
+        lambda out, inp: {f"lora_A.{ADAPTER}.live": (r, inp), f"lora_B.{ADAPTER}.weight": (out, r)},
+    )
+
+
+register(
+    Method(
+        name="nora",
+        family="scaling",
+        summary="LoRA with the columns of A kept at length one (or set so once, or started as identity blocks)",
+        paper="Kang et al., Normalized Low-Rank Adaptation",
+        arxiv="2608.31036",
+        build=_build,
+        expected=_expected,
+        learning_rates=rates(
+            1e-3,
+            "not measured: half of lora, whose columns of A are shorter",
+            paper_source="arXiv 2608.31036 follows the protocol of arXiv 2512.23165: 1e-5 with r = 32, alpha = 64",
+        ),
+        options={"normalize": "always", "start": "random"},
+        scale=lora_scale,
+        scale_formula="alpha / r",
+        layer="Linear",
+    )
+)

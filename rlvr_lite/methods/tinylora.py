@@ -1,0 +1,80 @@
+"""TinyLoRA: a vector of u numbers per layer, or per group of layers, steers a core between frozen singular factors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._lora import ADAPTER, PREFIX, build_lora
+from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._registry import register
+from rlvr_lite.methods._spec import Build, Method, Shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _groups(layers: int, tying: float) -> list[int]:
+    """The group of each layer in model order, as in PEFT: 0 gives every layer its own, 1 gives all the same.
+
+    >>> _groups(4, 0.0), _groups(4, 0.5), _groups(4, 1.0)
+    ([0, 1, 2, 3], [0, 0, 1, 1], [0, 0, 0, 0])
+    """
+    count = max(1, round(layers * (1 - tying)))
+    size = max(1, layers // count)
+    return [min(i // size, count - 1) for i in range(layers)]
+
+
+def _build(model: nn.Module, build: Build) -> nn.Module:
+    """``W + U S (sum_i v_i P_i) V^T`` with S split evenly and ``P ~ N(0, 1/r)`` from ``seed + layer``, as in PEFT."""
+    import torch
+    from torch import nn
+
+    from rlvr_lite.methods._computed import FixedLinear, VectorOut
+    from rlvr_lite.methods._spectral import starts
+    from rlvr_lite.methods._starts import principal
+
+    options, r = build.adapter.options, build.rank
+    attached = build_lora(model, build.with_size(r, r))
+    layers = list(starts(attached, build.with_size(r, r), principal))
+    vectors: dict[int, nn.Parameter] = {}
+    for index, group in enumerate(_groups(len(layers), float(options["tying"]))):
+        layer, (a, b) = layers[index]
+        generator = torch.Generator().manual_seed(build.seed + index)
+        projections = torch.normal(0.0, r**-0.5, (int(options["u"]), r, r), generator=generator).to(a.device)
+        vector = vectors.setdefault(group, nn.Parameter(a.new_zeros(int(options["u"]))))
+        layer.lora_A[ADAPTER], layer.lora_B[ADAPTER] = FixedLinear(a), VectorOut(b, projections, vector)
+    return attached
+
+
+def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
+    assert adapter.targets is not None
+    names = list(layout.targets(adapter.targets))
+    groups = _groups(len(names), float(adapter.options["tying"]))
+    first = dict(zip(reversed(groups), reversed(names), strict=True))
+    return {f"{PREFIX}{first[g]}.lora_B.{ADAPTER}.vector": (int(adapter.options["u"]),) for g in sorted(first)}
+
+
+register(
+    Method(
+        name="tinylora",
+        family="extreme",
+        summary="u trained numbers a layer, spread by fixed random matrices between frozen singular factors of W",
+        paper="TinyLoRA",
+        arxiv="2602.04118",
+        build=_build,
+        expected=_expected,
+        learning_rates=rates(
+            3e-2,
+            "not measured: as vector methods, between ln_tuning and vera",
+            paper=1e-3,
+            paper_source="arXiv 2602.04118 sweeps it for every size; 1e-3 is the middle of the usual sweep of vector methods",
+        ),
+        rank={"tiny": 2, "small": 2, "paper": 2},
+        uses=frozenset({"rank", "targets"}),
+        options={"u": 64, "tying": 0.0},
+        layer="Linear",
+        own_state=True,
+    )
+)

@@ -1,0 +1,61 @@
+"""VeRA: two trained vectors a layer around random matrices that all layers share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
+from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._registry import register
+from rlvr_lite.methods._spec import Build, Method, Shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _build(model: nn.Module, build: Build) -> nn.Module:
+    from peft import VeraConfig
+
+    config = VeraConfig(
+        r=build.rank,
+        target_modules=build.targets,
+        projection_prng_key=build.seed,
+        save_projection=True,
+        d_initial=float(build.adapter.options["d_initial"]),
+        task_type="CAUSAL_LM",
+    )
+    return attach_config(model, config)
+
+
+def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
+    r = adapter.rank
+    assert r is not None
+    return per_target(
+        layout, adapter, lambda out, inp: {f"vera_lambda_b.{ADAPTER}": (out,), f"vera_lambda_d.{ADAPTER}": (r,)}
+    )
+
+
+register(
+    Method(
+        name="vera",
+        family="extreme",
+        summary="trained scales of rows and ranks around shared random matrices",
+        paper="Kopiczko et al., VeRA",
+        arxiv="2310.11454",
+        build=_build,
+        expected=_expected,
+        learning_rates=rates(
+            1e-1,
+            "measured at r = 64: avg@8 .59 at 1e-1, .53 at 3e-2",
+            paper=1e-3,
+            paper_source="lower end of the 1e-3 to 1e-2 of vector methods; at 1e-5 no entry moves by 0.01 in 1024 steps",
+        ),
+        rank={"tiny": 64},
+        uses=frozenset({"rank", "targets"}),
+        options={"d_initial": 0.1},
+        rank_limit=None,
+        layer="Linear",
+    )
+)
