@@ -1,0 +1,97 @@
+"""From the name of a base to a folder of safetensors on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.records import MANIFEST, damage, read_json
+
+__all__ = ["EMBEDDED", "Located", "locate"]
+
+#: Bases that ship in the package, by name.
+EMBEDDED = {"tiny": Path(__file__).with_name("tiny_model")}
+
+_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_UNWANTED = ["*/*", "consolidated*"]  # other formats and second copies of the weights
+
+
+@dataclass(frozen=True)
+class Located:
+    """A folder with a model, and what pins its contents."""
+
+    folder: Path
+    revision: str | None
+    config: dict[str, Any]
+
+
+def locate(name: str, revision: str | None = None) -> Located:
+    """The folder of a base; a Hub model is fetched into the cache of huggingface_hub.
+
+    Args:
+        name: ``tiny``, the path of a folder, or a Hub id ``owner/model``.
+        revision: of a Hub model, a branch, tag or commit; the newest by default.
+
+    Raises:
+        UserError: nothing is there, it cannot be fetched, or it holds no safetensors.
+    """
+    if name in EMBEDDED:
+        _refuse_revision(name, revision)
+        broken = damage(EMBEDDED[name])
+        if broken:
+            raise UserError(f"base {name} is broken ({broken}): install the package again")
+        files = read_json(EMBEDDED[name] / MANIFEST)["files"]
+        return _checked(name, EMBEDDED[name], files["model.safetensors"])
+    path = Path(name).expanduser()
+    if path.exists():
+        _refuse_revision(name, revision)
+        return _checked(name, path, None)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
+        raise UserError(
+            f"base {name}: there is no such folder; give one that save_pretrained wrote, a Hub id or 'tiny'"
+        )
+    if "/" not in name:
+        raise UserError(f"{unknown_name('base', name, EMBEDDED)} (or give a model folder, or a Hub id owner/model)")
+    folder = _fetch(name, revision)
+    return _checked(name, folder, folder.name)
+
+
+def _refuse_revision(name: str, revision: str | None) -> None:
+    if revision is not None:
+        raise UserError(f"base {name} is no Hub model, so it has no revision {revision}: leave --revision out")
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except errors.GatedRepoError as error:
+        raise UserError(f"base {name} is gated: accept its terms on the Hub, then run `hf auth login`") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"base {name} has no revision {revision}: leave --revision out to take the newest") from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise UserError(f"base {name}: no model folder here and no such model on the Hub; check the name") from error
+    except (OSError, errors.HfHubHTTPError) as error:
+        raise UserError(
+            f"base {name}: no model folder here, and the Hugging Face Hub cannot be reached ({type(error).__name__}): "
+            "connect to the network, or give the path of a local model folder"
+        ) from error
+
+
+def _checked(name: str, folder: Path, revision: str | None) -> Located:
+    if not folder.is_dir():
+        raise UserError(f"base {name} is a file: give the folder that holds it")
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(f"base {name} is an adapter, not a base: give the base it was trained on")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"base {name} has no config.json: give a folder that save_pretrained wrote")
+    if not any(folder.glob("*.safetensors")):
+        found = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".gguf")))
+        raise UserError(
+            f"base {name} has no safetensors{f', only {found}' if found else ''}: load and save it once with "
+            "save_pretrained, where you trust it"
+        )
+    return Located(folder, revision, read_json(folder / "config.json"))
