@@ -75,7 +75,7 @@ def student_quantile(q: float, df: float) -> float:
     low, high = 0.0, 1.0
     while _student_upper_tail(high, df) > 1 - q:
         high *= 2
-    for _ in range(60):
+    for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if _student_upper_tail(middle, df) > 1 - q else (low, middle)
     return (low + high) / 2

@@ -1,0 +1,271 @@
+"""Methods compared over training seeds and problems: paired differences, joint bootstrap, probability of being best.
+
+Every method is trained with the same seeds and scored on the same problems, so scores are ``[M, S, P]``: methods, seeds,
+problems. A seed moves all problems of a run together (training noise), a problem all seeds of a method (its difficulty
+for that method); leaving the first out calls noise a difference in half of all studies. Numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rlvr_lite.analysis._student import student_p_value, student_quantile
+from rlvr_lite.analysis.statistics import Difference, Interval, accuracy_interval, holm, paired_difference
+from rlvr_lite.errors import UserError, unknown_name
+
+__all__ = [
+    "Comparison",
+    "Verdict",
+    "compare_to_reference",
+    "hierarchical_bootstrap",
+    "probability_of_best",
+    "seed_problem_difference",
+    "seed_problem_interval",
+    "verdict",
+]
+
+Verdict = Literal["better", "worse", "equivalent", "no difference shown"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the reference of a study.
+
+    Attributes:
+        method: its name.
+        difference: method minus reference.
+        adjusted_p: p-value after Holm's correction over all methods compared.
+        verdict: what may be said.
+        best: probability that no other method, the reference included, has a higher true accuracy.
+    """
+
+    method: str
+    difference: Difference
+    adjusted_p: float
+    verdict: Verdict
+    best: float
+
+
+def _grid(scores: ArrayLike, dimensions: int) -> NDArray[np.float64]:
+    array = np.asarray(scores, dtype=np.float64)
+    shape = {2: "[seeds, problems]", 3: "[methods, seeds, problems]"}[dimensions]
+    if array.ndim != dimensions or array.size == 0:
+        raise UserError(f"scores must be {shape}; got shape {array.shape}")
+    if array.shape[-1] < 2:
+        raise UserError("a comparison needs at least two problems")
+    if not np.isfinite(array).all():
+        raise UserError("scores hold a value that is not a finite number: leave out the runs that failed")
+    return array
+
+
+@dataclass(frozen=True)
+class _Effects:
+    """Two-way layout y[.., s, p] = mean + seed[.., s] + problem[.., p] + rest, with its mean squares (last two axes)."""
+
+    mean: NDArray[np.float64]
+    seed: NDArray[np.float64]
+    problem: NDArray[np.float64]
+    square_seed: NDArray[np.float64]
+    square_problem: NDArray[np.float64]
+    square_rest: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, y: NDArray[np.float64]) -> _Effects:
+        seeds, problems = y.shape[-2:]
+        mean = y.mean(axis=(-2, -1), keepdims=True)
+        seed = y.mean(axis=-1, keepdims=True) - mean
+        problem = y.mean(axis=-2, keepdims=True) - mean
+        rest = y - mean - seed - problem
+        free = max(1, seeds - 1)
+        return cls(
+            mean[..., 0, 0],
+            seed[..., 0],
+            problem[..., 0, :],
+            problems * np.sum(seed**2, axis=(-2, -1)) / free,
+            seeds * np.sum(problem**2, axis=(-2, -1)) / (problems - 1),
+            np.sum(rest**2, axis=(-2, -1)) / (free * (problems - 1)),
+        )
+
+
+@dataclass(frozen=True)
+class _Error:
+    """Mean of scores ``[S, P]``, S >= 2, with its standard error and the reference distribution of mean / error.
+
+    Var = (MS_seed + max(0, MS_problem - MS_rest)) / (S P), from the two-way random effects analysis of variance. The
+    reference is a mixture of Student's t with S - 1 and with P - 1 degrees of freedom, weighted by the two parts of the
+    variance: exact where one part is all there is, and near Cochran and Cox's (1957) rule between. (Satterthwaite's
+    single number of degrees of freedom rejects a true null 6 to 7 times in 100 at three seeds.)
+    """
+
+    value: float
+    error: float
+    seed_share: float
+    seeds: int
+    problems: int
+
+    @classmethod
+    def of(cls, y: NDArray[np.float64]) -> _Error:
+        seeds, problems = y.shape
+        e = _Effects.of(y)
+        of_seed, of_problem = float(e.square_seed), max(0.0, float(e.square_problem - e.square_rest))
+        variance = of_seed + of_problem
+        share = of_seed / variance if variance > 0 else 1.0
+        return cls(float(e.mean), math.sqrt(variance / (seeds * problems)), share, seeds, problems)
+
+    def p_value(self, distance: float) -> float:
+        """Two-sided chance of a deviation from the truth of at least ``distance``."""
+        if self.error == 0:
+            return float(distance == 0)
+        t = distance / self.error
+        of_seed, of_problem = student_p_value(t, self.seeds - 1), student_p_value(t, self.problems - 1)
+        return self.seed_share * of_seed + (1 - self.seed_share) * of_problem
+
+    def half_width(self, level: float) -> float:
+        """Half of the confidence interval."""
+        ends = (student_quantile(0.5 + level / 2, self.seeds - 1), student_quantile(0.5 + level / 2, self.problems - 1))
+        low, high = min(ends) * self.error, max(ends) * self.error
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.p_value(middle) > 1 - level else (low, middle)
+        return high
+
+
+def seed_problem_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Difference:
+    """How much better method ``b`` is than ``a``, paired by training seed and problem: mean of b - a.
+
+    Seeds and problems are both samples: Var = (MS_seed + max(0, MS_problem - MS_rest)) / (S P), the two-way random
+    effects analysis of variance, with t quantiles for the number of seeds and of problems. With three seeds that is a
+    wide interval, and it has to be: the spread of training is known from three numbers. With one seed only problems
+    vary, and the result speaks of that one pair of runs (:func:`paired_difference`).
+
+    Args:
+        a: scores of the reference, ``[S, P]``.
+        b: scores of the method, ``[S, P]``, same seeds and problems in the same order.
+        level: coverage of the interval.
+
+    >>> a = [[0.2, 0.4, 0.6], [0.4, 0.4, 0.6]]
+    >>> d = seed_problem_difference(a, [[0.6, 0.6, 0.8], [0.6, 0.8, 0.8]])
+    >>> round(d.value, 3), d.excludes_zero
+    (0.267, True)
+    """
+    x, y = _grid(a, 2), _grid(b, 2)
+    if x.shape != y.shape:
+        raise UserError(f"scores of {x.shape} against {y.shape}: both methods need the same seeds and problems")
+    if len(x) == 1:
+        return paired_difference(x[0], y[0], level=level)
+    e = _Error.of(y - x)
+    half = e.half_width(level)
+    return Difference(e.value, max(-1.0, e.value - half), min(1.0, e.value + half), e.p_value(abs(e.value)), e.error)
+
+
+def seed_problem_interval(scores: ArrayLike, *, level: float = 0.95) -> Interval:
+    """A method's accuracy over training seeds and problems ``[S, P]``, with both kinds of noise in the interval."""
+    x = _grid(scores, 2)
+    if len(x) == 1:
+        return accuracy_interval(x[0], level)
+    e = _Error.of(x)
+    half = e.half_width(level)
+    return Interval(e.value, max(0.0, e.value - half), min(1.0, e.value + half))
+
+
+def hierarchical_bootstrap(scores: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> NDArray[np.float64]:
+    """Joint draws of all methods' mean scores, resampling seeds and problems, the same ones for every method.
+
+    Seed and problem effects are resampled with replacement and independently of each other (the crossed bootstrap,
+    Owen 2007). Left raw, that counts the rest term twice and underrates few seeds; so the effects are first scaled to
+    their unbiased variances: seeds by sqrt(S / (S - 1)), problems by sqrt(P / (P - 1) (1 - MS_rest / MS_problem)). What
+    all methods share and what sets them apart is scaled apart. The draws then have the variance that
+    :func:`seed_problem_difference` computes; its t quantiles still pay for few seeds, which quantiles of draws do not.
+
+    Args:
+        scores: ``[M, S, P]``.
+        draws: how many.
+        seed: decides the resamples.
+
+    Returns:
+        ``[draws, M]``.
+    """
+    y = _grid(scores, 3)
+    _, seeds, problems = y.shape
+    shared = y.mean(axis=0, keepdims=True)
+    rng = np.random.default_rng(seed)
+    of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws) / seeds
+    of_problem = rng.multinomial(problems, np.full(problems, 1 / problems), draws) / problems
+    total = np.zeros((draws, len(y)))
+    for part in (shared, y - shared):
+        e = _Effects.of(part)
+        rest, whole = float(e.square_rest.sum()), float(e.square_problem.sum())
+        share = max(0.0, 1 - rest / whole) if seeds > 1 and whole > 0 else 1.0
+        total = total + e.mean + of_problem @ e.problem.T * math.sqrt(problems / (problems - 1) * share)
+        if seeds > 1:
+            total = total + of_seed @ e.seed.T * math.sqrt(seeds / (seeds - 1))
+    return total
+
+
+def probability_of_best(draws: ArrayLike) -> list[float]:
+    """Share of joint draws ``[draws, M]`` in which each method has the highest score; ties are shared.
+
+    >>> probability_of_best([[0.1, 0.2], [0.3, 0.3]])
+    [0.25, 0.75]
+    """
+    table = np.asarray(draws, dtype=np.float64)
+    top = table >= table.max(axis=1, keepdims=True) - 1e-12
+    return [float(share) for share in (top / top.sum(axis=1, keepdims=True)).mean(axis=0)]
+
+
+def verdict(difference: Difference, adjusted_p: float, *, zone: float = 0.0, alpha: float = 0.05) -> Verdict:
+    """What may be said of a difference: never more than the data show.
+
+    "better" and "worse" need the interval to exclude zero and the corrected p-value to be below ``alpha``;
+    "equivalent" needs the whole interval inside the zone of practical equivalence, [-zone, zone] (Schuirmann 1987).
+
+    >>> verdict(Difference(0.10, 0.02, 0.18, 0.01, 0.04), 0.03)
+    'better'
+    >>> verdict(Difference(0.00, -0.01, 0.01, 0.9, 0.005), 0.9, zone=0.02)
+    'equivalent'
+    """
+    if -zone <= difference.low and difference.high <= zone and zone > 0:
+        return "equivalent"
+    if difference.excludes_zero and adjusted_p < alpha:
+        return "better" if difference.value > 0 else "worse"
+    return "no difference shown"
+
+
+def compare_to_reference(
+    scores: Mapping[str, ArrayLike], reference: str, *, zone: float = 0.0, draws: int = 10_000, seed: int = 0
+) -> list[Comparison]:
+    """Every other method of a study against one, corrected for their number by Holm's method.
+
+    Args:
+        scores: of each method ``[S, P]``, same seeds and problems.
+        reference: the method that the others are compared with.
+        zone: half width of the zone of practical equivalence, in accuracy.
+        draws: of the bootstrap behind the probability of being best.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: the reference is not among the methods, or shapes differ.
+    """
+    if reference not in scores:
+        raise unknown_name("reference", reference, scores)
+    tables = {name: _grid(table, 2) for name, table in scores.items()}
+    shapes = {table.shape for table in tables.values()}
+    if len(shapes) > 1:
+        raise UserError(
+            f"the methods have scores of different shapes {sorted(shapes)}: give all the same seeds and problems"
+        )
+    best = probability_of_best(hierarchical_bootstrap(np.stack(list(tables.values())), draws=draws, seed=seed))
+    chance = dict(zip(tables, best, strict=True))
+    others = [name for name in tables if name != reference]
+    differences = [seed_problem_difference(tables[reference], tables[name]) for name in others]
+    adjusted = holm([difference.p_value for difference in differences])
+    return [
+        Comparison(name, difference, p, verdict(difference, p, zone=zone), chance[name])
+        for name, difference, p in zip(others, differences, adjusted, strict=True)
+    ]

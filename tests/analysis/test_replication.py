@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rlvr_lite.analysis import replication as r
+from rlvr_lite.analysis.statistics import Difference, paired_difference
+from rlvr_lite.errors import UserError
+
+
+def study(
+    rng: np.random.Generator,
+    methods: int = 2,
+    seeds: int = 3,
+    problems: int = 100,
+    shift: float = 0.0,
+    training: float = 0.3,
+) -> NDArray[np.float64]:
+    """Scores [M, S, P] at k = 8: difficulties shared by all, training noise by run and by (run, problem)."""
+    level = rng.normal(0, 1.5, (1, 1, problems)) + np.arange(methods)[:, None, None] * shift
+    level = (
+        level
+        + training * rng.standard_normal((methods, seeds, 1))
+        + 0.5 * rng.standard_normal((methods, seeds, problems))
+    )
+    return rng.binomial(8, 1 / (1 + np.exp(-level))) / 8
+
+
+@pytest.mark.parametrize("training", [0.0, 0.1, 0.3, 0.8])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_same_method_twice_is_called_different_at_most_5_times_in_100(training: float, seeds: int) -> None:
+    rng = np.random.default_rng(round(100 * training) + seeds)
+    grids = [study(rng, seeds=seeds, training=training) for _ in range(800)]
+    false = np.mean([r.seed_problem_difference(*grid).p_value < 0.05 for grid in grids])
+    assert false <= 0.05 + 3 * (0.05 * 0.95 / 800) ** 0.5
+    if training >= 0.3:  # forgetting the seeds is what goes wrong in practice
+        assert np.mean([paired_difference(*grid.mean(axis=1)).excludes_zero for grid in grids[:200]]) > 0.3
+
+
+def test_many_names_of_one_method_stay_below_5_percent_together() -> None:
+    rng = np.random.default_rng(5)
+    false = 0
+    for _ in range(250):
+        grid = study(rng, methods=6)
+        found = r.compare_to_reference(dict(zip("abcdef", grid, strict=True)), "a", draws=50)
+        false += any(c.verdict in ("better", "worse") for c in found)
+    assert false / 250 <= 0.09
+
+
+def test_a_real_difference_is_found() -> None:
+    rng = np.random.default_rng(1)
+    found = [r.seed_problem_difference(*study(rng, shift=1.0, training=0.1)) for _ in range(200)]
+    assert np.mean([d.low > 0 for d in found]) > 0.9
+    truth = np.mean([d.value for d in found])
+    assert np.mean([d.low <= truth <= d.high for d in found]) >= 0.92
+
+
+def test_one_seed_falls_back_to_problems() -> None:
+    grid = study(np.random.default_rng(0), seeds=1)
+    assert r.seed_problem_difference(*grid) == paired_difference(grid[0, 0], grid[1, 0])
+
+
+def test_identical_runs_do_not_differ_and_constant_gaps_do() -> None:
+    a = study(np.random.default_rng(0))[0]
+    same = r.seed_problem_difference(a, a)
+    assert (same.value, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+    gap = r.seed_problem_difference(np.zeros((3, 9)), np.ones((3, 9)))
+    assert (gap.low, gap.high, gap.p_value) == (1, 1, 0)
+
+
+def test_the_interval_and_the_p_value_say_the_same() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(200):
+        d = r.seed_problem_difference(*study(rng, shift=0.4))
+        assert d.excludes_zero == (d.p_value < 0.05)
+
+
+@pytest.mark.parametrize("training", [0.0, 0.5])
+def test_the_bootstrap_has_the_variance_of_the_formula(training: float) -> None:
+    grid = study(np.random.default_rng(3), training=training, shift=0.5)
+    draws = r.hierarchical_bootstrap(grid, draws=20_000)
+    np.testing.assert_allclose(draws.mean(axis=0), grid.mean(axis=(1, 2)), atol=0.003)
+    formula = r.seed_problem_difference(*grid).standard_error
+    assert np.std(draws[:, 1] - draws[:, 0]) == pytest.approx(formula, rel=0.03)
+    np.testing.assert_array_equal(draws, r.hierarchical_bootstrap(grid, draws=20_000))
+
+
+def test_with_one_seed_the_bootstrap_resamples_problems_alone() -> None:
+    grid = study(np.random.default_rng(3), seeds=1)
+    draws = r.hierarchical_bootstrap(grid, draws=20_000)
+    d = grid[1, 0] - grid[0, 0]
+    assert np.std(draws[:, 1] - draws[:, 0]) == pytest.approx(d.std(ddof=1) / 10, rel=0.03)
+
+
+def test_the_probability_of_being_best_is_shared_among_equals() -> None:
+    rng = np.random.default_rng(2)
+    shares = np.mean(
+        [r.probability_of_best(r.hierarchical_bootstrap(study(rng, 3), draws=200)) for _ in range(150)], axis=0
+    )
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.07)
+    assert sum(r.probability_of_best([[1, 2, 2], [3, 1, 0]])) == 1
+    clear = r.probability_of_best(r.hierarchical_bootstrap(study(rng, 3, shift=3.0, training=0.1)))
+    assert clear[2] > 0.99
+
+
+def test_an_accuracy_over_seeds_and_problems_covers_the_truth() -> None:
+    rng = np.random.default_rng(4)
+    intervals = [r.seed_problem_interval(study(rng, 1, training=0.2)[0]) for _ in range(500)]
+    assert np.mean([i.low <= 0.5 <= i.high for i in intervals]) >= 0.93
+    assert r.seed_problem_interval([[1.0, 0.0, 1.0]]).high < 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "zone", "said"),
+    [
+        (0.01, 0.2, 0.04, 0.0, "better"),
+        (0.01, 0.2, 0.06, 0.0, "no difference shown"),
+        (-0.01, 0.2, 0.04, 0.0, "no difference shown"),
+        (-0.2, -0.01, 0.01, 0.0, "worse"),
+        (-0.01, 0.01, 0.9, 0.02, "equivalent"),
+        (0.005, 0.015, 0.001, 0.02, "equivalent"),
+        (-0.01, 0.03, 0.9, 0.02, "no difference shown"),
+    ],
+)
+def test_nothing_is_said_beyond_the_data(low: float, high: float, p: float, zone: float, said: str) -> None:
+    assert r.verdict(Difference((low + high) / 2, low, high, p, 0.01), p, zone=zone) == said
+
+
+def test_the_comparison_of_a_study() -> None:
+    grid = study(np.random.default_rng(0), 3, shift=2.0, training=0.1)
+    found = r.compare_to_reference(dict(zip(["lora", "dora", "miss"], grid, strict=True)), "lora")
+    assert [c.method for c in found] == ["dora", "miss"]
+    assert [c.verdict for c in found] == ["better", "better"]
+    assert found[1].best > 0.9
+    assert all(c.adjusted_p >= c.difference.p_value for c in found)
+    with pytest.raises(UserError, match="lora"):
+        r.compare_to_reference({"lora": grid[0]}, "loar")
+
+
+@pytest.mark.parametrize("bad", [[[0.5]], [0.5, 0.5], np.zeros((0, 3)), [[0.5, np.nan]]])
+def test_what_is_no_table_of_runs_is_refused(bad: Any) -> None:
+    with pytest.raises(UserError):
+        r.seed_problem_difference(bad, bad)
+    with pytest.raises(UserError):
+        r.compare_to_reference({"a": bad, "b": np.zeros((2, 3))}, "a")
