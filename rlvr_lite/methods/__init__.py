@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         attach,
         detach,
         disabled,
+        merge,
         optimizer,
         penalty,
         precision_of,
@@ -53,6 +54,7 @@ __all__ = [
     "list_methods",
     "load",
     "load_trainable_state",
+    "merge",
     "names",
     "optimizer",
     "penalty",
@@ -65,7 +67,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_attached": ("after_backward", "attach", "detach", "disabled", "optimizer", "penalty", "precision_of"),
+    "_attached": ("after_backward", "attach", "detach", "disabled", "merge", "optimizer", "penalty", "precision_of"),
     "_attachment": ("Attachment", "attachment"),
     "_files": ("load", "save"),
     "_hash": ("base_hash",),

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft.tuners.adalora.layer import RankAllocator
+from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.adalora.layer import AdaLoraLayer, RankAllocator
 from torch import Tensor, nn
 
 from rlvr_lite.methods._lora import ADAPTER
 
-__all__ = ["ExactAllocator", "allocate", "allocator_state", "budget", "load_allocator_state", "orthogonal_penalty"]
+__all__ = ["allocate", "allocator_state", "budget", "load_allocator_state", "orthogonal_penalty", "use_exact_allocator"]
 
 _SCORES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 _PATTERN, _STEP = "rank_pattern.", "step"
@@ -68,6 +69,15 @@ class ExactAllocator(RankAllocator):
 def _parts(model: nn.Module) -> tuple[Any, ExactAllocator, Any]:
     tuner: Any = model.base_model
     return tuner, tuner.rankallocator, tuner.peft_config[ADAPTER]
+
+
+def use_exact_allocator(model: nn.Module) -> None:
+    """Give a fresh PEFT AdaLoRA this allocator, and hold its divisors as buffers: PEFT lets them be trained."""
+    tuner, allocator, _ = _parts(model)
+    allocator.__class__ = ExactAllocator
+    for module in tuner.modules():
+        if isinstance(module, AdaLoraLayer):
+            module.ranknum = BufferDict({ADAPTER: module.ranknum[ADAPTER].detach().float()}, persistent=True)
 
 
 def allocate(model: nn.Module, step: int) -> None:

@@ -68,7 +68,7 @@ class ComputedLinear(nn.Linear):
         if self.training or torch.is_grad_enabled():
             self._kept = None
             return self.compute()
-        key = state_of(*self.parameters(), *self.buffers())
+        key = state_of(*(t for t in (*self._parameters.values(), *self._buffers.values()) if t is not None))
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self.compute())
         return self._kept[1]
@@ -190,7 +190,7 @@ class VectorOut(ComputedLinear):
 
     def compute(self) -> Tensor:
         """``B R`` with ``R = sum_i v_i P_i``."""
-        return self.fixed @ torch.einsum("i,ijk->jk", self.vector, self.projections)  # type: ignore[operator, arg-type]
+        return self.fixed @ torch.einsum("i,ijk->jk", self.vector, self.projections)  # type: ignore[operator]
 
 
 class NormalizedIn(ComputedLinear):

@@ -14,7 +14,7 @@ def keep_dtype(model: nn.Module, kind: type[nn.Module]) -> None:
     """Let every layer of ``kind`` return the dtype it was given: fp32 adapters otherwise break bf16 and fp16 bases."""
     for module in model.modules():
         if isinstance(module, kind):
-            module.__class__ = _keeping(type(module))
+            module.__class__ = _keeping(type(module))  # type: ignore[arg-type]
 
 
 @cache

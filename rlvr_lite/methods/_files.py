@@ -126,7 +126,8 @@ def _load_peft(model: nn.Module, directory: Path) -> None:
 @contextlib.contextmanager
 def _unchanged_config(model: nn.Module) -> Any:
     """Saving renames keys inside AdaLoRA's live configuration; put them back."""
-    config = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
+    configs: Any = model.peft_config
+    config = configs[ADAPTER]
     before = dict(vars(config))
     try:
         yield

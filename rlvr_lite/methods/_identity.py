@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._attached import disabled
 from rlvr_lite.methods._attachment import attachment, base_tensors
 from rlvr_lite.methods._hash import tensors_hash
+from rlvr_lite.methods._lora import ADAPTER
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._resolve import resolve, scale_of
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 __all__ = ["Identity", "identity"]
 
@@ -82,8 +83,6 @@ def identity(
         adapter: the configuration asked for.
         optimizer: its learning rates are recorded, and must cover every trainable tensor and nothing else.
     """
-    import torch
-
     found = attachment(model)
     method = get(name)
     layout = found.build.layout
@@ -98,8 +97,9 @@ def identity(
     failures += _differences({n: tuple(p.shape) for n, p in trained.items()}, expected)
     failures += [f"{n} is {p.dtype}, not float32" for n, p in trained.items() if p.dtype != torch.float32]
     layers = Counter(_adapter_layers(model))
-    if method.layer and set(layers) != {method.layer}:
-        failures.append(f"adapter layers are {sorted(layers)}, not {method.layer}")
+    layer = method.layer if isinstance(method.layer, str) else method.layer(adapter)
+    if set(layers) != ({layer} if layer else set()):
+        failures.append(f"adapter layers are {sorted(layers)}, not {layer or 'none'}")
     if found.method != "full":
         with disabled(model):
             if found.frozen_hash != tensors_hash(base_tensors(model)):
@@ -143,9 +143,22 @@ def _differences(actual: dict[str, tuple[int, ...]], expected: dict[str, tuple[i
 
 
 def _adapter_layers(model: nn.Module) -> list[str]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    return [_describe(module) for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
-    return [type(module).__name__ for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+def _describe(layer: Any) -> str:
+    """A layer in words: tuner and class, for a LoRA also what its two sides and its forward are.
+
+    The 4-bit twin of a class goes by the same name, so that one expectation holds on every base.
+    """
+    kind = type(layer)
+    home = kind.__module__.split(".")
+    name = f"{home[2] if home[0] == 'peft' else home[0]}.{kind.__name__.removesuffix('4bit')}"
+    if isinstance(getattr(layer, "lora_A", None), nn.ModuleDict):
+        sides = ", ".join(type(side[ADAPTER]).__name__ for side in (layer.lora_A, layer.lora_B))
+        variant = layer.lora_variant.get(ADAPTER)
+        name += f"({sides})" + (f" + {type(variant).__name__}" if variant else "")
+    return name
 
 
 def _with_gradient(trained: list[nn.Parameter]) -> float | None:

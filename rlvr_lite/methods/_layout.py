@@ -69,7 +69,7 @@ class Layout:
         """The layout of a model without an adapter; 4-bit weights count with the shape they stand for."""
         from torch import nn
 
-        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        head = getattr(model, "get_output_embeddings", lambda: None)()
         linears, norms = {}, {}
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear) and module is not head:

@@ -58,7 +58,7 @@ def attach_config(model: nn.Module, config: Any) -> nn.Module:
     with warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 for an attribute by its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)  # type: ignore[arg-type]
+        return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)
 
 
 def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
@@ -68,7 +68,7 @@ def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
     config = LoraConfig(
         r=build.rank,
         # A whole number stays one on disk, where other loaders insist on it.
-        lora_alpha=int(build.alpha) if build.alpha == int(build.alpha) else build.alpha,  # type: ignore[arg-type]
+        lora_alpha=int(build.alpha) if build.alpha == int(build.alpha) else build.alpha,
         target_modules=build.targets,
         lora_dropout=0.0,
         bias="none",

@@ -108,7 +108,7 @@ class Method:
         mergeable: whether its update can be folded into unquantised weights.
         trains_like: methods of one label here have the same trainable tensors and differ in start, scale or optimizer;
             empty means that no other method has the same.
-        layer: class name of the module that carries the adapter, checked by the identity proof.
+        layer: the module that carries the adapter, as the identity proof describes it; may depend on the options.
         optimizer: ``f(model, learning_rate, weight_decay)``; ``None`` takes AdamW with decay on matrices only.
         penalty: ``f(model)``, a scalar added to the loss, or ``None``.
         after_backward: ``f(model, step)``, called between ``optimizer.step`` and ``zero_grad``.
@@ -139,7 +139,7 @@ class Method:
     unsupported: Mapping[Precision, str] = field(default_factory=dict)
     mergeable: bool = True
     trains_like: str = ""
-    layer: str = ""
+    layer: str | Callable[[AdapterConfig], str] = ""
     optimizer: Callable[[nn.Module, float, float], torch.optim.Optimizer] | None = None
     penalty: Callable[[nn.Module], Tensor | None] = _no_penalty
     after_backward: Callable[[nn.Module, int], None] = _nothing_after_backward

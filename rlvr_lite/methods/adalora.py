@@ -29,12 +29,12 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     """Warm-up for a fifth of the steps, then a cubic fall to the budget, then a quarter of the steps at it."""
     from peft import AdaLoraConfig
 
-    from rlvr_lite.methods._budget import ExactAllocator
+    from rlvr_lite.methods._budget import use_exact_allocator
 
     config = AdaLoraConfig(
         init_r=_first_rank(build.rank),
         target_r=build.rank,
-        lora_alpha=build.alpha,  # type: ignore[arg-type]
+        lora_alpha=build.alpha,
         total_step=build.total_steps,
         tinit=build.total_steps // 5,
         tfinal=build.total_steps // 4,
@@ -44,7 +44,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     attached = attach_config(model, config)
-    attached.base_model.rankallocator.__class__ = ExactAllocator
+    use_exact_allocator(attached)
     return attached
 
 
@@ -106,7 +106,7 @@ register(
         scale=lambda alpha, r: alpha / _first_rank(r),
         scale_formula="alpha / (1.5 r)",
         rank_limit=lambda out, inp: max(1, min(out, inp) * 2 // 3),
-        layer="SVDLinear",
+        layer="adalora.SVDLinear",
         penalty=_penalty,
         after_backward=_after_backward,
         state=_state,

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def _build(model: nn.Module, build: Build) -> nn.Module:
-    return build_lora(model, build, use_dora=True)
+    from rlvr_lite.methods._fast_dora import use_fast_dora
+
+    attached = build_lora(model, build, use_dora=True)
+    use_fast_dora(attached)
+    return attached
 
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
@@ -36,6 +40,6 @@ register(
         learning_rates=rates(3e-3, "measured: avg@8 .85 and .77 at 3e-3 (two seeds)"),
         scale=lora_scale,
         scale_formula="alpha / r",
-        layer="Linear",
+        layer="lora.Linear(Linear, Linear) + FastDora",
     )
 )

@@ -35,6 +35,6 @@ register(
         scale=lora_scale,
         scale_formula="alpha / r",
         trains_like="anchored",
-        layer="Linear",
+        layer="lora.Linear(AnchoredIn, AnchoredOut)",
     )
 )

@@ -54,6 +54,6 @@ register(
         learning_rates=rates(2e-3, "not measured: as lora"),
         uses=frozenset({"rank", "targets"}),
         rank_limit=lambda out, inp: inp,
-        layer="ReflectedLinear",
+        layer="rlvr_lite.ReflectedLinear",
     )
 )

@@ -27,7 +27,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     feedforward = [name for name in build.targets if matches(name, _FEEDFORWARD)]
     config = IA3Config(target_modules=build.targets, feedforward_modules=feedforward, task_type="CAUSAL_LM")
     attached = attach_config(model, config)
-    keep_dtype(attached, IA3Layer)  # type: ignore[type-abstract]
+    keep_dtype(attached, IA3Layer)
     return attached
 
 
@@ -55,6 +55,6 @@ register(
             paper_source="3e-3 in arXiv 2205.05638, supervised",
         ),
         uses=frozenset({"targets"}),
-        layer="Linear",
+        layer="ia3.Linear",
     )
 )

@@ -27,7 +27,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     for module in attached.modules():
         if isinstance(module, LNTuningLayer):
             module.ln_tuning_layers.float()
-    keep_dtype(attached, LNTuningLayer)  # type: ignore[type-abstract]
+    keep_dtype(attached, LNTuningLayer)
     return attached
 
 
@@ -51,6 +51,6 @@ register(
             paper_source="lower end of the 1e-3 to 1e-2 of vector methods; at 1e-5 no entry moves by 0.01 in 1024 steps",
         ),
         uses=frozenset(),
-        layer="LNTuningLayer",
+        layer="ln_tuning.LNTuningLayer",
     )
 )

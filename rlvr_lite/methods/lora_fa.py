@@ -49,7 +49,7 @@ register(
         learning_rates=rates(3e-3, "measured with plain AdamW on B: avg@8 .59 at 3e-3"),
         scale=lora_scale,
         scale_formula="alpha / r",
-        layer="Linear",
+        layer="lora.Linear(FixedLinear, Linear)",
         optimizer=_optimizer,
     )
 )

@@ -39,7 +39,7 @@ register(
         scale=lora_scale,
         scale_formula="alpha / r",
         trains_like="lora",
-        layer="Linear",
+        layer="lora.Linear(Linear, Linear)",
         optimizer=_optimizer,
     )
 )

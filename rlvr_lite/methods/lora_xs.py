@@ -50,7 +50,7 @@ register(
         ),
         scale=lora_scale,
         scale_formula="alpha / r",
-        layer="Linear",
+        layer="lora.Linear(FixedLinear, CoreOut)",
         own_state=True,
     )
 )

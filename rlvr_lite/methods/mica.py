@@ -44,6 +44,6 @@ register(
         learning_rates=rates(3e-3, "not measured: as lora_fa, which trains the other half"),
         scale=lora_scale,
         scale_formula="alpha / r",
-        layer="Linear",
+        layer="lora.Linear(Linear, FixedLinear)",
     )
 )

@@ -45,7 +45,7 @@ delta = register(
         scale=lora_scale,
         scale_formula="alpha / r",
         trains_like="anchored",
-        layer="Linear",
+        layer="lora.Linear(AnchoredIn, AnchoredOut)",
     )
 )
 
@@ -58,7 +58,7 @@ register(
         unsupported={
             "nf4": "its residual would be quantised a second time; use milora, which is the same in exact arithmetic"
         },
-        layer="ResidualLinear",
+        layer="rlvr_lite.ResidualLinear(AnchoredIn, AnchoredOut)",
         after_load=_refresh_residual,
     )
 )

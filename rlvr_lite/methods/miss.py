@@ -39,6 +39,6 @@ register(
         learning_rates=rates(1e-3, "measured: avg@8 .62 at 1e-3, .29 at 3e-4, collapse at 3e-3"),
         uses=frozenset({"rank", "targets"}),
         rank_limit=lambda out, inp: inp,
-        layer="MissLinear",
+        layer="miss.MissLinear",
     )
 )

@@ -63,6 +63,10 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     )
 
 
+def _layer(adapter: AdapterConfig) -> str:
+    return "lora.Linear(NormalizedIn, Linear)" if _options(adapter)[0] else "lora.Linear(Linear, Linear)"
+
+
 register(
     Method(
         name="nora",
@@ -80,6 +84,6 @@ register(
         options={"normalize": "always", "start": "random"},
         scale=lora_scale,
         scale_formula="alpha / r",
-        layer="Linear",
+        layer=_layer,
     )
 )

@@ -57,6 +57,6 @@ register(
         learning_rates=rates(2e-3, "not measured: as lora"),
         uses=frozenset({"targets"}),
         options={"block_size": 32},
-        layer="Linear",
+        layer="oft.Linear",
     )
 )

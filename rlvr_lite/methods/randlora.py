@@ -23,14 +23,14 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
 
     config = RandLoraConfig(
         r=build.rank,
-        randlora_alpha=build.alpha,  # type: ignore[arg-type]
+        randlora_alpha=build.alpha,
         target_modules=build.targets,
         projection_prng_key=build.seed,
         save_projection=True,
         task_type="CAUSAL_LM",
     )
     attached = attach_config(model, config)
-    keep_dtype(attached, RandLoraLayer)  # type: ignore[type-abstract]
+    keep_dtype(attached, RandLoraLayer)
     return attached
 
 
@@ -59,6 +59,6 @@ register(
         alpha={"tiny": 320, "small": 640, "paper": 640},
         scale=lora_scale,
         scale_formula="alpha / r",
-        layer="Linear",
+        layer="randlora.Linear",
     )
 )

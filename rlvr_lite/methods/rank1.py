@@ -22,6 +22,6 @@ register(
         fixed_rank=1,
         scale=lora_scale,
         scale_formula="alpha / 1",
-        layer="Linear",
+        layer="lora.Linear(Linear, Linear)",
     )
 )

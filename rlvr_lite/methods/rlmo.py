@@ -34,6 +34,6 @@ register(
         scale=lora_scale,
         scale_formula="alpha / r",
         trains_like="lora",
-        layer="Linear",
+        layer="lora.Linear(Linear, Linear)",
     )
 )

@@ -32,6 +32,6 @@ register(
         scale=rslora_scale,
         scale_formula="alpha / sqrt(r)",
         trains_like="lora",
-        layer="Linear",
+        layer="lora.Linear(Linear, Linear)",
     )
 )

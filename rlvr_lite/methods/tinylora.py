@@ -74,7 +74,7 @@ register(
         rank={"tiny": 2, "small": 2, "paper": 2},
         uses=frozenset({"rank", "targets"}),
         options={"u": 64, "tying": 0.0},
-        layer="Linear",
+        layer="lora.Linear(FixedLinear, VectorOut)",
         own_state=True,
     )
 )

@@ -56,6 +56,6 @@ register(
         uses=frozenset({"rank", "targets"}),
         options={"d_initial": 0.1},
         rank_limit=None,
-        layer="Linear",
+        layer="vera.Linear",
     )
 )
