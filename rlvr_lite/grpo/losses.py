@@ -183,6 +183,7 @@ def policy_loss(
     clip_high: float = 0.28,
     ref_logprobs: Tensor | None = None,
     kl_coef: float = 0.0,
+    unbiased_kl: bool = True,
     weights: Tensor | None = None,
     max_length: int | None = None,
 ) -> tuple[Tensor, LossStats]:
@@ -195,8 +196,9 @@ def policy_loss(
     - cispo: :math:`-\mathrm{sg}(\min(r, 1+\epsilon_{high})) A \log\pi`
     - reinforce: :math:`-A \log\pi`
 
-    plus ``kl_coef`` times :math:`e^d - d - 1` with :math:`d = \log\pi_{ref} - \log\pi` (DeepSeekMath, eq. 4). The
-    sources are in ``LOSSES``.
+    plus ``kl_coef`` times :math:`e^d - d - 1` with :math:`d = \log\pi_{ref} - \log\pi` (Schulman's k3 estimate;
+    DeepSeekMath, eq. 4), by default multiplied by r (the row's, in gspo), which makes its gradient that of the reverse KL
+    divergence, also where r is 1 (DeepSeek-V3.2, arXiv 2512.02556). The sources of the losses are in ``LOSSES``.
 
     Args:
         logprobs: ``[B, C]`` of the policy, with gradient.
@@ -208,6 +210,7 @@ def policy_loss(
         clip_high: :math:`\epsilon_{high}`.
         ref_logprobs: ``[B, C]`` of the reference policy; needed if ``kl_coef`` is not 0.
         kl_coef: weight of the KL term (beta).
+        unbiased_kl: whether the KL estimate is multiplied by the ratio; without, its gradient is biased.
         weights: ``[B]`` of these rows, taken from :func:`row_weights` over the whole step; ``None`` where these rows
             are the whole step.
         max_length: longest possible completion, used if ``weights`` is ``None``; C where not given.
@@ -242,6 +245,8 @@ def policy_loss(
             raise ValueError("a KL term needs ref_logprobs")
         difference = torch.where(mask.bool(), ref_logprobs - logprobs, 0)
         kl = difference.exp() - difference - 1
+        if unbiased_kl:
+            kl = kl * (_sequence_log_ratio(x) if chosen.sequence_level else x.log_ratio).exp()
         per_token = per_token + kl_coef * kl
     total = ((per_token * mask).sum(-1) * weights.to(logprobs.dtype)).sum()
     return total, _stats(chosen, x, kl)

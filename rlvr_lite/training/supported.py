@@ -39,6 +39,7 @@ HONOURED = frozenset(
         "top_k",
         "top_p",
         "trust_remote_code",
+        "use_bias_correction_kl",
     }
 )
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce")

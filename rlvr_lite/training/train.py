@@ -277,8 +277,8 @@ class _Stages:
         return trl.GRPOConfig(
             output_dir=str(self.files.checkpoints),
             use_cpu=not cuda,
-            bf16=self.loaded.compute == "bf16",
-            fp16=self.loaded.compute == "fp16",
+            bf16=self.loaded.compute_dtype == torch.bfloat16,
+            fp16=self.loaded.compute_dtype == torch.float16,
             per_device_train_batch_size=rows,
             gradient_accumulation_steps=1,
             num_generations=config.group_size,

@@ -287,7 +287,7 @@ class GRPOTrainer(Resumable):
                         "one completion does not fit in memory: lower max_completion_length, turn gradient_checkpointing on, "
                         "or use a 4-bit base"
                     ) from None
-                pieces.extendleft(reversed(grpo.micro_batches(piece, 2)))
+                pieces.extendleft(reversed(_cut(piece, math.ceil(len(piece) / 2))))
             for p, grad in zip(parameters, before, strict=True):
                 if grad is not None:
                     p.grad = grad if p.grad is None else grad.add_(p.grad)
@@ -302,10 +302,12 @@ class GRPOTrainer(Resumable):
         return total
 
     def _pieces(self, batch: grpo.Batch) -> list[grpo.Batch]:
-        """``batch`` in pieces of at most ``micro_batch`` rows, or whole."""
+        """``batch`` in pieces of at most ``micro_batch`` rows, or whole; groups stay together where that fits."""
         if not len(batch):
             return []
-        return grpo.micro_batches(batch, math.ceil(len(batch) / (self.micro_batch or len(batch))))
+        size = self.micro_batch or len(batch)
+        parts = grpo.micro_batches(batch, math.ceil(len(batch) / size))
+        return [piece for part in parts for piece in _cut(part, size)]
 
     def _compute_loss(self, model: nn.Module, inputs: grpo.Batch) -> Tensor:
         """The loss of some rows, scaled so that the losses of all pieces of an optimizer step add up to its loss."""
@@ -323,6 +325,7 @@ class GRPOTrainer(Resumable):
             clip_high=high,
             ref_logprobs=inputs.ref_logprobs,
             kl_coef=self.beta,
+            unbiased_kl=self.args.use_bias_correction_kl,
             weights=inputs.weights,
         )
         metrics = self._metrics["train"]
@@ -409,6 +412,14 @@ class GRPOTrainer(Resumable):
         row = {"step": self.state.global_step, **{k: _finite(v) for k, v in logs.items()}}
         if self.is_in_train and "train_runtime" not in logs and self.accelerator.is_main_process:
             self.metrics_log.append(row)
+
+
+def _cut(batch: grpo.Batch, size: int) -> list[grpo.Batch]:
+    """Runs of at most ``size`` rows, each trimmed."""
+    if len(batch) <= size:
+        return [batch] if len(batch) else []
+    rows = torch.arange(len(batch), device=batch.mask.device)
+    return [grpo.trim(batch.rows(part)) for part in rows.split(size)]
 
 
 def _trainable_values(model: Any) -> dict[str, Tensor]:
