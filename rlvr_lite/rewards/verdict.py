@@ -11,12 +11,14 @@ __all__ = ["Verdict"]
 class Verdict:
     """The verdict on one completion.
 
-    Args:
+    Attributes:
         correct: whether the answer equals the gold.
-        extracted: the text found in the last box; ``None`` if there is no answer.
-        how: the stage that decided.
-        seconds: the time spent on this item.
-        reason: one line that a person can read.
+        extracted: the text in the last box, at most :data:`~rlvr_lite.rewards.extract.ANSWER` characters; ``None`` if
+            there is no answer.
+        how: the stage that decided: "extract" (there is no answer), "string", "number", "text", "structure",
+            "algebra", "numeric", "math-verify".
+        seconds: time spent on this item, without waiting for others.
+        reason: why, in a few words.
     """
 
     correct: bool
