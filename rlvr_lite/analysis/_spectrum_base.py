@@ -202,7 +202,7 @@ def decompose(weight: Tensor, *, rank: int | None = None, seed: int = 0) -> Base
     return BaseSpectrum(shape, digest, ritz.sqrt(), basis, norm, tail, residual)
 
 
-def _remainder_norm(gram: Tensor, basis: Tensor, probes: Tensor, largest: float, powers: int = 8) -> float:
+def _remainder_norm(gram: Tensor, basis: Tensor, probes: Tensor, largest: float, powers: int = 32) -> float:
     """Upper bound of the largest singular value outside ``basis``: |E| <= (10 sqrt(2/pi) max |(E'E)^t x|)^(1/2t)."""
     logarithm = 0.0
     for _ in range(powers):

@@ -14,7 +14,7 @@ from rlvr_lite.analysis._spectrum_update import Directions
 
 __all__ = ["PRINCIPAL", "PrincipalChange", "principal_change"]
 
-#: Leading directions whose rotation and drift are measured, at most a quarter of all.
+#: Leading directions whose rotation and drift are measured; at most a quarter of all and half of those computed.
 PRINCIPAL = 32
 INTRUDER_TOP = 10
 #: A leading vector of W' is an intruder if no singular vector of W has this cosine with it (arXiv 2410.21228).
@@ -28,7 +28,7 @@ class PrincipalChange:
     """W against W' = W + dW in their k leading singular triplets.
 
     Attributes:
-        k: number of leading directions, min(32, a quarter of all).
+        k: number of leading directions: 32, or a quarter of all, or half of those computed, whichever is least.
         rotation_right: largest principal angle between the leading right subspaces, in degrees (arXiv 2511.08567).
         rotation_left: the same for the left subspaces.
         turned_right: mean squared sine of the k principal angles, in [0, 1]: steadier than the largest angle, which
@@ -68,7 +68,7 @@ def principal_change(
         right: ``[k, r]`` coefficients of Q in its right ones.
         weight: W ``[out, in]``, float64; used for a randomised base only.
     """
-    k = min(PRINCIPAL, max(1, base.size // 4))
+    k = min(PRINCIPAL, max(1, base.size // 4), max(1, base.kept // 2))
     s = update.values
     x, y = (left, right) if base.short == "right" else (right, left)  # y on the shorter side, where V is complete
     sigma = base.values.to(s.device)
