@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rlvr_lite.analysis._student import normal_cdf, normal_quantile, student_p_value, student_quantile
+from rlvr_lite.analysis._student import normal_cdf, normal_quantile, student_quantile
 from rlvr_lite.errors import UserError
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "paired_difference",
     "permutation_p_value",
     "sampling_variance",
-    "student_p_value",
     "student_quantile",
 ]
 

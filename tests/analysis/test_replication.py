@@ -29,13 +29,13 @@ def study(
     return rng.binomial(8, 1 / (1 + np.exp(-level))) / 8
 
 
-@pytest.mark.parametrize("training", [0.0, 0.1, 0.3, 0.8])
-@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("training", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("seeds", [2, 3])
 def test_the_same_method_twice_is_called_different_at_most_5_times_in_100(training: float, seeds: int) -> None:
     rng = np.random.default_rng(round(100 * training) + seeds)
-    grids = [study(rng, seeds=seeds, training=training) for _ in range(800)]
+    grids = [study(rng, seeds=seeds, training=training) for _ in range(600)]
     false = np.mean([r.seed_problem_difference(*grid).p_value < 0.05 for grid in grids])
-    assert false <= 0.05 + 3 * (0.05 * 0.95 / 800) ** 0.5
+    assert false <= 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
     if training >= 0.3:  # forgetting the seeds is what goes wrong in practice
         assert np.mean([paired_difference(*grid.mean(axis=1)).excludes_zero for grid in grids[:200]]) > 0.3
 
@@ -43,11 +43,11 @@ def test_the_same_method_twice_is_called_different_at_most_5_times_in_100(traini
 def test_many_names_of_one_method_stay_below_5_percent_together() -> None:
     rng = np.random.default_rng(5)
     false = 0
-    for _ in range(250):
+    for _ in range(200):
         grid = study(rng, methods=6)
         found = r.compare_to_reference(dict(zip("abcdef", grid, strict=True)), "a", draws=50)
         false += any(c.verdict in ("better", "worse") for c in found)
-    assert false / 250 <= 0.09
+    assert false / 200 <= 0.1
 
 
 def test_a_real_difference_is_found() -> None:
@@ -73,7 +73,7 @@ def test_identical_runs_do_not_differ_and_constant_gaps_do() -> None:
 
 def test_the_interval_and_the_p_value_say_the_same() -> None:
     rng = np.random.default_rng(7)
-    for _ in range(200):
+    for _ in range(100):
         d = r.seed_problem_difference(*study(rng, shift=0.4))
         assert d.excludes_zero == (d.p_value < 0.05)
 

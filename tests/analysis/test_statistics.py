@@ -24,13 +24,11 @@ P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 def test_student_quantiles_are_those_of_the_tables(q: float, df: float, value: float) -> None:
     assert s.student_quantile(q, df) == pytest.approx(value, abs=2e-5)
     assert s.student_quantile(1 - q, df) == -s.student_quantile(q, df)
-    assert s.student_p_value(value, df) == pytest.approx(2 * (1 - q), rel=1e-5)
 
 
 def test_student_becomes_normal() -> None:
     for df in (1e5, 1e9):
         assert s.student_quantile(0.975, df) == pytest.approx(s.normal_quantile(0.975), abs=5e-5)
-    assert s.student_p_value(math.inf, 3) == 0.0
     with pytest.raises(ValueError, match="df"):
         s.student_quantile(0.975, 0)
 
