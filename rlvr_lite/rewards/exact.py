@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 
@@ -37,13 +39,18 @@ class TooMuchWork(Exception):
 
 
 class _Meter(threading.local):
-    """Steps of arithmetic that the current verdict may still take in this thread."""
+    """Steps of arithmetic that may still be taken in this thread; endless outside of :meth:`limited`."""
 
-    left = 0
+    left = math.inf
 
-    def reset(self, steps: int = 60_000) -> None:
-        """Begin a new verdict."""
+    @contextmanager
+    def limited(self, steps: int = 60_000) -> Iterator[None]:
+        """Let the body take so many steps."""
         self.left = steps
+        try:
+            yield
+        finally:
+            self.left = math.inf
 
     def spend(self, steps: int) -> None:
         """Take ``steps`` off.

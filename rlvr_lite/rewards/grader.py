@@ -10,13 +10,13 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from rlvr_lite.rewards.nodes import Node, fn, free_symbols, mul, num, sym
 from rlvr_lite.rewards.numeric import POINTS, point
 from rlvr_lite.rewards.scalars import Pair
 
-__all__ = ["ADDRESS_SPACE", "SECONDS", "OutOfTime", "build", "judge", "judge_in_worker", "start_worker"]
+__all__ = ["ADDRESS_SPACE", "SECONDS", "Check", "OutOfTime", "build", "judge", "run_limited", "start_worker"]
 
 SECONDS = 0.7
 """Processor time that one item may take before it is interrupted."""
@@ -25,6 +25,9 @@ ADDRESS_SPACE = 2 * 2**30
 """Bytes of memory that a worker may map."""
 
 _DIGITS = 40
+
+Check: TypeAlias = Callable[[Any], "tuple[bool | None, str]"]
+"""What a worker runs: from a question to a verdict (``None``: cannot tell) and its reason."""
 
 
 class OutOfTime(BaseException):
@@ -151,21 +154,22 @@ def _interrupt(*_: Any) -> None:
     raise OutOfTime
 
 
-def judge_in_worker(pairs: Sequence[Pair], seconds: float) -> tuple[bool, str, float]:
-    """:func:`judge` under a limit on processor time; with the wall time it took."""
+def run_limited(function: Check, payload: Any, seconds: float) -> tuple[bool | None, str, float]:
+    """``function(payload)`` under a limit on processor time; with the wall time it took, ``None`` if it did not end."""
     start = time.perf_counter()
+    verdict: bool | None = None
     try:
         _limit_processor()
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            correct, reason = judge(pairs)
+            verdict, reason = function(payload)
         except MemoryError:
-            correct, reason = False, "no verdict within the memory limit"
+            reason = "no verdict within the memory limit"
         except Exception as error:
-            correct, reason = False, f"could not be compared ({type(error).__name__})"
+            reason = f"could not be compared ({type(error).__name__})"
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_PROF, 0)
     except OutOfTime:  # it goes off once
-        correct, reason = False, f"no verdict within {seconds:g} s"
-    return correct, reason, time.perf_counter() - start
+        verdict, reason = None, f"no verdict within {seconds:g} s"
+    return verdict, reason, time.perf_counter() - start

@@ -34,13 +34,13 @@ from rlvr_lite.rewards.nodes import (
     power,
     sym,
 )
+from rlvr_lite.rewards.numerals import rational
 
 __all__ = ["expression"]
 
 DEPTH = 40
 _APPLIED = frozenset(["f", "g", "h", "F", "G", "H", "phi", "psi", "P", "Q"])
 _CLOSERS = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
-_BIG_EXPONENT = 300
 
 
 def expression(tokens: Sequence[Token], sign: int = 1) -> Node:
@@ -247,7 +247,7 @@ class _Parser(Names):
         self.tokens = [*self.tokens[: self.at], *(Token("let", c) for c in run), *self.tokens[self.at + 1 :]]
 
     def number(self, digits: str, first: bool) -> Node:
-        value = _rational(digits)
+        value = rational(digits)
         if is_op(self.peek(), "_"):
             return self.based(value)
         if first and digits.isdigit() and not self.bars:
@@ -384,22 +384,3 @@ def _call(name: str, found: list[Node], base: Node | None) -> Node:
     if name == "log" and base is not None:
         return divide(fn("ln", found[0]), fn("ln", base))
     return fn(name, *found)
-
-
-def _rational(digits: str) -> Node:
-    """The value of digits as the lexer leaves them: ``12``, ``.5``, ``4.5e33``, ``0.1(6)``."""
-    digits, _, repeating = digits.partition("(")
-    mantissa, _, exponent = digits.lower().partition("e")
-    value = Fraction(mantissa.rstrip(".") or "0")
-    if repeating:
-        block = repeating.rstrip(")")
-        places = len(mantissa.partition(".")[2])
-        value += Fraction(int(block), (10 ** len(block) - 1) * 10**places)
-    if not exponent:
-        return num(value)
-    if len(exponent) > 20:
-        raise Unreadable("an exponent of more than 20 digits")
-    shift = int(exponent)
-    if abs(shift) > _BIG_EXPONENT:
-        return mul(num(value), power(num(10), num(shift)))
-    return num(value * Fraction(10) ** shift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.rewards.compare import compare
 from rlvr_lite.rewards.exact import TooMuchWork, decimal, meter
 from rlvr_lite.rewards.extract import extract
+from rlvr_lite.rewards.grader import judge
 from rlvr_lite.rewards.nodes import Unreadable
 from rlvr_lite.rewards.notation import plain, words
 from rlvr_lite.rewards.scalars import Outcome
@@ -59,10 +61,14 @@ class _Cache:
 _cache = _Cache()
 
 
-def forget() -> None:
-    """Empty the cache (a forked child gets a new one, with a lock that nobody holds)."""
+def _forget() -> None:
+    """A forked child gets a new cache, with a lock that nobody holds."""
     global _cache
     _cache = _Cache()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def decide(gold: str, answer: str) -> Outcome:
@@ -78,7 +84,6 @@ def decide(gold: str, answer: str) -> Outcome:
 
 
 def _read_and_compare(gold: str, answer: str) -> Outcome:
-    meter.reset()
     first, second = read(gold), read(answer)
     if isinstance(first, Unreadable):
         return _as_text(gold, answer, f"the gold is text ({first})")
@@ -99,7 +104,8 @@ def _as_text(gold: str, answer: str, reason: str) -> Outcome:
 
 def _decide_safely(gold: str, answer: str) -> Outcome:
     try:
-        return decide(gold, answer)
+        with meter.limited():
+            return decide(gold, answer)
     except TooMuchWork:
         return Outcome(False, "structure", "too long to be compared")
     except (RecursionError, ArithmeticError, ValueError, MemoryError, Unreadable) as error:
@@ -157,8 +163,9 @@ def verify_batch(golds: Sequence[str], completions: Sequence[str]) -> list[Verdi
             decision = _Decision(outcome.equal, outcome.how, outcome.reason)
             _cache.put(key, decision)
         verdicts[i] = Verdict(decision.correct, answer, decision.how, time.perf_counter() - start, decision.reason)
-    answers = ask([outcome.pairs for outcome, _ in waiting.values()]) if waiting else []
-    for (key, (_, places)), (correct, reason, seconds) in zip(waiting.items(), answers, strict=True):
+    answers = ask(judge, [outcome.pairs for outcome, _ in waiting.values()]) if waiting else []
+    for (key, (_, places)), (found, reason, seconds) in zip(waiting.items(), answers, strict=True):
+        correct = found is True
         _cache.put(key, _Decision(correct, "math-verify", reason))
         for order, (i, spent) in enumerate(places):
             verdicts[i] = Verdict(correct, key[1], "math-verify", spent + (seconds if order == 0 else 0.0), reason)

@@ -18,13 +18,12 @@ import multiprocessing.util
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from multiprocessing import context, spawn
-from typing import Any
+from typing import Any, TypeAlias
 
 from rlvr_lite.rewards import grader
-from rlvr_lite.rewards.scalars import Pair
 
 __all__ = ["LIMIT", "Answer", "ask", "shutdown"]
 
@@ -36,9 +35,8 @@ _QUESTIONS = 1_000  # a worker is replaced after so many, which bounds the growt
 _MOST = 4
 _RETRY = 60.0
 
-Question = tuple[Pair, ...]
-Answer = tuple[bool, str, float]
-"""Whether all pairs are equal, why not, and the seconds it took."""
+Answer: TypeAlias = tuple[bool | None, str, float]
+"""The verdict (``None``: it did not come), its reason, and the seconds it took."""
 
 logger = logging.getLogger(__name__)
 
@@ -166,34 +164,39 @@ def shutdown() -> None:
         _discard(pool)
 
 
-def ask(questions: Sequence[Question]) -> list[Answer]:
-    """The answers, in order. Never raises, and never takes longer than the limits allow."""
+def ask(check: grader.Check, questions: Sequence[Any]) -> list[Answer]:
+    """``check`` of every question, in order. Never raises, and never takes longer than the limits allow.
+
+    Args:
+        check: a function that a spawned process can import.
+        questions: picklable, and safe to hand to it.
+    """
     answers: list[Answer | None] = [None] * len(questions)
     for _ in range(2):  # a pool that breaks is replaced once
         missing = [i for i, answer in enumerate(answers) if answer is None]
         if not missing or time.monotonic() < _state.retry:
             break
         try:
-            for i, answer in zip(missing, _ask_pool([questions[i] for i in missing]), strict=True):
+            for i, answer in zip(missing, _ask_pool(check, [questions[i] for i in missing]), strict=True):
                 answers[i] = answer
         except Exception as error:
             _state.retry = time.monotonic() + _RETRY
             logger.warning("answers are compared without worker processes (%s: %s)", type(error).__name__, error)
-    return [answer if answer is not None else _ask_here(questions[i]) for i, answer in enumerate(answers)]
+    return [answer if answer is not None else _ask_here(check, questions[i]) for i, answer in enumerate(answers)]
 
 
-def _ask_pool(questions: Sequence[Question]) -> Iterator[Answer | None]:
+def _ask_pool(check: grader.Check, questions: Sequence[Any]) -> list[Answer | None]:
     """The pool's answers; ``None`` where the pool broke down before it had one."""
     pool = _pool()
     try:
         futures = [
-            pool.schedule(grader.judge_in_worker, args=(question, grader.SECONDS), timeout=LIMIT)
+            pool.schedule(grader.run_limited, args=(check, question, grader.SECONDS), timeout=LIMIT)
             for question in questions
         ]
     except RuntimeError:  # it broke in this very moment
         _retire(pool)
-        return iter([None] * len(questions))
-    return iter([_result(pool, future) for future in futures])
+        return [None] * len(questions)
+    return [_result(pool, future) for future in futures]
 
 
 def _result(pool: Any, future: Any) -> Answer | None:
@@ -207,17 +210,15 @@ def _result(pool: Any, future: Any) -> Answer | None:
             if future.done() and future.exception() is None:
                 return future.result()
             if future.done():
-                return False, f"no verdict within {LIMIT:g} s: the worker was killed", LIMIT
+                return None, f"no verdict within {LIMIT:g} s: the worker was killed", LIMIT
             if time.monotonic() - started > _STALL or not pool.active:
                 _retire(pool)
                 return None
         except ProcessExpired:
-            return False, "no verdict: the worker ran out of memory or processor time", LIMIT
+            return None, "no verdict: the worker ran out of memory or processor time", LIMIT
         except MemoryError:
-            return False, "no verdict within the memory limit", LIMIT
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise
+            return None, "no verdict within the memory limit", LIMIT
+        except Exception:  # the pool broke
             return None
 
 
@@ -228,17 +229,17 @@ def _retire(pool: Any) -> None:
     _discard(pool)
 
 
-def _ask_here(question: Question) -> Answer:
+def _ask_here(check: grader.Check, question: Any) -> Answer:
     """Answer in a thread, which is interrupted when its time is over."""
-    outcome: list[tuple[bool, str]] = []
+    outcome: list[tuple[bool | None, str]] = []
 
     def work() -> None:
         try:
-            outcome.append(grader.judge(question))
+            outcome.append(check(question))
         except grader.OutOfTime:
             pass
         except Exception as error:
-            outcome.append((False, f"could not be compared ({type(error).__name__})"))
+            outcome.append((None, f"could not be compared ({type(error).__name__})"))
 
     start = time.perf_counter()
     thread = threading.Thread(target=work, daemon=True, name="rlvr-lite-verifier")
@@ -247,5 +248,5 @@ def _ask_here(question: Question) -> Answer:
     if thread.is_alive() and thread.ident is not None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(grader.OutOfTime))
         thread.join(0.2)
-    correct, reason = outcome[0] if outcome else (False, f"no verdict within {LIMIT:g} s")
-    return correct, reason, time.perf_counter() - start
+    verdict, reason = outcome[0] if outcome else (None, f"no verdict within {LIMIT:g} s")
+    return verdict, reason, time.perf_counter() - start
