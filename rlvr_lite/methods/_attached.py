@@ -124,6 +124,8 @@ def merge(model: nn.Module) -> nn.Module:
             "merging into 4-bit weights rounds small updates away (0.8 to 1.0 of the effect of a short run):"
             " load the adapter on a bf16 or fp32 base and merge there"
         )
+    # transformers leaves this mark on a model it has dequantised, and PEFT goes by it.
+    model.get_base_model().is_loaded_in_4bit = False  # type: ignore[operator]
     merged: nn.Module = model.float().merge_and_unload()  # type: ignore[operator]
     _forget_adapter(merged)
     return merged

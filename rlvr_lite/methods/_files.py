@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +56,9 @@ def save(model: nn.Module, directory: Path | str, *, facts: Mapping[str, Any] | 
             save_file(trainable_state(model), target / _FULL_WEIGHTS, metadata={"format": "pt"})
             model.config.save_pretrained(target)  # type: ignore[union-attr, operator]
         else:
-            with _unchanged_config(model):
+            with _unchanged_config(model), warnings.catch_warnings():
+                # A layer that AdaLoRA left without a rank is an empty tensor, which PEFT takes for a lost shard.
+                warnings.filterwarnings("ignore", ".*invalid shape", UserWarning)
                 model.save_pretrained(str(target), safe_serialization=True)  # type: ignore[operator]
             (target / "README.md").unlink(missing_ok=True)
             if method.own_state:

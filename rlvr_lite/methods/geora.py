@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from rlvr_lite.errors import UserError
 from rlvr_lite.methods._lora import expected_anchored, lora_scale
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
@@ -18,6 +19,8 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from rlvr_lite.methods import _spectral, _starts
 
     rho = float(build.adapter.options["rho"])
+    if not 0 <= rho <= 1:
+        raise UserError(f"rho of geora is a share of the entries and must lie in [0, 1], got {rho}")
     return _spectral.build_anchored(model, build, partial(_starts.geometry_aware, rho=rho))
 
 

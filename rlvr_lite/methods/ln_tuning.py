@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
@@ -23,7 +24,10 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from rlvr_lite.methods._dtype import keep_dtype
 
     names = list(build.layout.norms)
-    attached = attach_config(model, LNTuningConfig(target_modules=names, task_type="CAUSAL_LM"))
+    with warnings.catch_warnings():
+        # PEFT knows sizes of linear layers only, and does not need a norm's.
+        warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+        attached = attach_config(model, LNTuningConfig(target_modules=names, task_type="CAUSAL_LM"))
     for module in attached.modules():
         if isinstance(module, LNTuningLayer):
             module.ln_tuning_layers.float()

@@ -1,0 +1,264 @@
+"""Names, defaults, sizes and refusals: everything that is settled before a weight is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from math import prod
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig, Qwen2Config, Qwen3Config
+
+from rlvr_lite import methods
+from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.methods import DEEPSEEK_R1_DISTILL_QWEN_1_5B as DEEPSEEK
+from rlvr_lite.methods import Layout
+from tests.methods import cells
+
+THE_PAPERS = "full lora rank1 rslora lora_plus lora_fa dora adalora miss pissa milora vera ia3 ln_tuning".split()
+BEYOND = "rlpo rlmo nora geora tinylora lora_xs mica olora oft hra randlora".split()
+
+#: Counted by PEFT on the real shapes (rank 32, the seven linear layers), independently of this package.
+REAL_COUNTS = {
+    "full": 1_777_088_000,
+    "lora": 36_929_536,
+    "rank1": 1_154_048,
+    "rslora": 36_929_536,
+    "lora_plus": 36_929_536,
+    "lora_fa": 20_643_840,
+    "dora": 37_574_656,
+    "adalora": 55_403_712,
+    "miss": 20_643_840,
+    "pissa": 36_929_536,
+    "milora": 36_929_536,
+    "vera": 651_392,
+    "ia3": 852_992,
+    "ln_tuning": 87_552,
+    "rlpo": 36_929_536,
+    "rlmo": 36_929_536,
+    "nora": 36_929_536,
+    "geora": 36_929_536,
+    "olora": 36_929_536,
+    "mica": 16_285_696,
+    "lora_xs": 200_704,
+    "tinylora": 12_544,
+    "oft": 7_888_384,
+    "hra": 16_285_696,
+    "randlora": 10_665_984,
+}
+
+
+def count(name: str, layout: Layout, scale: str) -> int:
+    adapter = methods.resolve(name, AdapterConfig(), scale)
+    return sum(prod(shape) for shape in methods.get(name).expected(layout, adapter).values())
+
+
+def test_the_papers_fourteen_come_first_and_eleven_more_are_there():
+    names = [n for n in methods.names() if ":" not in n]
+    assert names[:14] == THE_PAPERS
+    assert set(BEYOND) <= set(names)
+
+
+@pytest.mark.parametrize("name", [n for n in methods.names() if ":" not in n and n in REAL_COUNTS])
+def test_sizes_on_the_real_base_are_those_peft_counts(name):
+    assert count(name, DEEPSEEK, "paper") == REAL_COUNTS[name]
+
+
+def test_the_bundled_shapes_are_those_of_the_real_configuration():
+    config = Qwen2Config(
+        vocab_size=151936,
+        hidden_size=1536,
+        intermediate_size=8960,
+        num_hidden_layers=28,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+    )
+    made = Layout.of_config(config)
+    assert (made.linears, made.norms, dict(made.tensors)) == (DEEPSEEK.linears, DEEPSEEK.norms, dict(DEEPSEEK.tensors))
+    assert made.parameters == 1_777_088_000
+
+
+@pytest.mark.parametrize("kind", [Qwen2Config, LlamaConfig, Qwen3Config])
+def test_a_layout_needs_no_weights_and_matches_the_model(kind):
+    config = kind(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, head_dim=8
+    )
+    layout = Layout.of_config(config)
+    assert len(layout.linears) == 14
+    assert len(layout.norms) == (9 if kind is Qwen3Config else 5)
+    assert not any("lm_head" in name for name in layout.linears)
+
+
+def test_a_four_bit_base_has_the_layout_it_stands_for():
+    assert Layout.of_model(cells.fresh("nf4")) == Layout.of_model(cells.fresh("fp32"))
+
+
+def test_no_two_methods_train_the_same_tensors_unless_they_say_so():
+    seen: dict = {}
+    for name in methods.names():
+        adapter = methods.resolve(name, AdapterConfig(), "paper")
+        signature = frozenset(methods.get(name).expected(DEEPSEEK, adapter).items())
+        label = methods.get(name).trains_like or name
+        assert seen.setdefault(signature, label) == label, name
+
+
+def test_listing_loads_no_heavy_library():
+    code = "import sys, rlvr_lite.methods as m; m.list_methods(); m.resolve('dora', m._resolve.AdapterConfig(), 'tiny')"
+    heavy = "print([n for n in ('torch', 'transformers', 'peft', 'numpy') if n in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_table_says_what_runs_where():
+    rows = {row["name"]: row for row in methods.list_methods()}
+    assert list(rows) == methods.names()
+    assert rows["lora"]["trainable"] == 36_929_536
+    assert rows["full"]["bases"] == "fp32 bf16 fp16"
+    assert rows["dora"]["bases"] == "fp32 bf16 fp16 nf4"
+    own = {row["name"]: row for row in methods.list_methods(cells.fresh("fp32").config)}
+    assert own["lora"]["trainable"] == count("lora", Layout.of_model(cells.fresh("fp32")), "tiny")
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_scale_has_a_learning_rate_with_a_source(name):
+    for scale in SCALES:
+        rate = methods.learning_rate(name, scale)
+        assert 0 < rate.value < 1
+        assert len(rate.source) > 10
+
+
+def test_an_unknown_method_offers_the_nearest():
+    with pytest.raises(UserError, match=r"'dora'|'lora'"):
+        methods.get("dorra")
+
+
+adapters = st.builds(
+    AdapterConfig,
+    rank=st.none() | st.integers(1, 64),
+    alpha=st.none() | st.floats(0.1, 100),
+    targets=st.none() | st.lists(st.sampled_from(LINEAR_LAYERS), min_size=1, unique=True).map(tuple),
+)
+
+
+@given(st.sampled_from(methods.names()), adapters, st.sampled_from(sorted(SCALES)))
+def test_resolving_fills_everything_or_refuses_in_one_line(name, asked, scale):
+    method = methods.get(name)
+    try:
+        full = methods.resolve(name, asked, scale)
+    except UserError as error:
+        assert "\n" not in str(error)
+        given_ = {s for s in ("rank", "alpha", "targets") if getattr(asked, s) is not None}
+        assert given_ - method.uses
+        return
+    assert methods.resolve(name, full, scale) == full
+    for setting in ("rank", "alpha", "targets"):
+        value, wanted = getattr(full, setting), getattr(asked, setting)
+        assert (value is not None) == (setting in method.uses or (setting == "rank" and method.fixed_rank is not None))
+        assert wanted is None or value == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "word"),
+    [
+        ("full", {"rank": 8}, "rank"),
+        ("full", {"targets": ("q_proj",)}, "targets"),
+        ("rank1", {"rank": 8}, "rank"),
+        ("vera", {"alpha": 8}, "alpha"),
+        ("ia3", {"rank": 8}, "rank"),
+        ("ln_tuning", {"targets": ("q_proj",)}, "targets"),
+        ("oft", {"rank": 8}, "block_size"),
+        ("lora", {"options": {"ratio": 2.0}}, "options"),
+        ("lora_plus", {"options": {"ration": 2.0}}, "'ratio'"),
+        ("lora_plus", {"options": {"ratio": "high"}}, "float"),
+        ("adalora", {"options": {"every": 2.5}}, "int"),
+        ("tinylora", {"options": {"u": True}}, "int"),
+    ],
+)
+def test_a_setting_the_method_does_not_use_is_refused(name, asked, word):
+    with pytest.raises(UserError, match=word):
+        methods.resolve(name, AdapterConfig(**asked), "tiny")
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(UserError, match="tiny"):
+        methods.resolve("lora", AdapterConfig(), "tinny")
+
+
+@pytest.mark.parametrize("name", [n for n in methods.names() if "targets" in methods.get(n).uses])
+def test_targets_narrow_every_method_alike(name):
+    asked = AdapterConfig(targets=("q_proj", "down_proj"))
+    model = cells.attach("fp32", name, asked)
+    assert methods.identity(model, name, asked).failures == []
+    assert {n.split(".")[6] for n in cells.trainable(model)} <= {"q_proj", "down_proj"}
+
+
+@pytest.mark.parametrize("name", [n for n in methods.names() if "targets" in methods.get(n).uses])
+def test_targets_that_match_nothing_are_refused_with_what_there_is(name):
+    with pytest.raises(UserError, match="q_proj"):
+        cells.attach("fp32", name, AdapterConfig(targets=("query",)))
+
+
+@pytest.mark.parametrize("name", [n for n in methods.names() if "rank" in methods.get(n).uses])
+def test_a_rank_the_layers_have_no_room_for_is_refused(name):
+    if methods.get(name).rank_limit is None:
+        pytest.skip("its rank has no limit")
+    with pytest.raises(UserError, match="at most"):
+        cells.attach("fp32", name, AdapterConfig(rank=1000))
+
+
+def test_a_second_method_on_the_same_model_is_refused():
+    model = cells.attach("fp32", "lora")
+    for busy in (model, model.get_base_model()):
+        with pytest.raises(UserError, match="already"):
+            methods.attach(busy, "dora", AdapterConfig(), total_steps=1, seed=0)
+
+
+def test_a_model_without_a_method_says_so():
+    with pytest.raises(UserError, match="attach"):
+        methods.trainable_state(cells.fresh("fp32"))
+
+
+def test_a_run_of_no_steps_is_refused():
+    with pytest.raises(UserError, match="total_steps"):
+        cells.attach("fp32", "lora", steps=0)
+
+
+def test_full_has_no_frozen_policy():
+    model = cells.attach("fp32", "full")
+    with pytest.raises(UserError, match="full"), methods.disabled(model):
+        pass
+    with pytest.raises(UserError, match="load the base"):
+        methods.detach(model)
+
+
+def test_one_base_serves_one_method_after_another():
+    base = cells.fresh("nf4-bf16")
+    untouched = cells.logits(base)
+    for name in ("pissa", "dora", "ln_tuning", "vera"):
+        model = cells.attach(base, name)
+        assert methods.identity(model, name, AdapterConfig()).failures == []
+        base = methods.detach(model)
+        assert torch_equal(cells.logits(base), untouched)
+
+
+def torch_equal(left, right) -> bool:
+    return bool((left == right).all())
+
+
+def test_a_method_registered_twice_is_a_programming_error():
+    with pytest.raises(ValueError, match="twice"):
+        methods.register(methods.get("lora"))
+
+
+def test_an_identity_is_json():
+    model = cells.attach("fp32", "dora")
+    proof = methods.identity(model, "dora", AdapterConfig(), optimizer=methods.optimizer(model, "dora", 1e-3))
+    assert json.loads(json.dumps(dataclasses.asdict(proof)))["method"] == "dora"
+    assert proof.proven
+    assert proof.learning_rates == {"matrices": 1e-3, "vectors": 1e-3}
