@@ -320,31 +320,44 @@ def detectable_difference(
 ) -> float:
     """Smallest true difference in avg@k that a paired comparison will show with probability ``power``.
 
-    delta = (z_{1 - a/2} + z_power) sqrt(2 sd_seed^2 / S + omega^2 / n + 2 w / (S n k)), arXiv 2411.00640 section 5
-    with a term for training seeds. Many comparisons are counted at Bonferroni's level, Holm's worst case.
+    delta = sqrt(t_{S-1}^2 V_s + t_{n-1}^2 V_p) + z_power sqrt(V_s + V_p), with V_s = 2 sd^2 / S + 2 w / (S n k) the
+    noise of training and sampling and V_p = omega^2 / n that of the choice of problems (arXiv 2411.00640, section 5,
+    with a term for training seeds and the interval of ``replication.seed_problem_difference``). With one seed the noise
+    of training cannot be seen: delta then holds between two runs, not between two methods. Many comparisons are counted
+    at Bonferroni's level, Holm's worst case.
 
     Args:
-        problems: n.
+        problems: n, at least 2.
         k: samples a problem.
         seeds: S, training runs a method.
         comparisons: how many differences are tested together.
         within: w, mean over problems of p (1 - p); see :func:`sampling_variance`. The default is that of a 1.5B model
             on AIME-like problems.
         between: omega, standard deviation over problems of the true difference.
-        seed_sd: standard deviation of a method's accuracy over training seeds.
+        seed_sd: sd, standard deviation of a method's accuracy over training seeds.
         power: wanted probability of showing the difference.
         level: confidence of the interval that must exclude zero.
 
     >>> round(detectable_difference(30, 32, between=0.0), 3)
-    0.044
+    0.046
     """
-    for name, count in (("problems", problems), ("k", k), ("seeds", seeds), ("comparisons", comparisons)):
-        if count < 1:
-            raise UserError(f"{name} must be at least 1, got {count}")
+    for name, count, least in (
+        ("problems", problems, 2),
+        ("k", k, 1),
+        ("seeds", seeds, 1),
+        ("comparisons", comparisons, 1),
+    ):
+        if count < least:
+            raise UserError(f"{name} must be at least {least}, got {count}")
     if not 0 < power < 1 or not 0 < level < 1:
         raise UserError(f"power and level must lie between 0 and 1, got {power} and {level}")
     if not 0 <= within <= 0.25 or between < 0 or seed_sd < 0:
         raise UserError("within must lie in [0, 0.25], between and seed_sd must not be negative")
-    quantiles = normal_quantile(1 - (1 - level) / 2 / comparisons) + normal_quantile(power)
-    variance = 2 * seed_sd**2 / seeds + between**2 / problems + 2 * within / (seeds * problems * k)
-    return quantiles * math.sqrt(variance)
+    q = 1 - (1 - level) / 2 / comparisons
+    of_problems, of_sampling = between**2 / problems, 2 * within / (seeds * problems * k)
+    q_problem = student_quantile(q, problems - 1)
+    if seeds == 1:
+        return (q_problem + normal_quantile(power)) * math.sqrt(of_problems + of_sampling)
+    of_seeds = 2 * seed_sd**2 / seeds + of_sampling
+    half = math.sqrt(student_quantile(q, seeds - 1) ** 2 * of_seeds + q_problem**2 * of_problems)
+    return half + normal_quantile(power) * math.sqrt(of_seeds + of_problems)

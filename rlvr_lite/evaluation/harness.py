@@ -1,0 +1,207 @@
+"""``evaluate``: a policy on benchmarks, from names to a saved :class:`Evaluation`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from rlvr_lite.config import Precision, PromptStyle, SamplingConfig
+from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.evaluation.benchmarks import PAPER
+from rlvr_lite.evaluation.engines import Engine, TransformersEngine, VLLMEngine
+from rlvr_lite.evaluation.loading import ProblemSet, load_problems
+from rlvr_lite.evaluation.policies import Policy, describe_policy, load_policy
+from rlvr_lite.evaluation.presets import PRESETS, Preset
+from rlvr_lite.evaluation.results import Evaluation, sample_file
+from rlvr_lite.evaluation.scoring import score_with
+from rlvr_lite.records import RunDirectory, read_json, write_json
+
+__all__ = ["evaluate"]
+
+_DEFAULT_K = 8
+_SETTINGS = "settings.json"
+
+
+def evaluate(
+    run_or_model: Any,
+    benchmarks: str | Sequence[str] | None = None,
+    k: int | None = None,
+    preset: Literal["paper", "quick", "greedy"] = "quick",
+    *,
+    sampling: SamplingConfig | None = None,
+    max_new_tokens: int | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    style: PromptStyle | None = None,
+    adapter: str | Path | None = None,
+    precision: Precision = "auto",
+    revision: str | None = None,
+    engine: Literal["transformers", "vllm"] = "transformers",
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Score a policy on benchmarks: k answers a problem, with 95 % intervals.
+
+    The same call, repeated after a kill, goes on where it stopped and ends with the same bytes. A run's adapter is
+    checked against the fingerprint that training left, so that what is scored is what was trained.
+
+    Args:
+        run_or_model: a ``Run`` or its directory, a Hub model, a local model directory, a ``Base``, or a pair of model
+            and tokenizer.
+        benchmarks: names of ``list_benchmarks()``, ``TASK:SPLIT`` or ``NAME=FILE.jsonl``, in a list or separated by
+            commas. ``None`` takes the six of the paper with preset ``paper``, a run's own task, MATH-500 otherwise.
+        k: answers a problem; ``None`` takes the preset's.
+        preset: ``paper`` (arXiv 2512.23165: T 0.6, top-p 0.95, 32,768 tokens, k of 32 or 4), ``quick`` (k = 8 and a
+            greedy answer to at most 100 problems) or ``greedy``.
+        sampling: replaces the preset's.
+        max_new_tokens: replaces the sampling's.
+        n: problems a benchmark at most, always the same ones.
+        seed: of the drawn answers; on a GPU the answers repeat as far as its kernels do.
+        style: ``bare`` or ``instruct``; ``None`` takes a run's own, else what suits the size of the base.
+        adapter: directory of an adapter on that model.
+        precision: of the base; ``auto`` is the one a run was trained in.
+        revision: of a Hub model.
+        engine: ``transformers``, or ``vllm`` (extra) for long answers.
+        out: directory for ``evaluation.json`` and a ``.jsonl`` file of samples a benchmark; a run has its ``eval/``.
+        progress: show bars with the running accuracy.
+
+    Raises:
+        UserError: something cannot be done as asked.
+    """
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    if engine not in ("transformers", "vllm"):
+        raise unknown_name("engine", engine, ("transformers", "vllm"))
+    settings = _settings(PRESETS[preset], sampling, k, n)
+    policy = describe_policy(run_or_model, adapter=adapter, precision=precision, revision=revision)
+    names = _names(benchmarks, preset, policy)
+    options = dict([policy.task]) if policy.task else {}
+    sets = [load_problems(name, settings.n, task_options=options) for name in names]
+    if len({s.name for s in sets}) < len(sets):
+        raise UserError(f"a benchmark is named twice among {', '.join(s.name for s in sets)}: name each once")
+    drawn_by, policy = _engine(engine, policy)
+    style = style or policy.style or "instruct"
+    facts: dict[str, Any] = {
+        "policy": _with_weights(policy) if out is not None and policy.base is None else dict(policy.facts),
+        "parity": policy.parity,
+        "preset": preset,
+        "sampling": dataclasses.asdict(settings.sampling),
+        "greedy": settings.greedy,
+        "seed": seed,
+        "style": style,
+        "engine": engine,
+        "versions": {package: version(package) for package in ("rlvr-lite", "torch", "transformers")},
+    }
+    deciding = {key: value for key, value in facts.items() if key not in ("parity", "versions")}
+    deciding |= {"k": settings.k, "n": settings.n, "max_new_tokens": max_new_tokens}
+    directory = _directory(out, policy, deciding)
+    scores, sources = {}, {}
+    for problems in sets:
+        decoding = _decoding(settings.sampling, problems, sampling is None, max_new_tokens)
+        scores[problems.name] = score_with(
+            drawn_by,
+            problems.problems,
+            messages=lambda problem, task=problems.task: task.messages(problem, style),  # type: ignore[misc]
+            k=1 if decoding.greedy else settings.k or problems.k or _DEFAULT_K,
+            sampling=decoding,
+            greedy=settings.greedy,
+            seed=seed,
+            name=problems.name,
+            log=directory / sample_file(problems.name) if directory else None,
+            facts={"policy": facts["policy"], "style": style},
+            progress=progress,
+        )
+        sources[problems.name] = {
+            "source": problems.source,
+            "checksum": problems.checksum,
+            "excluded": dict(problems.excluded),
+            "max_new_tokens": decoding.max_new_tokens,
+        }
+    evaluation = Evaluation(facts, scores, sources, directory)
+    if directory is not None:
+        evaluation.save(directory)
+    return evaluation
+
+
+def _settings(preset: Preset, sampling: SamplingConfig | None, k: int | None, n: int | None) -> Preset:
+    chosen = sampling or preset.sampling
+    if k is not None and k < 1:
+        raise UserError(f"k must be at least 1 sample a problem, got {k}")
+    if chosen.greedy and (k or 1) > 1:
+        raise UserError(f"temperature 0 gives the same answer {k} times: use k = 1, or a temperature above 0")
+    return Preset(chosen, preset.k if k is None else k, preset.greedy, preset.n if n is None else n)
+
+
+def _names(benchmarks: str | Sequence[str] | None, preset: str, policy: Policy) -> list[str]:
+    if benchmarks is None:
+        if preset == "paper":
+            return list(PAPER)
+        return [f"{policy.task[0]}:test"] if policy.task else ["math500"]
+    names = benchmarks.split(",") if isinstance(benchmarks, str) else list(benchmarks)
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise UserError("no benchmark is named: give at least one, such as gsm8k")
+    return names
+
+
+def _decoding(
+    sampling: SamplingConfig, problems: ProblemSet, from_preset: bool, max_new_tokens: int | None
+) -> SamplingConfig:
+    """The sampling of one benchmark: a task whose answers are short needs no long ones."""
+    if max_new_tokens is not None:
+        return dataclasses.replace(sampling, max_new_tokens=max_new_tokens)
+    if from_preset and problems.max_new_tokens:
+        longest = min(sampling.max_new_tokens, problems.max_new_tokens)
+        return dataclasses.replace(sampling, max_new_tokens=longest)
+    return sampling
+
+
+def _engine(name: str, policy: Policy) -> tuple[Engine, Policy]:
+    if name == "vllm":
+        if policy.base is None or policy.model is not None:
+            raise UserError("vLLM loads models by name: give a run or a model's name, or use --engine transformers")
+        return VLLMEngine(policy.base, policy.adapter, revision=policy.facts["revision"]), policy
+    loaded = load_policy(policy)
+    assert loaded.model is not None
+    assert loaded.tokenizer is not None
+    return TransformersEngine(loaded.model, loaded.tokenizer), loaded
+
+
+def _with_weights(policy: Policy) -> dict[str, Any]:
+    """Facts of a model in memory with a digest of its weights, which its name does not give."""
+    import torch
+
+    assert policy.model is not None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {**policy.facts, "weights": digest.hexdigest()[:16]}
+
+
+def _directory(out: str | Path | None, policy: Policy, settings: dict[str, Any]) -> Path | None:
+    """Where the files go. A run's ``eval/`` belongs to its first settings; others get a folder of their own in it."""
+    if out is None and policy.run is None:
+        return None
+    home = Path(out) if out is not None else RunDirectory(policy.run or Path()).evaluations
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {home}: {error.strerror}; choose another --out") from error
+    if out is not None:
+        return home
+    stored = json.loads(json.dumps(settings))
+    record = home / _SETTINGS
+    if record.exists() and read_json(record) != stored:
+        digest = hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:8]
+        home = home / f"{settings['preset']}-{digest}"
+        home.mkdir(exist_ok=True)
+        record = home / _SETTINGS
+    if not record.exists():
+        write_json(record, stored)
+    return home

@@ -1,0 +1,257 @@
+"""What is evaluated: a trained run, a base with or without an adapter, or a model in memory; proven before it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.config import SCALES, Option, Precision, PromptStyle, RunConfig, from_json
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import RunDirectory, damage, hash_file, read_json, refuse_pickles
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Policy", "check_fingerprint", "describe_policy", "fingerprint", "load_policy"]
+
+#: Largest difference of logits, relative to the largest, that a reload may show in each precision.
+PARITY_LIMIT: Mapping[str, float] = {"fp32": 1e-4, "nf4": 5e-2, "bf16": 5e-2, "fp16": 2e-2}
+_SHOWN_LOGITS = 16
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy by name, or in memory once it is loaded.
+
+    Attributes:
+        facts: what tells it from others, JSON-able: base, revision, precision, method, hash of the adapter.
+        base: name of the base; ``None`` for a model that came in memory.
+        adapter: directory of the adapter, if there is one.
+        run: the run directory it comes from, if there is one.
+        style: how problems are put to it; ``None`` until the base is known.
+        task: the task it was trained on, with its dials.
+        model: the policy; ``None`` until loaded.
+        tokenizer: its tokenizer.
+        parity: difference to the trained policy, relative to the largest logit; ``None`` if nothing was recorded.
+    """
+
+    facts: Mapping[str, Any]
+    base: str | None = None
+    adapter: Path | None = None
+    run: Path | None = None
+    style: PromptStyle | None = None
+    task: tuple[str, Mapping[str, Option]] | None = None
+    model: nn.Module | None = field(default=None, repr=False)
+    tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False)
+    parity: float | None = None
+
+
+def describe_policy(
+    run_or_model: Any,
+    *,
+    adapter: str | Path | None = None,
+    precision: Precision = "auto",
+    revision: str | None = None,
+) -> Policy:
+    """What is to be evaluated, as far as names and files tell; loads no weights.
+
+    Args:
+        run_or_model: a ``Run`` or its directory; a Hub model or a local model directory; a ``Base``; or a pair of
+            model and tokenizer.
+        adapter: directory of an adapter on that base, of this package or of PEFT.
+        precision: of the base; for a run ``auto`` is the one it was trained in.
+        revision: of a Hub model.
+
+    Raises:
+        UserError: the run did not finish, its proof failed, or its adapter is damaged.
+    """
+    if isinstance(run_or_model, tuple) and len(run_or_model) == 2:
+        model, tokenizer = run_or_model
+        return Policy({"model": _name_of(model)}, model=model, tokenizer=tokenizer)
+    if hasattr(run_or_model, "model") and hasattr(run_or_model, "tokenizer"):
+        base = run_or_model
+        facts = {"base": base.name, "revision": base.revision, "precision": base.precision}
+        style = SCALES[base.scale].prompt_style
+        return Policy(facts, base=base.name, style=style, model=base.model, tokenizer=base.tokenizer)
+    path = Path(getattr(run_or_model, "directory", run_or_model))
+    if _is_run(path):
+        if adapter is not None:
+            raise UserError(f"{path} is a run with an adapter of its own: leave --adapter out")
+        return _run_policy(path, precision)
+    if hasattr(run_or_model, "directory"):
+        raise UserError(f"{path} is not a run: it has no config.json")
+    chosen = Path(adapter) if adapter is not None else None
+    facts = {"base": str(run_or_model), "revision": revision, "precision": precision}
+    if chosen is not None:
+        facts["adapter"] = _adapter_hash(chosen)
+    return Policy(facts, base=str(run_or_model), adapter=chosen)
+
+
+def _is_run(path: Path) -> bool:
+    config = path / "config.json"
+    if not config.is_file():
+        return False
+    stored = read_json(config)
+    return isinstance(stored, dict) and {"method", "base", "task"} <= set(stored)
+
+
+def _run_policy(path: Path, precision: Precision) -> Policy:
+    files = RunDirectory(path)
+    config = from_json(RunConfig, files.config.read_text(encoding="utf-8"))
+    summary = read_json(files.summary) if files.summary.exists() else {"status": "running"}
+    if summary["status"] == "failed":
+        raise UserError(f"{path} failed its proof ({summary.get('reason') or summary.get('identity')}): train it again")
+    if not files.adapter.is_dir() or summary["status"] != "done":
+        raise UserError(f"{path} is not finished ({summary['status']}): repeat the call that began it")
+    facts = {
+        "base": config.base,
+        "revision": config.revision,
+        "precision": config.precision if precision == "auto" else precision,
+        "method": config.method,
+        "seed": config.seed,
+        "adapter": _adapter_hash(files.adapter),
+    }
+    return Policy(
+        facts,
+        base=config.base,
+        adapter=files.adapter,
+        run=path,
+        style=config.prompt_style,
+        task=(config.task, config.task_options),
+    )
+
+
+def _adapter_hash(path: Path) -> str:
+    """Digest of an adapter's tensors, after a look at what else lies there."""
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist: give the directory of an adapter")
+    refuse_pickles(path)
+    if (path / "rlvr_lite.json").is_file():
+        broken = damage(path)
+        if broken:
+            raise UserError(f"the adapter in {path} is damaged: {broken}")
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{path} holds no adapter: there is no safetensors file")
+    return "+".join(hash_file(file)[:16] for file in files)
+
+
+def _name_of(model: Any) -> str:
+    config = getattr(model, "config", None)
+    return str(getattr(config, "name_or_path", "") or type(model).__name__)
+
+
+def load_policy(policy: Policy) -> Policy:
+    """The policy with its weights: the base, and on it the adapter, proven to be the trained one where a run says so.
+
+    Raises:
+        UserError: the base or the adapter cannot be loaded, do not belong together, or the reloaded policy answers
+            otherwise than the trained one did.
+    """
+    if policy.model is not None:
+        return policy
+    from rlvr_lite import bases, methods
+
+    assert policy.base is not None
+    facts = dict(policy.facts)
+    base = bases.load(policy.base, facts["precision"], revision=facts["revision"])
+    model: nn.Module = base.model
+    if policy.adapter is not None and (policy.adapter / "rlvr_lite.json").is_file():
+        model = methods.load(base.model, policy.adapter)
+    elif policy.adapter is not None:
+        model = _load_foreign(base.model, policy.adapter)
+    trained_in = facts["precision"]
+    facts["precision"], facts["revision"] = base.precision, base.revision
+    parity = None
+    if policy.run is not None:
+        recorded = _recorded(policy.adapter)
+        if recorded is not None and recorded["precision"] == base.precision == trained_in:
+            parity = check_fingerprint(model, base.tokenizer, recorded)
+    style = policy.style or SCALES[base.scale].prompt_style
+    return replace(policy, facts=facts, style=style, model=model, tokenizer=base.tokenizer, parity=parity)
+
+
+def _load_foreign(model: nn.Module, adapter: Path) -> nn.Module:
+    """An adapter that PEFT wrote."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(adapter)).eval()
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the adapter in {adapter} does not fit this base ({str(error).splitlines()[0]})") from error
+
+
+def _recorded(adapter: Path | None) -> dict[str, Any] | None:
+    """The fingerprint that was saved with a run's adapter, if it was."""
+    assert adapter is not None
+    found = read_json(adapter / "rlvr_lite.json")["facts"].get("fingerprint")
+    return dict(found) if found is not None else None
+
+
+def fingerprint(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any], precision: str
+) -> dict[str, Any]:
+    """What a policy answers, small enough to be kept with its adapter: the highest logits after each prompt.
+
+    Taken of the policy in training and checked again whenever its saved form is evaluated, it proves that the two are
+    the same: a checkpoint on a changed base, or without its norms, passes for an adapter but not for this.
+
+    Args:
+        model: the policy.
+        tokenizer: its tokenizer.
+        prompts: messages or texts.
+        precision: of the base.
+
+    Returns:
+        JSON-able: texts of the prompts, and for each the ids and values of its 16 highest logits.
+    """
+    import torch
+
+    from rlvr_lite.sampling import render
+
+    texts = [render(tokenizer, prompt) for prompt in prompts]
+    logits = _logits(model, tokenizer, texts)
+    top = torch.topk(logits, min(_SHOWN_LOGITS, logits.shape[-1]), dim=-1)
+    values = [[float(f"{value:.7g}") for value in row] for row in top.values.tolist()]
+    return {"precision": precision, "prompts": texts, "tokens": top.indices.tolist(), "logits": values}
+
+
+def check_fingerprint(model: nn.Module, tokenizer: PreTrainedTokenizerBase, recorded: Mapping[str, Any]) -> float:
+    """Largest difference of a policy's logits from a recorded fingerprint, relative to its largest logit.
+
+    Raises:
+        UserError: it is above :data:`PARITY_LIMIT`: this is not the policy that was trained.
+    """
+    import torch
+
+    expected = torch.tensor(recorded["logits"])
+    found = _logits(model, tokenizer, recorded["prompts"]).gather(-1, torch.tensor(recorded["tokens"]))
+    difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+    limit = PARITY_LIMIT[recorded["precision"]]
+    if not difference <= limit:
+        raise UserError(
+            f"the saved policy is not the trained one: its logits differ by {difference:.2g} of the largest, more than "
+            f"{limit:g}; train the run again"
+        )
+    return difference
+
+
+def _logits(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Any:
+    """Logits ``[P, V]``, float32 on the CPU, after each text, each computed by itself."""
+    import torch
+
+    from rlvr_lite.grpo import output_head
+    from rlvr_lite.sampling import encode, eval_mode
+
+    head = output_head(model)
+    rows = []
+    with torch.no_grad(), eval_mode(model):
+        for text in texts:
+            ids, mask = encode(tokenizer, [text])
+            place = head.weight.device
+            hidden = head.backbone(input_ids=ids.to(place), attention_mask=mask.to(place)).last_hidden_state
+            rows.append(head.logits(hidden[:, -1]).float().cpu())
+    return torch.cat(rows)
