@@ -1,3 +1,69 @@
-"""Which parameter-efficient method should train your small reasoning model with verifiable rewards?"""
+"""Which parameter-efficient method should train your small reasoning model with verifiable rewards?
+
+>>> import rlvr_lite
+>>> run = rlvr_lite.train("dora", base="tiny", task="chain-sum")  # doctest: +SKIP
+>>> print(run)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rlvr_lite import analysis, bases, evaluation, grpo, methods, rewards, sampling, tasks, training
+    from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig
+    from rlvr_lite.errors import UserError
+    from rlvr_lite.face import load
+    from rlvr_lite.methods import list_methods
+    from rlvr_lite.tasks import list_tasks
+    from rlvr_lite.training import Run, train
+
+__all__ = [
+    "AdapterConfig",
+    "Run",
+    "RunConfig",
+    "SamplingConfig",
+    "UserError",
+    "analysis",
+    "bases",
+    "evaluation",
+    "grpo",
+    "list_methods",
+    "list_tasks",
+    "load",
+    "methods",
+    "rewards",
+    "sampling",
+    "tasks",
+    "train",
+    "training",
+]
+
+_HOMES = {
+    "config": ("AdapterConfig", "RunConfig", "SamplingConfig"),
+    "errors": ("UserError",),
+    "face": ("load",),
+    "methods": ("list_methods",),
+    "tasks": ("list_tasks",),
+    "training": ("Run", "train"),
+}
+_ROOMS = ("analysis", "bases", "evaluation", "grpo", "methods", "rewards", "sampling", "tasks", "training")
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import rlvr_lite`` costs nothing and needs no torch."""
+    if name in _ROOMS:
+        return importlib.import_module(f"rlvr_lite.{name}")
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"rlvr_lite.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'rlvr_lite' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 __all__ = ["UserError", "unknown_name"]
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """A request that cannot be carried out as asked; the message is one line and says what to do instead.
 
     The command line prints it without a traceback and exits with status 2.

@@ -130,7 +130,7 @@ class GRPOTrainer(Resumable):
         directory = Path(log_directory if log_directory is not None else args.output_dir)
         self.metrics_log = JsonLines(directory / "metrics.jsonl")
         self.rollout_log = JsonLines(directory / "rollouts.jsonl") if log_rollouts else None
-        self._packer = None
+        self._packer = grpo.Packer()
         self.gradients_seen: set[str] = set()
         self._restored: dict[str, Any] | None = None
         self._window: grpo.Batch | None = None
