@@ -161,8 +161,11 @@ class _Source:
 
 def _hub_rows(source: _Source) -> Iterable[Mapping[str, Any]]:
     import datasets
+    import huggingface_hub
 
     try:
+        # without network this fails at once, where load_dataset would try again for half a minute
+        huggingface_hub.hf_hub_download(source.repository, "README.md", repo_type="dataset")
         return datasets.load_dataset(source.repository, source.config, split=source.split)
     except Exception as error:  # datasets passes on whatever its HTTP client raises
         raise UserError(
