@@ -111,7 +111,7 @@ def identity(
         failures += [f"the optimizer leaves out {n}" for n, p in trained.items() if id(p) not in held]
         if held - {id(p) for p in trained.values()}:
             failures.append("the optimizer holds frozen tensors")
-    budget = method.budget(model) if method.budget else {}
+    budget = method.budget(model) if method.budget and not failures else {}
     if budget.get("final") and budget["used"] > budget["target"]:
         failures.append(f"{budget['used']} ranks in use, {budget['target']} allotted")
     count = sum(p.numel() for p in trained.values())

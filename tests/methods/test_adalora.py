@@ -103,6 +103,7 @@ def test_saving_does_not_disturb_training(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning")  # PEFT reads AdaLoRA's later
 def test_plain_peft_reads_an_adapter_with_an_emptied_layer(tmp_path):
     model = cells.attach("fp32", "adalora", R4, steps=8)
     scores = model.base_model.rankallocator
