@@ -33,10 +33,10 @@ its batch slower, by up to 2 s a distinct answer and worker. Where processes are
 which is interrupted at the same limit, but a single long call into C code then ends only by itself, and memory has no cap.
 """
 
-from rlvr_lite.rewards.audit import audit
 from rlvr_lite.rewards.functions import RewardFunction, accuracy, combine, format, get, overlong
+from rlvr_lite.rewards.second_opinion import audit
 from rlvr_lite.rewards.verdict import Verdict
-from rlvr_lite.rewards.verify import explain, verify, verify_batch
+from rlvr_lite.rewards.verifier import explain, verify, verify_batch
 
 __all__ = [
     "RewardFunction",

@@ -286,6 +286,8 @@ class Normaliser:
             above, under = {"tan": "sin cos", "cot": "cos sin", "sec": " cos", "csc": " sin"}[name].split(" ")
             top = self._function(above, args) if above else Form(_ONE)
             return self._multiply(top, self._rational_power(self._function(under, args), Fraction(-1)))
+        if name in ("sinh", "cosh", "tanh", "coth"):
+            return self._hyperbolic(name, first)
         if name == "ln":
             return self._logarithm(first)
         if name in ("sin", "cos"):
@@ -304,13 +306,23 @@ class Normaliser:
             return Form(constant((math.gcd if name == "gcd" else math.lcm)(*(int(v) for v in values if v is not None))))
         self.canonical = False
         sign = Fraction(1)
-        if name in ("sin", "arcsin", "arctan", "sinh", "tanh", "cos", "cosh", "abs") and first.top:
+        if name in ("sin", "arcsin", "arctan", "cos", "abs") and first.top:
             leading = first.top[min(first.top)]
             if leading < 0:
                 first = Form(scaled(first.top, Fraction(-1)), first.bottom)
-                sign = Fraction(1) if name in ("cos", "cosh", "abs") else Fraction(-1)
+                sign = Fraction(1) if name in ("cos", "abs") else Fraction(-1)
         spelled = [first.spell(), *(arg.spell() for arg in args[1:])]
         return Form(term(sign, [(f"{name}({','.join(sorted(spelled))})", Fraction(1))]))
+
+    def _hyperbolic(self, name: str, of: Form) -> Form:
+        up = self._power(_atom("e"), of)
+        down = self._rational_power(up, Fraction(-1))
+        cosh = self._add(up, down)
+        sinh = self._add(up, Form(scaled(down.top, Fraction(-1)), down.bottom))
+        if name in ("sinh", "cosh"):
+            return self._multiply(sinh if name == "sinh" else cosh, Form(constant(_HALF)))
+        above, under = (sinh, cosh) if name == "tanh" else (cosh, sinh)
+        return self._multiply(above, self._rational_power(under, Fraction(-1)))
 
     def _root(self, of: Form, index: Form) -> Form:
         n = index.value

@@ -20,6 +20,8 @@ from rlvr_lite.rewards.nodes import PI, Node, add, free_symbols, mul, negate, nu
 from rlvr_lite.rewards.regions import is_region, same_region
 from rlvr_lite.rewards.scalars import DIFFERENT, EQUAL, Outcome, all_of, any_of, same
 from rlvr_lite.rewards.structure import (
+    DEGREES,
+    PERCENT,
     Equation,
     Inequality,
     Interval,
@@ -76,19 +78,18 @@ def _needs_region(reading: Reading) -> bool:
 
 def _values(gold: Value, answer: Value) -> Outcome:
     plain = same(gold.node, answer.node)
-    if gold.unit and answer.unit and gold.unit != answer.unit:
-        return Outcome(False, "structure", f"{_spell(answer)} contradicts {_spell(gold)}")
-    degrees = [value.unit == (("deg", 1),) for value in (gold, answer)]
-    if plain.equal is not True and degrees[0] != degrees[1] and not (gold.unit and answer.unit):
-        left, right = (
-            _radians(value.node) if deg else value.node for value, deg in zip((gold, answer), degrees, strict=True)
-        )
-        return any_of([plain, same(left, right)])
+    if gold.unit and answer.unit:
+        if gold.unit != answer.unit:
+            return Outcome(False, "structure", f"{_spell(answer)} contradicts {_spell(gold)}")
+        return plain
+    for unit, factor in _FACTORS.items():  # the sign is left out, or it is meant as a factor
+        if unit in (gold.unit, answer.unit):
+            left, right = (mul(v.node, factor) if v.unit == unit else v.node for v in (gold, answer))
+            return any_of([plain, same(left, right)]) if plain.equal is not True else plain
     return plain
 
 
-def _radians(node: Node) -> Node:
-    return mul(node, PI, num(Fraction(1, 180)))
+_FACTORS = {DEGREES: mul(PI, num(Fraction(1, 180))), PERCENT: num(Fraction(1, 100))}
 
 
 def _spell(value: Value) -> str:
@@ -136,6 +137,8 @@ def _collections(gold: Reading, answer: Reading) -> Outcome:
     if not (isinstance(gold, Items) and isinstance(answer, Items)):
         many, one = (gold, answer) if isinstance(gold, Items) else (answer, gold)
         assert isinstance(many, Items)
+        if many is answer and many.joiner == "or":  # "1/2 or 0.5"
+            return _structured(all_of([compare(one, item) for item in many.items]))
         if many.kind == "tuple" or len(many.items) != 1:
             return Outcome(False, "structure", f"{len(many.items)} elements against one")
         return compare(many.items[0], one)
@@ -190,7 +193,7 @@ def _against_label(gold: Reading, answer: Reading) -> Outcome:
     assert isinstance(answer, Equation)
     symbols = _symbols(gold)
     sides = [side for side in answer.sides if not _may_label(side, symbols)]
-    if not sides or len(sides) == len(answer.sides):
+    if not sides:
         return Outcome(False, "structure", "an equation instead of a value")
     return _chain((gold,), sides)
 

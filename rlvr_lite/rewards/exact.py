@@ -26,6 +26,9 @@ __all__ = [
 BITS = 20_000
 """No number with more bits than this in numerator or denominator is ever computed."""
 
+STEPS = 12_000
+"""Steps of arithmetic (a node visited, two terms multiplied) that one verdict may take in this process."""
+
 _FACTORIAL = 1_500
 _TRIAL = 1_000
 
@@ -44,7 +47,7 @@ class _Meter(threading.local):
     left = math.inf
 
     @contextmanager
-    def limited(self, steps: int = 60_000) -> Iterator[None]:
+    def limited(self, steps: int = STEPS) -> Iterator[None]:
         """Let the body take so many steps."""
         self.left = steps
         try:

@@ -16,7 +16,7 @@ from rlvr_lite.rewards.nodes import Node, fn, free_symbols, mul, num, sym
 from rlvr_lite.rewards.numeric import POINTS, point
 from rlvr_lite.rewards.scalars import Pair
 
-__all__ = ["ADDRESS_SPACE", "SECONDS", "Check", "OutOfTime", "build", "judge", "run_limited", "start_worker"]
+__all__ = ["ADDRESS_SPACE", "SECONDS", "Check", "OutOfTime", "build", "judge", "load", "run_limited", "start_worker"]
 
 SECONDS = 0.7
 """Processor time that one item may take before it is interrupted."""
@@ -122,8 +122,13 @@ def start_worker() -> None:
     _limit_memory()
     if hasattr(signal, "SIGPROF"):
         signal.signal(signal.SIGPROF, _interrupt)
+    load()
+
+
+def load() -> None:
+    """Import what :func:`judge` needs and fill the tables of its first use, so that no question pays for it."""
     x = sym("x")
-    judge([(fn("sin", mul(num(2), x)), mul(num(2), fn("sin", x), fn("cos", x)))])  # imports and first-use tables
+    judge([(fn("sin", mul(num(2), x)), mul(num(2), fn("sin", x), fn("cos", x)))])
 
 
 def _limit_memory() -> None:

@@ -113,7 +113,7 @@ _OPERATORS = {
     "rightarrow": "to", "mid": "mid", "vert": "|", "lvert": "|", "rvert": "|", "langle": "(", "rangle": ")",
     "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]", "lbrace": "{{", "rbrace": "}}", "colon": ":",
     "lfloor": "lfloor", "rfloor": "rfloor", "lceil": "lceil", "rceil": "rceil", "circ": "circ", "degree": "deg",
-    "prime": "'", "approx": "=", "infty": "inf", "emptyset": "empty", "varnothing": "empty",
+    "prime": "'", "approx": "approx", "simeq": "approx", "infty": "inf", "emptyset": "empty", "varnothing": "empty",
     "ldots": "dots", "dots": "dots", "cdots": "dots",
 }  # fmt: skip
 _SEPARATORS = {"lor": "or", "vee": "or", "land": "and", "wedge": "and"}

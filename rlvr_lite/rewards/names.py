@@ -60,6 +60,8 @@ class Names(Cursor):
         marks = 0
         while is_op(self.peek(marks), "'"):
             marks += 1
+        braced = is_op(self.peek(marks), "{") and is_op(self.peek(marks + 1), "(")  # sympy prints f{\left(x \right)}
+        marks += braced
         if not is_op(self.peek(marks), "("):
             return sym(name)
         inside, after = self.peek(marks + 1), self.peek(marks + 2)
@@ -71,10 +73,13 @@ class Names(Cursor):
             if not depth:
                 break
             ahead += 1
-        if not (name.split("_")[0] in _APPLIED or single or comma):
+        if not (name.split("_")[0] in _APPLIED or single or comma or braced):
             return sym(name)
         self.at += marks + 1
-        return Node("call", (name + "'" * marks, *self.arguments(")")))
+        found = Node("call", (name + "'" * (marks - braced), *self.arguments(")")))
+        if braced:
+            self.expect("}")
+        return found
 
     def accented(self, mark: str) -> Node:
         """A name under a bar, dot or arrow."""

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from rlvr_lite.rewards.exact import meter
+from rlvr_lite.rewards.exact import TooLarge, meter
 from rlvr_lite.rewards.nodes import Node, Unreadable
 
 __all__ = ["POINTS", "Bounded", "differ", "evaluate", "point"]
@@ -31,11 +31,18 @@ def point(name: str, index: int) -> complex:
 
 
 def differ(left: Node, right: Node) -> bool | None:
-    """Whether the two are proved to differ at one of the sample points; ``None`` if no point could be evaluated."""
-    seen = None
+    """Whether the two are proved to differ at one of the sample points; ``None`` if no point could be evaluated.
+
+    Raises:
+        TooLarge: every point is beyond the range of floats.
+    """
+    seen, beyond = None, 0
     for index in range(POINTS):
         try:
             (a, da), (b, db) = evaluate(left, index), evaluate(right, index)
+        except OverflowError:
+            beyond += 1
+            continue
         except (ArithmeticError, ValueError, Unreadable):
             continue
         if not all(map(math.isfinite, (a.real, a.imag, b.real, b.imag, da, db))):
@@ -43,6 +50,8 @@ def differ(left: Node, right: Node) -> bool | None:
         if abs(a - b) > 4 * (da + db) + 1e-290:
             return True
         seen = False
+    if beyond == POINTS:
+        raise TooLarge("beyond the range of floats")
     return seen
 
 
@@ -89,7 +98,7 @@ def evaluate(node: Node, index: int, bound: Mapping[str, complex] | None = None)
 
 def _constant(name: str) -> Bounded:
     if name == "inf":
-        raise OverflowError("infinite")
+        raise Unreadable("infinite")
     return {"pi": (complex(math.pi), 4e-16), "e": (complex(math.e), 4e-16), "i": (1j, 0.0)}[name]
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from rlvr_lite.rewards.algebra import Form, Normaliser, equal_forms
 from rlvr_lite.rewards.exact import TooLarge, Undefined
-from rlvr_lite.rewards.nodes import INFINITY, MINUS_INFINITY, E, Node, divide, fn, num, sym
+from rlvr_lite.rewards.nodes import INFINITY, MINUS_INFINITY, E, Node, divide, fn, free_symbols, num, sym
 from rlvr_lite.rewards.numeric import differ
 
 __all__ = ["DIFFERENT", "EQUAL", "Outcome", "Pair", "all_of", "any_of", "same"]
@@ -104,8 +104,13 @@ def _compare(gold: Node, answer: Node) -> Outcome:
     except TooLarge as error:
         if "terms" not in str(error):
             return Outcome(False, "algebra", f"too large to be evaluated: {error}")
-    if differ(gold, answer):
-        return Outcome(False, "numeric", "a different value at a sample point")
+    if free_symbols(gold) != free_symbols(answer):
+        return Outcome(False, "algebra", "other variables")
+    try:
+        if differ(gold, answer):
+            return Outcome(False, "numeric", "a different value at a sample point")
+    except TooLarge:
+        return Outcome(False, "numeric", "too large to be evaluated")
     if normaliser.huge:
         return Outcome(False, "algebra", "too large to be evaluated")
     return Outcome(None, "algebra", "", ((gold, answer),))

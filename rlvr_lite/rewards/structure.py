@@ -17,6 +17,8 @@ from rlvr_lite.rewards.nodes import INFINITY, MINUS_INFINITY, Node, Unreadable, 
 from rlvr_lite.rewards.units import KNOWN, Unit, magnitude, unit_of
 
 __all__ = [
+    "DEGREES",
+    "PERCENT",
     "Equation",
     "Inequality",
     "Interval",
@@ -107,6 +109,9 @@ _LEADS = frozenset(
 )
 _DEPTH = 6
 
+DEGREES: Unit = (("deg", 1),)
+PERCENT: Unit = (("percent", 1),)
+
 
 @lru_cache(maxsize=512)
 def read(text: str) -> Reading | Unreadable:
@@ -188,6 +193,9 @@ def _item(tokens: Tokens, depth: int, sign: int) -> Reading:
     sides, relations = _split(tokens, lambda t: t.kind == "op" and (t.value in _ORDER or t.value in ("=", "in")))
     if relations:
         return _relation(sides, [token.value for token in relations], depth, sign)
+    exact, roundings = _split(tokens, lambda t: t == ("op", "approx"))
+    if roundings:
+        return _approximated(exact, depth, sign)
     parts, operations = _split(tokens, lambda t: t.kind == "op" and t.value in ("cup", "cap", "minus"))
     if operations:
         reading = _item(parts[0], depth + 1, sign)
@@ -250,6 +258,15 @@ def _relation(sides: list[Tokens], ops: list[str], depth: int, sign: int) -> Rea
     if labels and len(rest) == 1:
         return _item(rest[0], depth + 1, sign)
     return Equation(tuple(_item(side, depth + 1, sign) for side in rest))
+
+
+def _approximated(sides: list[Tokens], depth: int, sign: int) -> Reading:
+    """``A ≈ B`` means A, where that is a value; where it is empty or only names the quantity, it means B."""
+    if not sides[0]:
+        return _item(sides[1], depth + 1, sign)
+    first = _item(sides[0], depth + 1, sign)
+    named = isinstance(first, Value) and first.node.op in ("sym", "call")
+    return Equation((first, _item(sides[1], depth + 1, sign))) if named else first
 
 
 def _inequality(ops: tuple[str, ...], sides: tuple[Node, ...]) -> Reading:
@@ -319,7 +336,9 @@ def _value(tokens: Tokens, sign: int) -> Value:
     head, tail = _unit_tail(tokens)
     scale, tail = magnitude(tail)
     if tail and tail[0].value.lower() in ("percent", "per cent"):
-        head, tail = [*head, Token("op", "%")], tail[1:]
+        head, tail, unit = head, tail[1:], PERCENT
+    elif len(head) > 1 and head[-1] == ("op", "%") and head.count(Token("op", "%")) == 1:
+        head, unit = head[:-1], PERCENT
     if tail:
         unit = unit_of(tail) if unit is None else tuple(sorted({*unit, *unit_of(tail)}))
     node = expression(head, sign)
@@ -327,7 +346,7 @@ def _value(tokens: Tokens, sign: int) -> Value:
         node = mul(num(scale), node)
     if node.op == "deg" or (node.op == "mul" and node.args[0] == num(-1) and node.args[1].op == "deg"):
         inner = node.args[0] if node.op == "deg" else negate(node.args[1].args[0])
-        return Value(inner, (("deg", 1),))
+        return Value(inner, DEGREES)
     return Value(negate(node) if minus else node, unit)
 
 

@@ -182,6 +182,8 @@ def ask(check: grader.Check, questions: Sequence[Any]) -> list[Answer]:
         except Exception as error:
             _state.retry = time.monotonic() + _RETRY
             logger.warning("answers are compared without worker processes (%s: %s)", type(error).__name__, error)
+    if None in answers:
+        grader.load()
     return [answer if answer is not None else _ask_here(check, questions[i]) for i, answer in enumerate(answers)]
 
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 _NUMBERS = st.one_of(
     st.integers(-(10**6), 10**6).map(str),
     st.decimals(-1000, 1000, places=3).map(str),
-    st.sampled_from(["1e9", "4.5e33", "1e99999", "0", "9" * 400, "1,234,567", "10,\\!080", "0.\\overline{3}", "52_8", "62.5\\%"]),
+    st.sampled_from(
+        ["1e9", "4.5e33", "1e99999", "0", "9" * 400, "1,234,567", "10,\\!080", "0.\\overline{3}", "52_8", "62.5\\%"]
+    ),
 )
 _NAMES = st.sampled_from(
     ["x", "y", "n", "k", "\\pi", "e", "i", "\\theta", "x_1", "E_{1}", "\\infty", "R", "f(x)", "\\alpha", "a_{n+1}", "t"]
@@ -63,7 +65,16 @@ golds = st.sampled_from(
 )  # fmt: skip
 
 _frames = st.sampled_from(
-    ["\\boxed{%s}", "<think>t</think> So $\\boxed{%s}$.", "%s", "\\boxed{%s", "<think>%s</think>\\boxed{1}", "\\boxed{\\boxed{%s}}"]
+    [
+        "\\boxed{%s}",
+        "\\boxed{%s}",
+        "\\boxed{%s}",
+        "<think>t</think> So $\\boxed{%s}$.",
+        "%s",
+        "\\boxed{%s",
+        "<think>%s</think>\\boxed{1}",
+        "\\boxed{\\boxed{%s}}",
+    ]
 )
 completions = st.builds(lambda frame, answer: frame.replace("%s", answer), _frames, answers)
 """Whole completions: an answer in a frame that may be broken."""

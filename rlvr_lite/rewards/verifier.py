@@ -91,7 +91,7 @@ def _read_and_compare(gold: str, answer: str) -> Outcome:
         if isinstance(first, Value) and first.node.op in ("sym", "mul"):
             return _as_text(gold, answer, f"the answer cannot be read as mathematics ({second})")
         return Outcome(False, "text", f"the answer cannot be read as mathematics ({second})")
-    if isinstance(first, Named) and first.name not in ("empty", "R"):
+    if isinstance(first, Named) and first.name not in ("empty", "R") and first != second:
         return _as_text(gold, answer, "the gold is a name")
     return compare(first, second)
 

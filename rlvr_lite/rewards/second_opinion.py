@@ -18,7 +18,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.rewards.exact import decimal
 from rlvr_lite.rewards.functions import text_of
 from rlvr_lite.rewards.notation import fold
-from rlvr_lite.rewards.verify import verify_batch
+from rlvr_lite.rewards.verifier import verify_batch
 from rlvr_lite.rewards.workers import ask
 from rlvr_lite.tables import Table
 

@@ -1,0 +1,264 @@
+"""The verifier beside math-verify behind the same extractor: ``python -m tests.benchmarks.verifier``.
+
+Prints agreement with the written cases, the golds of the benchmark files against themselves, against copies with one
+small error and against themselves rewritten by sympy, hostile strings, throughput and latency. Both sides are measured
+in the same run, interleaved; math-verify runs in this process with its own time limits, as TRL's accuracy reward does.
+
+Needs the files named by RLVR_LITE_DATA (by default shared/data beside the checkout). ``--strings`` sets how many hostile
+strings are tried, ``--seed`` which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import random
+import statistics
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as with_seed
+from hypothesis import strategies as st
+
+from rlvr_lite.rewards import verifier, verify, verify_batch, workers
+from rlvr_lite.rewards.extract import extract
+from rlvr_lite.rewards.grader import build
+from rlvr_lite.rewards.structure import Value, read
+from rlvr_lite.tables import Table
+from tests.rewards.perturb import perturbations
+from tests.rewards.strategies import completions, golds
+
+DATA = Path(os.environ.get("RLVR_LITE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+Judge = Callable[[str, str], bool]
+
+
+def peer(gold: str, completion: str) -> bool:
+    """math-verify in this process, behind our extractor."""
+    from math_verify import parse
+    from math_verify import verify as equal
+
+    answer = extract(completion).answer
+    return answer is not None and bool(equal(parse(f"\\boxed{{{gold}}}"), parse(f"\\boxed{{{answer}}}")))
+
+
+def ours(gold: str, completion: str) -> bool:
+    """The verifier, one item at a time, with an empty cache."""
+    verifier._cache.kept.clear()
+    return verify(gold, completion).correct
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _timed(judge: Judge, pairs: Sequence[tuple[str, str]]) -> tuple[list[bool], list[float]]:
+    verdicts, seconds = [], []
+    for gold, completion in pairs:
+        start = time.perf_counter()
+        verdicts.append(judge(gold, completion))
+        seconds.append(time.perf_counter() - start)
+    return verdicts, seconds
+
+
+def _quantile(seconds: Sequence[float], q: float) -> float:
+    return sorted(seconds)[min(len(seconds) - 1, int(q * len(seconds)))]
+
+
+def agreement() -> Table:
+    """The written cases, settled and judgement apart."""
+    rows = _rows("verifier_cases")
+    pairs = [(row["gold"], row["completion"]) for row in rows]
+    table = []
+    for name, judge in (("rlvr_lite", ours), ("math-verify", peer)):
+        verdicts, seconds = _timed(judge, pairs)
+        right = [(v == row["correct"], "(judgement)" in row["why"]) for v, row in zip(verdicts, rows, strict=True)]
+        settled = [ok for ok, judgement in right if not judgement]
+        open_ = [ok for ok, judgement in right if judgement]
+        table.append(
+            {
+                "verifier": name,
+                "settled cases": f"{sum(settled)}/{len(settled)}",
+                "agreement": f"{100 * statistics.mean(settled):.2f} %",
+                "judgement cases": f"{sum(open_)}/{len(open_)}",
+                "slowest s": max(seconds),
+                "over 1 s": sum(s > 1 for s in seconds),
+                "total s": sum(seconds),
+            }
+        )
+    return Table.of(table, title="Agreement with the written cases")
+
+
+def benchmark_golds() -> list[str]:
+    """Every distinct gold of the benchmark files."""
+    files = sorted(path.stem for path in DATA.glob("*.jsonl") if path.stem != "verifier_cases")
+    return list(dict.fromkeys(row["answer"] for name in files for row in _rows(name)))
+
+
+def _rewritten(gold: str) -> list[str]:
+    """The gold as sympy prints it, expanded, factored, over one denominator, with rational denominators."""
+    import sympy
+
+    reading = read(gold)
+    if not isinstance(reading, Value) or gold.lstrip("-").isdigit() or "\\dot" in gold:
+        return []
+    expression = build(reading.node)
+    forms = (sympy.expand, sympy.factor, sympy.together, sympy.radsimp)
+    return [text for text in dict.fromkeys(sympy.latex(form(expression)) for form in forms) if text != gold]
+
+
+def golds_against(seed: int) -> Table:
+    """Golds equal themselves and their rewritings, and no perturbed copy."""
+    found = benchmark_golds()
+    kinds: dict[str, list[tuple[str, str]]] = {"equal: itself": [(gold, gold) for gold in found]}
+    kinds["equal: rewritten by sympy"] = [(gold, text) for gold in found for text in _rewritten(gold)]
+    for gold in found:
+        for kind, changed in perturbations(gold):
+            kinds.setdefault(f"wrong: {kind}", []).append((gold, changed))
+    kinds["wrong: all of them"] = [pair for kind, pairs in kinds.items() if kind.startswith("wrong") for pair in pairs]
+    sample = random.Random(seed)
+    table = []
+    for kind, pairs in kinds.items():
+        want = kind.startswith("equal")
+        boxed = [(gold, f"\\boxed{{{text}}}") for gold, text in pairs]
+        verdicts = verify_batch(*zip(*boxed, strict=True))
+        right = statistics.mean(v.correct == want for v in verdicts)
+        part = boxed if len(boxed) <= 1_500 else sample.sample(boxed, 1_500)
+        other = statistics.mean(v == want for v in _timed(peer, part)[0])
+        unread = sum(v.how == "text" for v in verdicts)
+        table.append(
+            {
+                "gold against": kind,
+                "pairs": len(pairs),
+                "rlvr_lite right": f"{100 * right:.2f} %",
+                "math-verify right": f"{100 * other:.2f} %",
+                "not read": unread,
+            }
+        )
+    return Table.of(
+        table, title=f"{len(found):,} golds of the benchmark files", note="math-verify on up to 1,500 of a kind"
+    )
+
+
+def hostile(strings: int, seed: int) -> Table:
+    """Generated strings: verdicts, time, memory, processes."""
+    seconds: list[float] = []
+    hows: Counter[str] = Counter()
+    process = psutil.Process()
+    memory: list[int] = []
+    failures = 0
+
+    @with_seed(seed)
+    @settings(
+        max_examples=strings // 10,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(st.tuples(golds, completions), min_size=10, max_size=10))
+    def run(rows: list[tuple[str, str]]) -> None:
+        nonlocal failures
+        for gold, completion in rows:
+            start = time.perf_counter()
+            try:
+                verdict = verify(gold, completion)
+            except BaseException:
+                failures += 1
+                raise
+            seconds.append(time.perf_counter() - start)
+            hows[verdict.how] += 1
+        if len(seconds) % 10_000 == 0:
+            gc.collect()
+            memory.append(process.memory_info().rss)
+
+    run()
+    workers.shutdown()
+    left = [p for p in process.children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    growth = (memory[-1] - memory[len(memory) // 2]) / 2**20 if len(memory) > 1 else 0.0
+    row = {
+        "strings": len(seconds),
+        "exceptions": failures,
+        "slowest s": max(seconds),
+        "over limit + 1 s": sum(s > workers.LIMIT + 1 for s in seconds),
+        "p50 us": 1e6 * _quantile(seconds, 0.5),
+        "p99 us": 1e6 * _quantile(seconds, 0.99),
+        "processes left": len(left),
+        "memory of the last half MiB": f"{growth:+.1f}",
+    }
+    note = "decided by " + ", ".join(f"{how} {count:,}" for how, count in hows.most_common())
+    return Table.of([row], title=f"Hostile strings (limit {workers.LIMIT:g} s)", note=note)
+
+
+def throughput(seed: int) -> Table:
+    """Items a second on integers and on MATH-500, in rounds that alternate between the two verifiers."""
+    draw = random.Random(seed)
+    integers = [
+        (str(n), f"So the answer is $\\boxed{{{n + (draw.random() < 0.5)}}}$.")
+        for n in draw.choices(range(10**6), k=10_000)
+    ]
+    math500 = [row["answer"] for row in _rows("math500")]
+    same = [(gold, f"Thus \\boxed{{{gold}}}.") for gold in math500]
+    other = [(gold, f"Thus \\boxed{{{text}}}.") for gold in math500 for text in (_rewritten(gold) or [gold + ".0"])[:1]]
+    table = []
+    for name, pairs, rounds in (
+        ("10,000 integers", integers, 3),
+        ("MATH-500 golds", same, 3),
+        ("MATH-500 golds, rewritten", other, 3),
+    ):
+        mine, theirs = [], []
+        for _ in range(rounds):
+            verifier._cache.kept.clear()
+            start = time.perf_counter()
+            verify_batch(*zip(*pairs, strict=True))
+            mine.append(time.perf_counter() - start)
+            theirs.append(sum(_timed(peer, pairs)[1]))
+        latency = _timed(ours, pairs)[1]
+        peer_latency = _timed(peer, pairs)[1]
+        table.append(
+            {
+                "workload": name,
+                "rlvr_lite items/s": round(len(pairs) / statistics.median(mine)),
+                "math-verify items/s": round(len(pairs) / statistics.median(theirs)),
+                "ratio": statistics.median(theirs) / statistics.median(mine),
+                "p50 us": 1e6 * _quantile(latency, 0.5),
+                "p99 us": 1e6 * _quantile(latency, 0.99),
+                "math-verify p50 us": 1e6 * _quantile(peer_latency, 0.5),
+                "math-verify p99 us": 1e6 * _quantile(peer_latency, 0.99),
+            }
+        )
+    return Table.of(table, title="Throughput and latency (median of 3 rounds, empty cache)")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--strings", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    start = time.perf_counter()
+    verify(r"\sin 2x", r"\boxed{2\sin x\cos x}")
+    started = time.perf_counter() - start
+    peer("1", r"\boxed{\frac{1}{1}}")  # both sides are loaded before the clock runs
+    print(f"pool started and first worker question answered in {started:.1f} s\n")
+    for table in (
+        throughput(options.seed),
+        golds_against(options.seed),
+        hostile(options.strings, options.seed),
+        agreement(),
+    ):
+        print(table, end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

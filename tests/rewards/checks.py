@@ -1,0 +1,54 @@
+"""Questions that misbehave in a worker."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+
+def double(value: int) -> tuple[bool, str]:
+    """A check that behaves."""
+    return value % 2 == 0, f"{value} in {os.getpid()}"
+
+
+def sleep(_: Any) -> tuple[bool, str]:
+    """Uses no processor time and never ends."""
+    while True:
+        time.sleep(60)
+
+
+def burn(_: Any) -> tuple[bool, str]:
+    """Uses processor time and never ends."""
+    while True:
+        pass
+
+
+def burn_and_swallow(_: Any) -> tuple[bool, str]:
+    """Cannot be interrupted from Python."""
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
+def one_long_call(_: Any) -> tuple[bool, str]:
+    """A single call into C that takes hours."""
+    return 9 ** (9**9) > 0, ""
+
+
+def hog(_: Any) -> tuple[bool, str]:
+    """More memory than there may be."""
+    return len(bytearray(2**36)) > 0, ""
+
+
+def die(_: Any) -> tuple[bool, str]:
+    """The process ends."""
+    os._exit(3)
+
+
+def fail(_: Any) -> tuple[bool, str]:
+    """An exception."""
+    raise LookupError("boo")
