@@ -165,7 +165,7 @@ def _hub_rows(source: _Source) -> Iterable[Mapping[str, Any]]:
 
     try:
         # without network this fails at once, where load_dataset would try again for half a minute
-        huggingface_hub.hf_hub_download(source.repository, "README.md", repo_type="dataset")
+        huggingface_hub.snapshot_download(source.repository, repo_type="dataset", allow_patterns="README.md")
         return datasets.load_dataset(source.repository, source.config, split=source.split)
     except Exception as error:  # datasets passes on whatever its HTTP client raises
         raise UserError(

@@ -160,7 +160,7 @@ def test_named_sets_read_the_columns_of_the_hub(monkeypatch, name, columns):
     def load_dataset(repository, config, split):
         return datasets.Dataset.from_list([{**columns, asks: f"{split} {i}"} for i in range(50)])
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: "README.md")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: "folder")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     task = tasks.get(name)
     assert set(everything(task).values()) == {"5"}
