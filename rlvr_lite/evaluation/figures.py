@@ -36,7 +36,7 @@ def heat_map(scores: Mapping[str, Score]) -> Figure:
         state = np.where(grid, 2, np.where(score.truncated, 1, 0))
         order = np.lexsort((score.truncated.mean(axis=1), grid.mean(axis=1)))
         axis.imshow(
-            np.sort(state[order], axis=1).T,
+            np.sort(state[order], axis=1)[:, ::-1].T,
             aspect="auto",
             interpolation="nearest",
             cmap=ListedColormap([_WRONG, _CUT, _RIGHT]),
