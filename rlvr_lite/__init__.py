@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rlvr_lite import analysis, bases, evaluation, grpo, methods, rewards, sampling, tasks, training
     from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig
     from rlvr_lite.errors import UserError
+    from rlvr_lite.evaluation import Evaluation, evaluate, list_benchmarks
     from rlvr_lite.face import load
     from rlvr_lite.methods import list_methods
     from rlvr_lite.tasks import list_tasks
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdapterConfig",
+    "Evaluation",
     "Run",
     "RunConfig",
     "SamplingConfig",
     "UserError",
     "analysis",
     "bases",
+    "evaluate",
     "evaluation",
     "grpo",
+    "list_benchmarks",
     "list_methods",
     "list_tasks",
     "load",
@@ -45,6 +49,7 @@ __all__ = [
 _HOMES = {
     "config": ("AdapterConfig", "RunConfig", "SamplingConfig"),
     "errors": ("UserError",),
+    "evaluation": ("Evaluation", "evaluate", "list_benchmarks"),
     "face": ("load",),
     "methods": ("list_methods",),
     "tasks": ("list_tasks",),

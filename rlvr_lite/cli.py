@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from rlvr_lite.config import RunConfig
+from rlvr_lite.config import Precision, PromptStyle, RunConfig
 from rlvr_lite.errors import UserError
 
 __all__ = ["main"]
@@ -19,7 +19,9 @@ __all__ = ["main"]
 _Run = Annotated[Path, tyro.conf.Positional]
 
 
-def demo(*, out: Path = Path("runs/demo"), methods: tuple[str, ...] = ("lora", "dora", "full"), steps: int = 40) -> None:
+def demo(
+    *, out: Path = Path("runs/demo"), methods: tuple[str, ...] = ("lora", "dora", "full"), steps: int = 40
+) -> None:
     """Train a few methods on the embedded base and show what they learned; some two minutes, offline.
 
     Args:
@@ -43,6 +45,108 @@ def train(config: tyro.conf.OmitArgPrefixes[RunConfig], *, out: Path | None = No
     from rlvr_lite.training import train as run_training
 
     print(run_training(config.method, config.base, config.task, config=config, out=out, progress=not quiet))
+
+
+def evaluate(
+    policy: Annotated[str, tyro.conf.Positional],
+    *,
+    benchmarks: str | None = None,
+    k: int | None = None,
+    preset: Literal["paper", "quick", "greedy"] = "quick",
+    n: int | None = None,
+    max_new_tokens: int | None = None,
+    seed: int = 0,
+    style: PromptStyle | None = None,
+    adapter: Path | None = None,
+    precision: Precision = "auto",
+    revision: str | None = None,
+    engine: Literal["transformers", "vllm"] = "transformers",
+    out: Path | None = None,
+    quiet: bool = False,
+) -> None:
+    """Score a run or a model on benchmarks, with 95 % intervals.
+
+    Args:
+        policy: a run's directory, a local model directory or a Hub model id.
+        benchmarks: names of `rlvr-lite benchmarks`, TASK:SPLIT or NAME=FILE.jsonl, separated by commas.
+        k: answers a problem; by default the preset's.
+        preset: `paper` as in arXiv 2512.23165, `quick` for at most 100 problems, `greedy` for one answer each.
+        n: problems a benchmark at most.
+        max_new_tokens: longest answer in tokens.
+        seed: of the drawn answers.
+        style: how problems are put to the model.
+        adapter: directory of an adapter on that model.
+        precision: of the base.
+        revision: of a Hub model.
+        engine: who draws the answers.
+        out: directory for the results; a run has its own.
+        quiet: no progress bars.
+    """
+    from rlvr_lite.evaluation import evaluate as run_evaluation
+
+    print(
+        run_evaluation(
+            policy,
+            benchmarks,
+            k,
+            preset,
+            n=n,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            style=style,
+            adapter=adapter,
+            precision=precision,
+            revision=revision,
+            engine=engine,
+            out=out,
+            progress=not quiet,
+        )
+    )
+
+
+def power(*, benchmarks: str | None = None, k: int | None = None, comparisons: int = 1) -> None:
+    """Before a run is started: the smallest difference in avg@k that each benchmark could show.
+
+    Args:
+        benchmarks: names of `rlvr-lite benchmarks`, separated by commas; by default the six of the paper.
+        k: answers a problem; by default the paper's.
+        comparisons: methods compared with the reference, for Holm's correction.
+    """
+    from rlvr_lite.evaluation import PAPER, power_table
+
+    print(power_table(benchmarks.split(",") if benchmarks else PAPER, k, comparisons=comparisons))
+
+
+def benchmarks() -> None:
+    """List the benchmarks."""
+    from rlvr_lite.evaluation import list_benchmarks
+
+    print(list_benchmarks())
+
+
+def verify(
+    gold: Annotated[str | None, tyro.conf.Positional] = None,
+    answer: Annotated[str | None, tyro.conf.Positional] = None,
+    *,
+    audit: Path | None = None,
+) -> None:
+    r"""Explain the verdict on an answer, or look for doubtful verdicts in a run.
+
+    Args:
+        gold: the right answer.
+        answer: a completion, or just what stands in \boxed{}.
+        audit: a run's directory; lists the verdicts that a second opinion disagrees with.
+    """
+    from rlvr_lite import rewards
+
+    if audit is not None:
+        from rlvr_lite.face import load
+
+        print(rewards.audit(load(audit).rollouts()))
+    elif gold is None or answer is None:
+        raise UserError("give the right answer and the one to judge, or --audit RUN")
+    else:
+        print(rewards.explain(gold, answer))
 
 
 def methods(*, base: str | None = None) -> None:
@@ -83,7 +187,17 @@ def show(run: _Run, *, samples: int = 0, plot: Path | None = None) -> None:
         print(f"wrote {plot}")
 
 
-_COMMANDS = {"demo": demo, "train": train, "methods": methods, "tasks": tasks, "show": show}
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "train": train,
+    "eval": evaluate,
+    "show": show,
+    "verify": verify,
+    "power": power,
+    "methods": methods,
+    "tasks": tasks,
+    "benchmarks": benchmarks,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -67,7 +67,9 @@ def demo(out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps:
         for label, answer in answers.items():
             mark = "right" if answer["correct"] else "wrong"
             print(f"  {label:<14} {mark}   {' | '.join(answer['completion'].splitlines())}")
-    print(f"\n{time.perf_counter() - started:.0f} s. Curves: {curves}\nPage:   {out / 'index.html'}\n\nWhat to try next:")
+    print(
+        f"\n{time.perf_counter() - started:.0f} s. Curves: {curves}\nPage:   {out / 'index.html'}\n\nWhat to try next:"
+    )
     for command, why in _commands(runs):
         print(f"  {command:<58} {why}")
     return runs
@@ -102,7 +104,10 @@ def _examples(runs: Mapping[str, Run], count: int = 3) -> dict[str, dict[str, di
     after = {name: _greedy(run, "after") for name, run in runs.items()}
     problems = sorted(before, key=lambda problem: (before[problem]["correct"], problem))[:count]
     return {
-        problem.rpartition(":")[2]: {"before": before[problem], **{f"after {n}": rows[problem] for n, rows in after.items()}}
+        problem.rpartition(":")[2]: {
+            "before": before[problem],
+            **{f"after {n}": rows[problem] for n, rows in after.items()},
+        }
         for problem in problems
     }
 

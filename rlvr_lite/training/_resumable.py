@@ -32,6 +32,7 @@ class Resumable(trl.GRPOTrainer):
     """
 
     model: Any
+    control: Any
     optimizer: Any
     lr_scheduler: Any
     train_dataset: Any

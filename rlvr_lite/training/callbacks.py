@@ -12,7 +12,9 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-__all__ = ["Bar", "CleanStop"]
+from rlvr_lite import methods
+
+__all__ = ["Bar", "CleanStop", "Follow"]
 
 _SAVE_SECONDS = 600.0  # a disconnect costs at most this much work
 
@@ -105,3 +107,20 @@ class CleanStop(TrainerCallback):
             self.reason = f"max_hours ({self.limit / 3600:g}) reached"
         if self.reason:
             control.should_save = control.should_training_stop = True
+
+
+class Follow(TrainerCallback):
+    """Carries the moments of transformers' loop to the trainer that has no hook of its own for them."""
+
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.enter_window(state.global_step)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.note_gradients()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.method is not None:
+            methods.after_backward(self.trainer.model, self.trainer.method, state.global_step + 1)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,7 @@ class Collector:
     seed: int
     shuffle: bool
     max_resample: int
-    advantage_scale: str
+    advantage_scale: Literal["group", "batch", "none"]
     eos_ids: Sequence[int]
     mask_truncated: bool
     autocast: Callable[[], AbstractContextManager[Any]]
@@ -170,7 +170,7 @@ class Collector:
 
     @property
     def _pad_id(self) -> int:
-        return int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        return int(self.tokenizer.pad_token_id)
 
     def _sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.Batch:
         device = next(self.model.parameters()).device

@@ -25,7 +25,7 @@ def check_early(config: RunConfig) -> None:
     methods.resolve(config.method, config.adapter, "tiny")
 
 
-def fill(config: RunConfig, *, scale: str, precision: str, task: Task) -> RunConfig:
+def fill(config: RunConfig, *, scale: str, precision: Any, task: Task) -> RunConfig:
     """``config`` with every ``None`` that has a default replaced by it.
 
     Args:

@@ -29,7 +29,6 @@ from rlvr_lite.records import RunDirectory, read_json, write_json, write_text
 from rlvr_lite.training import checkpoints
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, versions
-from rlvr_lite.training.prove import PARITY_LIMIT, logits_on, parity_difference
 from rlvr_lite.training.resolve import check_early, fill
 from rlvr_lite.training.run import Run
 from rlvr_lite.training.trainer import GRPOTrainer
@@ -142,23 +141,40 @@ class _Stages:
         if not finished:
             return self._end("stopped", stop.reason or "interrupted", trainer)
         failures = self._prove_identity(model, trainer)
-        trained = logits_on(model, self.loaded.tokenizer, self._parity_prompts())
-        facts = {"base": self.config.base, "revision": self.loaded.revision, "precision": self.config.precision}
-        methods.save(model, self.files.adapter, facts=facts)
+        identity = "failed: " + "; ".join(failures) if failures else "proven"
+        self._save(model)
         steps = trainer.state.global_step
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         del model
         trainer.release()
+        saved, parity, problem = self._reload()
+        failures += [problem] if problem else []
+        self._score("after", saved)
+        status, reason = "failed" if failures else "done", "; ".join(failures)
+        return self._end(status, reason, trainer, steps=steps, count=count, identity=identity, parity=parity)
+
+    def _save(self, model: Any) -> None:
+        """The adapter, with what the trained policy answers, so that every later reader can check it is this one."""
+        config, tokenizer = self.config, self.loaded.tokenizer
+        problems = self.task.problems("test")[:_PARITY_PROMPTS]
+        prompts = [self.task.messages(problem, config.prompt_style or "instruct") for problem in problems]
+        facts = {
+            "base": config.base,
+            "revision": self.loaded.revision,
+            "precision": config.precision,
+            "fingerprint": evaluation.fingerprint(model, tokenizer, prompts, config.precision),
+        }
+        methods.save(model, self.files.adapter, facts=facts)
+
+    def _reload(self) -> tuple[Any, float | None, str]:
+        """The saved adapter on a fresh base, how far it is from the trained policy, and what speaks against it."""
         self.loaded = self._fresh_base()
         saved = methods.load(self.loaded.model, self.files.adapter)
-        difference = parity_difference(trained, logits_on(saved, self.loaded.tokenizer, self._parity_prompts()))
-        if difference > PARITY_LIMIT[self.config.precision]:
-            failures.append(
-                f"the saved adapter differs from the trained policy by {difference:.2g} of the largest logit"
-            )
-        self._score("after", saved)
-        status = "failed" if failures else "done"
-        return self._end(status, "; ".join(failures), trainer, steps=steps, count=count, parity=difference)
+        recorded = read_json(self.files.adapter / "rlvr_lite.json")["facts"]["fingerprint"]
+        try:
+            return saved, evaluation.check_fingerprint(saved, self.loaded.tokenizer, recorded), ""
+        except UserError as error:
+            return saved, None, str(error)
 
     def _fresh_base(self) -> bases.Base:
         """The base once more from its source, so that what is scored is what was saved."""
@@ -209,10 +225,6 @@ class _Stages:
     def _scores(self) -> dict[str, Any]:
         paths = {when: self.files.evaluations / f"{when}.json" for when in ("before", "after")}
         return {when: read_json(path) for when, path in paths.items() if path.exists()}
-
-    def _parity_prompts(self) -> list[Any]:
-        problems = self.task.problems("test")[:_PARITY_PROMPTS]
-        return [self.task.messages(problem, self.config.prompt_style or "instruct") for problem in problems]
 
     # ---- training ---------------------------------------------------------------------------------------------
 
@@ -328,6 +340,7 @@ class _Stages:
         *,
         steps: int | None = None,
         count: int | None = None,
+        identity: str = "open",
         parity: float | None = None,
     ) -> Run:
         config = self.config
@@ -345,7 +358,7 @@ class _Stages:
             "learning_rate": config.learning_rate,
             "trainable_parameters": count if count is not None else _trained_count(trainer.model),
             "evaluation": scores,
-            "identity": f"failed: {reason}" if status == "failed" else "proven" if status == "done" else "open",
+            "identity": identity,
             "parity": parity,
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()}
             | ({"step": round(statistics.median(times), 4)} if times else {}),

@@ -19,7 +19,6 @@ import torch
 import trl
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
 
 from rlvr_lite import grpo, methods, sampling
 from rlvr_lite.config import SamplingConfig
@@ -27,32 +26,16 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training._policy import plain, reference
 from rlvr_lite.training._resumable import Resumable
+from rlvr_lite.training.callbacks import Follow
 from rlvr_lite.training.collect import Collector
 from rlvr_lite.training.guard import guard
 from rlvr_lite.training.order import Tickets
 from rlvr_lite.training.supported import refuse_unsupported, refuse_wrong_types
-from rlvr_lite.training.window import micro_steps
+from rlvr_lite.training.window import cut, micro_steps, pieces_of
 
 __all__ = ["GRPOTrainer"]
 
 _MUTATING_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
-
-
-class _Follow(TrainerCallback):
-    """Carries the moments of transformers' loop to the trainer that has no hook of its own for them."""
-
-    def __init__(self, trainer: GRPOTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer._enter_window(state.global_step)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer._note_gradients()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer.method is not None:
-            methods.after_backward(self.trainer.model, self.trainer.method, state.global_step + 1)
 
 
 class GRPOTrainer(Resumable):
@@ -134,7 +117,7 @@ class GRPOTrainer(Resumable):
         self.gradients_seen: set[str] = set()
         self._restored: dict[str, Any] | None = None
         self._window: grpo.Batch | None = None
-        self.add_callback(_Follow(self))
+        self.add_callback(Follow(self))
         self.collector = self._collector(max_resample)
 
     def _collector(self, max_resample: int) -> Collector:
@@ -184,7 +167,7 @@ class GRPOTrainer(Resumable):
         """Undo TRL's patch of the forward pass; the log-probabilities here come from the hidden states."""
         base = plain(self.model)
         if own_forward is not None:
-            base.forward = own_forward  # type: ignore[method-assign]
+            base.forward = own_forward
         else:
             base.__dict__.pop("forward", None)
 
@@ -196,7 +179,8 @@ class GRPOTrainer(Resumable):
         windows = math.ceil(len(self.train_dataset) / prompts)
         return DataLoader(Tickets(windows * self.window_steps), batch_size=1, collate_fn=Tickets.collate)
 
-    def _enter_window(self, global_step: int) -> None:
+    def enter_window(self, global_step: int) -> None:
+        """Continue at ``global_step``, inside its window if it lies in one."""
         self._step = global_step * self.args.gradient_accumulation_steps
         self._current_train_step_time = 0.0
         self._window, restored, self._restored = None, self._restored, None
@@ -268,7 +252,7 @@ class GRPOTrainer(Resumable):
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         total = torch.zeros((), device=self.accelerator.device)
         kept = batch.rows(grpo.keep_informative(batch.advantages, batch.mask, kl_coef=self.beta))
-        pieces = deque(self._pieces(kept))
+        pieces = deque(pieces_of(kept, self.micro_batch))
         while pieces:
             piece = pieces.popleft()
             before = [p.grad for p in parameters]
@@ -287,7 +271,7 @@ class GRPOTrainer(Resumable):
                         "one completion does not fit in memory: lower max_completion_length, turn gradient_checkpointing on, "
                         "or use a 4-bit base"
                     ) from None
-                pieces.extendleft(reversed(_cut(piece, math.ceil(len(piece) / 2))))
+                pieces.extendleft(reversed(cut(piece, math.ceil(len(piece) / 2))))
             for p, grad in zip(parameters, before, strict=True):
                 if grad is not None:
                     p.grad = grad if p.grad is None else grad.add_(p.grad)
@@ -300,14 +284,6 @@ class GRPOTrainer(Resumable):
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         return total
-
-    def _pieces(self, batch: grpo.Batch) -> list[grpo.Batch]:
-        """``batch`` in pieces of at most ``micro_batch`` rows, or whole; groups stay together where that fits."""
-        if not len(batch):
-            return []
-        size = self.micro_batch or len(batch)
-        parts = grpo.micro_batches(batch, math.ceil(len(batch) / size))
-        return [piece for part in parts for piece in _cut(part, size)]
 
     def _compute_loss(self, model: nn.Module, inputs: grpo.Batch) -> Tensor:
         """The loss of some rows, scaled so that the losses of all pieces of an optimizer step add up to its loss."""
@@ -356,10 +332,10 @@ class GRPOTrainer(Resumable):
         """Let go of the model and all that was built on it, so that its memory can be used again."""
         self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = self._window = None
         self.callback_handler.model = self.callback_handler.optimizer = self.callback_handler.lr_scheduler = None
-        self.collector = dataclasses.replace(self.collector, model=None)
+        del self.collector
         self.accelerator.free_memory()
 
-    def _note_gradients(self) -> None:
+    def note_gradients(self) -> None:
         """Remember which trained tensors have had a gradient other than zero; part of the proof of identity."""
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad and name not in self.gradients_seen and bool(parameter.grad.any()):
@@ -412,14 +388,6 @@ class GRPOTrainer(Resumable):
         row = {"step": self.state.global_step, **{k: _finite(v) for k, v in logs.items()}}
         if self.is_in_train and "train_runtime" not in logs and self.accelerator.is_main_process:
             self.metrics_log.append(row)
-
-
-def _cut(batch: grpo.Batch, size: int) -> list[grpo.Batch]:
-    """Runs of at most ``size`` rows, each trimmed."""
-    if len(batch) <= size:
-        return [batch] if len(batch) else []
-    rows = torch.arange(len(batch), device=batch.mask.device)
-    return [grpo.trim(batch.rows(part)) for part in rows.split(size)]
 
 
 def _trainable_values(model: Any) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlvr_lite.grpo import Batch
+from rlvr_lite.grpo import Batch, micro_batches, trim
 
-__all__ = ["fields_of", "join", "micro_steps"]
+__all__ = ["cut", "fields_of", "join", "micro_steps", "pieces_of"]
 
 
 def fields_of(batch: Batch) -> dict[str, Any]:
@@ -48,3 +49,19 @@ def micro_steps(groups: int, group_size: int, steps: int) -> list[Tensor]:
     """
     rows = torch.arange(groups * group_size).view(groups, group_size)
     return [part.reshape(-1) for part in torch.tensor_split(rows, steps)]
+
+
+def cut(batch: Batch, size: int) -> list[Batch]:
+    """Runs of at most ``size`` rows, each trimmed; none of an empty batch."""
+    if len(batch) <= size:
+        return [batch] if len(batch) else []
+    rows = torch.arange(len(batch), device=batch.mask.device)
+    return [trim(batch.rows(part)) for part in rows.split(size)]
+
+
+def pieces_of(batch: Batch, size: int | None) -> list[Batch]:
+    """Pieces of at most ``size`` rows and about equal tokens, groups together where that fits; ``None`` cuts nothing."""
+    if size is None or len(batch) <= size:
+        return cut(trim(batch), len(batch))
+    parts = micro_batches(batch, math.ceil(len(batch) / size))
+    return [piece for part in parts for piece in cut(part, size)]

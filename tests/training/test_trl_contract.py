@@ -50,7 +50,9 @@ def _stock_gradient(folder, window, loss, accumulation, **options):
     stock = trl.GRPOTrainer(
         policy(spread=0.05),
         letters,
-        arguments(folder, loss_type="grpo" if loss == "gspo" else loss, gradient_accumulation_steps=accumulation, **options),
+        arguments(
+            folder, loss_type="grpo" if loss == "gspo" else loss, gradient_accumulation_steps=accumulation, **options
+        ),
         dataset(),
         processing_class=build_tokenizer(),
     )

@@ -1,0 +1,88 @@
+"""The house stands: imports point downwards, files stay short, and importing the package costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rlvr_lite
+
+PACKAGE = Path(rlvr_lite.__file__).parent
+FLOORS = {
+    "errors": 0,
+    "config": 1,
+    "records": 1,
+    "tables": 1,
+    "tasks": 2,
+    "rewards": 2,
+    "grpo": 2,
+    "analysis": 2,
+    "methods": 3,
+    "sampling": 3,
+    "bases": 3,
+    "evaluation": 4,
+    "training": 5,
+    "study": 6,
+    "planning": 6,
+    "face": 7,
+    "demo": 7,
+    "__init__": 8,
+    "cli": 8,
+    "__main__": 9,
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imported(path: Path) -> set[str]:
+    """Rooms that a file imports from, wherever in it the import stands."""
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rlvr_lite":
+            parts = node.module.split(".")
+            rooms |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("rlvr_lite.")}
+    return rooms
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    room = _room(path)
+    assert not {other for other in _imported(path) - {room} if FLOORS[other] >= FLOORS[room]}
+
+
+def test_the_core_knows_nothing_of_the_rest():
+    found = set().union(*(_imported(path) for path in FILES if _room(path) == "grpo"))
+    assert found <= {"grpo"}
+    trees = [ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES if _room(path) == "grpo"]
+    froms = {
+        node.module.split(".")[0] for tree in trees for node in tree if isinstance(node, ast.ImportFrom) and node.module
+    }
+    assert not froms & {"trl", "peft", "transformers", "datasets"}
+
+
+def test_no_file_is_two_rooms():
+    long = {
+        str(path.relative_to(PACKAGE)): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 400
+    }
+    assert not long
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    code = "import rlvr_lite, sys; print(*sorted(m for m in ('torch', 'transformers', 'peft', 'trl', 'sympy', 'numpy') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_every_public_name_exists():
+    for name in rlvr_lite.__all__:
+        assert getattr(rlvr_lite, name) is not None
+    with pytest.raises(AttributeError):
+        rlvr_lite.no_such_name  # noqa: B018

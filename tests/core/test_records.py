@@ -1,0 +1,136 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvr_lite import records
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import (
+    JsonLines,
+    atomic_directory,
+    damage,
+    read_json,
+    read_jsonl,
+    refuse_pickles,
+    write_json,
+    write_text,
+)
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values)
+def test_json_round_trip(tmp_path_factory, value):
+    path = tmp_path_factory.mktemp("json") / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+@given(st.lists(st.dictionaries(st.text(), values, max_size=3), max_size=5), st.integers(0, 5))
+def test_lines_are_appended_and_cut_back(tmp_path_factory, rows, kept):
+    log = JsonLines(tmp_path_factory.mktemp("log") / "log.jsonl")
+    kept = min(kept, len(rows))
+    log.append(*rows[:kept])
+    position = log.position
+    log.append(*rows[kept:])
+    assert log.rows() == rows
+    log.cut(position)
+    assert log.rows() == rows[:kept]
+
+
+def test_cutting_a_log_that_lost_lines_is_an_error(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    log.append({"a": 1})
+    with pytest.raises(UserError, match="shorter"):
+        log.cut(log.position + 1)
+
+
+def test_nan_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", float("nan"))
+
+
+def test_unreadable_line_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": \n')
+    with pytest.raises(UserError, match="line 3"):
+        read_jsonl(path)
+    path.write_text('{"a": 1}\n[1]\n')
+    with pytest.raises(UserError, match="line 2"):
+        read_jsonl(path)
+    path.write_bytes(b'{"a": "\xff"}\n')
+    with pytest.raises(UserError, match="UTF-8"):
+        read_jsonl(path)
+
+
+def test_a_failed_write_leaves_the_old_text_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records.os, "fsync", full)
+    with pytest.raises(UserError, match="No space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_directory_appears_whole(tmp_path):
+    target = tmp_path / "thing"
+    with atomic_directory(target, step=3) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a.json").write_text("{}")
+        assert not target.exists()
+    assert damage(target) is None
+    assert json.loads((target / "manifest.json").read_text())["step"] == 3
+
+
+def test_a_directory_that_breaks_off_leaves_the_old_one(tmp_path):
+    target = tmp_path / "thing"
+    with atomic_directory(target) as folder:
+        (folder / "a").write_text("old")
+    with contextlib.suppress(RuntimeError), atomic_directory(target) as folder:
+        (folder / "a").write_text("new")
+        raise RuntimeError
+    assert (target / "a").read_text() == "old"
+    assert damage(target) is None
+    assert os.listdir(tmp_path) == ["thing"]
+
+
+@pytest.mark.parametrize("harm", ["missing", "changed", "manifest", "no manifest"])
+def test_damage_is_named(tmp_path, harm):
+    target = tmp_path / "thing"
+    with atomic_directory(target) as folder:
+        (folder / "a").write_text("text")
+    if harm == "missing":
+        (target / "a").unlink()
+    elif harm == "changed":
+        (target / "a").write_text("tExt")
+    elif harm == "manifest":
+        (target / "manifest.json").write_text("{")
+    else:
+        (target / "manifest.json").unlink()
+    assert "thing" in damage(target)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "sub/optimizer.pt", "x.pkl", "last.ckpt"])
+def test_pickles_are_refused(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="pickle"):
+        refuse_pickles(tmp_path)
