@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlvr_lite.config import Precision
+
 __all__ = ["Base", "count_parameters", "linear4bit_layers", "scale_of"]
 
 
@@ -30,7 +32,7 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
     name: str
     revision: str | None
-    precision: str
+    precision: Precision
     scale: str
     backend: str = "transformers"
 

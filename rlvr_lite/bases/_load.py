@@ -19,7 +19,7 @@ from rlvr_lite.errors import UserError, unknown_name
 
 __all__ = ["load"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BACKENDS = ("auto", "transformers", "unsloth")
 # It warns on every CPU that an optional package is missing, which nothing here uses.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -116,7 +116,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return place
 
 
-def _precision(name: str, precision: str, device: torch.device, located: Located) -> str:
+def _precision(name: str, precision: Precision, device: torch.device, located: Located) -> Precision:
     stored = located.config.get("quantization_config")
     if stored is not None:
         if stored.get("bnb_4bit_quant_type") == "nf4" and precision in ("auto", "nf4"):

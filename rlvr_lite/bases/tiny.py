@@ -59,7 +59,7 @@ class Stage:
 #: What the shipped weights were made with.
 STAGES = (
     Stage(Lessons({"step": 0.5, "skip": 0.3, "direct": 0.2}, slip=0.05), steps=1100, learning_rate=4e-3),
-    Stage(Lessons({"step": 0.25, "skip": 0.15, "direct": 0.6}, slip=0.15), steps=260, learning_rate=2e-3),
+    Stage(Lessons({"step": 0.22, "skip": 0.13, "direct": 0.65}, slip=0.10), steps=120, learning_rate=2e-3),
 )
 
 
