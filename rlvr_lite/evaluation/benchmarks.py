@@ -152,7 +152,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         licence="MIT",
         checksum="7dd49b50a16c43b8",
         excluded={f"olympiadbench_en-{number}": _RELAY for number in _RELAYS}
-        | {"olympiadbench_en-073": "the answer is a family of functions described in words, which no verifier can judge"},
+        | {
+            "olympiadbench_en-073": "the answer is a family of functions described in words, which no verifier can judge"
+        },
     ),
 }
 

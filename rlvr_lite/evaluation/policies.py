@@ -19,6 +19,7 @@ __all__ = ["Policy", "check_fingerprint", "describe_policy", "fingerprint", "loa
 
 #: Largest difference of logits, relative to the largest, that a reload may show in each precision.
 PARITY_LIMIT: Mapping[str, float] = {"fp32": 1e-4, "nf4": 5e-2, "bf16": 5e-2, "fp16": 2e-2}
+_EXACT = 1e-5  # what rounding alone may do in fp32
 _SHOWN_LOGITS = 16
 
 
@@ -159,17 +160,18 @@ def load_policy(policy: Policy) -> Policy:
     facts = dict(policy.facts)
     base = bases.load(policy.base, facts["precision"], revision=facts["revision"])
     model: nn.Module = base.model
+    recorded = _recorded(policy.adapter) if policy.run is not None else None
+    if recorded is not None and not recorded["precision"] == base.precision == facts["precision"]:
+        recorded = None  # asked for in another precision than it was trained in
+    away = fingerprint_distance(base.model, base.tokenizer, recorded) if recorded is not None else None
     if policy.adapter is not None and (policy.adapter / "rlvr_lite.json").is_file():
         model = methods.load(base.model, policy.adapter)
     elif policy.adapter is not None:
         model = _load_foreign(base.model, policy.adapter)
-    trained_in = facts["precision"]
     facts["precision"], facts["revision"] = base.precision, base.revision
     parity = None
-    if policy.run is not None:
-        recorded = _recorded(policy.adapter)
-        if recorded is not None and recorded["precision"] == base.precision == trained_in:
-            parity = check_fingerprint(model, base.tokenizer, recorded)
+    if recorded is not None:
+        parity = check_fingerprint(model, base.tokenizer, recorded, base_distance=away)
     style = policy.style or SCALES[base.scale].prompt_style
     return replace(policy, facts=facts, style=style, model=model, tokenizer=base.tokenizer, parity=parity)
 
@@ -219,24 +221,43 @@ def fingerprint(
     return {"precision": precision, "prompts": texts, "tokens": top.indices.tolist(), "logits": values}
 
 
-def check_fingerprint(model: nn.Module, tokenizer: PreTrainedTokenizerBase, recorded: Mapping[str, Any]) -> float:
-    """Largest difference of a policy's logits from a recorded fingerprint, relative to its largest logit.
-
-    Raises:
-        UserError: it is above :data:`PARITY_LIMIT`: this is not the policy that was trained.
-    """
+def fingerprint_distance(model: nn.Module, tokenizer: PreTrainedTokenizerBase, recorded: Mapping[str, Any]) -> float:
+    """Largest difference of a policy's logits from a recorded fingerprint, relative to its largest logit."""
     import torch
 
     expected = torch.tensor(recorded["logits"])
     found = _logits(model, tokenizer, recorded["prompts"]).gather(-1, torch.tensor(recorded["tokens"]))
-    difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
-    limit = PARITY_LIMIT[recorded["precision"]]
-    if not difference <= limit:
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+
+
+def check_fingerprint(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    recorded: Mapping[str, Any],
+    *,
+    base_distance: float | None = None,
+) -> float:
+    """The distance of a policy from a recorded fingerprint, if it is small enough for the two to be the same.
+
+    Args:
+        model: the policy, reloaded.
+        tokenizer: its tokenizer.
+        recorded: what :func:`fingerprint` gave of the trained one.
+        base_distance: distance of the base without the adapter, which has to be at least twice as far away: in low
+            precision a small update could otherwise be missing unnoticed.
+
+    Raises:
+        UserError: this is not the policy that was trained.
+    """
+    distance, limit = fingerprint_distance(model, tokenizer, recorded), PARITY_LIMIT[recorded["precision"]]
+    if base_distance is not None and base_distance > _EXACT:
+        limit = min(limit, base_distance / 2)
+    if not distance <= max(limit, _EXACT):
         raise UserError(
-            f"the saved policy is not the trained one: its logits differ by {difference:.2g} of the largest, more than "
-            f"{limit:g}; train the run again"
+            f"the saved policy is not the trained one: its logits differ by {distance:.2g} of the largest, more than "
+            f"{limit:.1g}; train the run again"
         )
-    return difference
+    return distance
 
 
 def _logits(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Any:

@@ -11,6 +11,8 @@ from rlvr_lite.tables import Table
 
 __all__ = ["power_table"]
 
+_DEFAULT_K = 8
+
 
 def power_table(
     benchmarks: Sequence[str] = PAPER,
@@ -27,8 +29,8 @@ def power_table(
     """The smallest difference in avg@k between two methods that each benchmark can show, by number of training seeds.
 
     Args:
-        benchmarks: names of ``list_benchmarks()``.
-        k: samples a problem; ``None`` takes the paper's.
+        benchmarks: names of ``list_benchmarks()``; any name if ``problems`` says how many it has.
+        k: samples a problem; ``None`` takes the paper's, 8 for others.
         problems: problems asked, where that is fewer than the benchmark has.
         seeds: training runs a method.
         comparisons: methods compared with the reference, for Holm's correction.
@@ -39,12 +41,12 @@ def power_table(
     """
     rows = []
     for name in [benchmarks] if isinstance(benchmarks, str) else benchmarks:
-        if name not in BENCHMARKS:
+        benchmark = BENCHMARKS.get(name)
+        if benchmark is None and problems is None:
             raise unknown_name("benchmark", name, BENCHMARKS)
-        benchmark = BENCHMARKS[name]
-        size = benchmark.size - len(benchmark.excluded)
-        size = size if problems is None else min(size, problems)
-        samples = benchmark.k if k is None else k
+        sizes = [problems] if problems is not None else []
+        sizes += [benchmark.size - len(benchmark.excluded)] if benchmark else []
+        size, samples = min(sizes), k if k is not None else benchmark.k if benchmark else _DEFAULT_K
         cells = {
             f"{count} seed{'s' if count > 1 else ''}": detectable_difference(
                 size,

@@ -19,6 +19,7 @@ from rlvr_lite.config import RunConfig, SamplingConfig, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import PRESETS, Evaluation, check_fingerprint, evaluate, fingerprint
 from rlvr_lite.evaluation.engines import TransformersEngine
+from rlvr_lite.evaluation.policies import PARITY_LIMIT, fingerprint_distance
 from rlvr_lite.records import write_json
 from tests.models import random_qwen2
 
@@ -118,6 +119,18 @@ def test_a_policy_that_is_not_the_trained_one_is_refused(own_run: Path, tmp_path
     methods.save(model, own_run / "adapter", facts=facts)
     with pytest.raises(UserError, match="not the trained one"):
         evaluate(own_run, **QUICK)
+
+
+def test_a_small_update_that_is_missing_is_noticed_in_low_precision_too(tmp_path: Path) -> None:
+    base = bases.load("tiny", "bf16")
+    run = make_run(tmp_path / "run", trained=0.004)
+    recorded = json.loads((run / "adapter" / "rlvr_lite.json").read_text())["facts"]["fingerprint"]
+    recorded["precision"] = "bf16"
+    away = fingerprint_distance(base.model, base.tokenizer, recorded)
+    assert away < PARITY_LIMIT["bf16"]
+    check_fingerprint(base.model, base.tokenizer, recorded)  # near enough, if one does not ask how far the base is
+    with pytest.raises(UserError, match="not the trained one"):
+        check_fingerprint(base.model, base.tokenizer, recorded, base_distance=away)
 
 
 def test_an_adapter_changed_after_training_is_refused(own_run: Path) -> None:

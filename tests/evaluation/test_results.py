@@ -229,5 +229,9 @@ def test_power_is_told_before_a_run() -> None:
     assert fewer["3 seeds"] > next(iter(power_table("math500", seeds=(3,))))["3 seeds"]
     many = next(iter(power_table("math500", comparisons=13, seeds=(3,))))
     assert many["3 seeds"] > next(iter(power_table("math500", seeds=(3,))))["3 seeds"]
+    own = next(iter(power_table("chain-sum:test", problems=100, seeds=(3,))))
+    assert (own["problems"], own["k"]) == (100, 8)
     with pytest.raises(UserError, match="math500"):
         power_table(["math50"])
+    with pytest.raises(UserError, match="k must"):
+        power_table("math500", 0)
