@@ -173,7 +173,7 @@ def measure(model: Qwen2ForCausalLM, problems: Sequence[Problem], k: int = 8, se
         each = len(answers) // len(problems)
         golds = [problem.answer for problem in problems for _ in range(each)]
         verdicts = [verify(gold, answer).correct for gold, answer in zip(golds, answers, strict=True)]
-        return torch.tensor(verdicts, dtype=torch.float32).view(len(problems), each)
+        return torch.tensor(verdicts, dtype=torch.float64).view(len(problems), each)
 
     sampled = right(do_sample=True, top_k=0, num_return_sequences=k)
     return {
