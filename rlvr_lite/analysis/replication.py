@@ -131,7 +131,7 @@ class _Error:
         if self.value == 0 or self.error == 0:
             return float(self.value == 0)
         low, high = math.log(1e-12), 0.0
-        for _ in range(40):
+        for _ in range(26):  # to one part in a million
             middle = (low + high) / 2
             low, high = (middle, high) if self.half_width(1 - math.exp(middle)) > abs(self.value) else (low, middle)
         return math.exp(high)

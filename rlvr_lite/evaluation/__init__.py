@@ -11,7 +11,7 @@ from rlvr_lite.evaluation.presets import PRESETS, Preset
 from rlvr_lite.evaluation.results import Evaluation, compare_evaluations
 from rlvr_lite.evaluation.samples import GREEDY, Sample
 from rlvr_lite.evaluation.scores import Score
-from rlvr_lite.evaluation.scoring import score
+from rlvr_lite.evaluation.scoring import rescore, score
 
 __all__ = [
     "BENCHMARKS",
@@ -37,5 +37,6 @@ __all__ = [
     "pass_at_k",
     "pass_curve",
     "power_table",
+    "rescore",
     "score",
 ]

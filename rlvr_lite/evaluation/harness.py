@@ -84,10 +84,11 @@ def evaluate(
     sets = [load_problems(name, settings.n, task_options=options) for name in names]
     if len({s.name for s in sets}) < len(sets):
         raise UserError(f"a benchmark is named twice among {', '.join(s.name for s in sets)}: name each once")
+    in_memory = policy.model is not None
     drawn_by, policy = _engine(engine, policy)
     style = style or policy.style or "instruct"
     facts: dict[str, Any] = {
-        "policy": _with_weights(policy) if out is not None and policy.base is None else dict(policy.facts),
+        "policy": _with_weights(policy) if out is not None and in_memory else dict(policy.facts),
         "parity": policy.parity,
         "preset": preset,
         "sampling": dataclasses.asdict(settings.sampling),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rlvr_lite.sampling import Completion
 
-__all__ = ["check_problems", "score", "score_with"]
+__all__ = ["check_problems", "rescore", "score", "score_with"]
 
 Messages = list[dict[str, str]]
 #: Told after each batch: answers done, answers in all, share of the drawn ones that are right.
@@ -188,22 +188,40 @@ def _draw(
 
 
 def _judge(cells: Sequence[tuple[Problem, int]], drawn: Sequence[Completion]) -> list[Sample]:
+    answers = [
+        Sample(problem.id, index, completion.text, None, False, "", completion.tokens, completion.truncated)
+        for (problem, index), completion in zip(cells, drawn, strict=True)
+    ]
+    return _verify(answers, {problem.id: problem.answer for problem, _ in cells})
+
+
+def _verify(samples: Sequence[Sample], golds: Mapping[str, str]) -> list[Sample]:
     from rlvr_lite.rewards import verify_batch
 
-    verdicts = verify_batch([problem.answer for problem, _ in cells], [completion.text for completion in drawn])
+    verdicts = verify_batch([golds[sample.id] for sample in samples], [sample.completion for sample in samples])
     return [
-        Sample(
-            id=problem.id,
-            index=index,
-            completion=completion.text,
-            extracted=verdict.extracted,
-            correct=verdict.correct,
-            how=verdict.how,
-            tokens=completion.tokens,
-            truncated=completion.truncated,
-        )
-        for (problem, index), completion, verdict in zip(cells, drawn, verdicts, strict=True)
+        dataclasses.replace(sample, extracted=verdict.extracted, correct=verdict.correct, how=verdict.how)
+        for sample, verdict in zip(samples, verdicts, strict=True)
     ]
+
+
+def rescore(path: Path, problems: Sequence[Problem], name: str | None = None) -> Score:
+    """The score of the completions in a file of samples, each judged anew; nothing is drawn or written.
+
+    Args:
+        path: ``eval/NAME.jsonl`` of an evaluation.
+        problems: with the golds; those that the file has no answer to are ignored.
+        name: of the benchmark.
+
+    Raises:
+        UserError: the file holds no samples, or answers to problems that are not given.
+    """
+    samples = Score.read(path, name).samples
+    golds = {problem.id: problem.answer for problem in problems}
+    unknown = next((sample.id for sample in samples if sample.id not in golds), None)
+    if unknown is not None:
+        raise UserError(f"{path} answers a problem {unknown!r} that is not among those given: name its benchmark")
+    return Score.of(name or path.stem, _verify(samples, golds))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rlvr_lite.analysis import replication as r
-from rlvr_lite.analysis.statistics import Difference, paired_difference
+from rlvr_lite.analysis.statistics import Difference, detectable_difference, paired_difference
 from rlvr_lite.errors import UserError
 
 
@@ -56,6 +56,18 @@ def test_a_real_difference_is_found() -> None:
     assert np.mean([d.low > 0 for d in found]) > 0.9
     truth = np.mean([d.value for d in found])
     assert np.mean([d.low <= truth <= d.high for d in found]) >= 0.92
+
+
+def test_the_promised_power_is_kept_over_seeds() -> None:
+    seeds, problems, k, rng = 4, 60, 8, np.random.default_rng(0)
+    delta = detectable_difference(problems, k, seeds=seeds, within=0.2, between=0.1, seed_sd=0.02)
+    shown = 0
+    for _ in range(300):
+        chance = 0.5 + 0.2236 * rng.choice([-1, 1], problems)
+        shift = np.stack([np.zeros(problems), delta + 0.1 * rng.choice([-1, 1], problems)])
+        level = (chance + shift)[:, None] + 0.02 * rng.standard_normal((2, seeds, 1))
+        shown += r.seed_problem_difference(*(rng.binomial(k, level.clip(0, 1)) / k)).low > 0
+    assert 0.72 <= shown / 300 <= 0.92
 
 
 def test_one_seed_falls_back_to_problems() -> None:

@@ -11,6 +11,7 @@ The last two need RLVR_LITE_SMOLLM2 (a folder with SmolLM2-135M-Instruct) and RL
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import statistics
@@ -134,8 +135,10 @@ def resume() -> None:
         child.wait()
         kept = _lines(broken / "gsm8k.jsonl")
         subprocess.run([sys.executable, "-c", _CHILD, str(broken)], check=True)
-        from rlvr_lite.evaluation import Evaluation
+        from rlvr_lite.evaluation import Evaluation, load_problems, rescore
 
+        found = load_problems("gsm8k")
+        again = [json.dumps(rescore(whole / "gsm8k.jsonl", found.problems).to_dict(outcomes=True)) for _ in range(2)]
         digests = [hashlib.sha256((d / "evaluation.json").read_bytes()).hexdigest()[:16] for d in (whole, broken)]
         texts = [sorted((d / "gsm8k.jsonl").read_text().splitlines()) for d in (whole, broken)]
         rows = [
@@ -145,7 +148,9 @@ def resume() -> None:
         print(Evaluation.load(whole))
         print()
         print(Table.of(rows, title="SmolLM2-135M on 100 GSM8K problems"))
-        print(f"same JSON: {digests[0] == digests[1]}; same samples: {texts[0] == texts[1]}")
+        print(
+            f"same JSON: {digests[0] == digests[1]}; same samples: {texts[0] == texts[1]}; judged twice, same bytes: {again[0] == again[1]}"
+        )
 
 
 def speed(problems: int = 16, k: int = 8, new_tokens: int = 96, repeats: int = 3) -> None:

@@ -13,7 +13,7 @@ from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation.samples import Sample
 from rlvr_lite.evaluation.scores import Score
-from rlvr_lite.evaluation.scoring import score_with
+from rlvr_lite.evaluation.scoring import rescore, score_with
 from rlvr_lite.tasks import Problem
 from tests.evaluation.fakes import PROBLEMS, FakeEngine, ask
 
@@ -198,6 +198,17 @@ def test_a_file_that_is_no_log_of_samples_is_refused(tmp_path: Path) -> None:
     path.write_text('{"id": "a"}\n')
     with pytest.raises(UserError, match="samples"):
         Score.read(path)
+
+
+def test_a_file_of_samples_judged_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    log = tmp_path / "a.jsonl"
+    whole = run(log=log)
+    once, twice = (rescore(log, PROBLEMS, "score") for _ in range(2))
+    assert text(once) == text(twice) == text(whole)
+    moved = [Problem(p.id, p.problem, "-9") for p in PROBLEMS]
+    assert text(rescore(log, moved)) != text(whole)
+    with pytest.raises(UserError, match="p11"):
+        rescore(log, PROBLEMS[:-1])
 
 
 def test_samples_are_plain_rows() -> None:
