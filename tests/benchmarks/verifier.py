@@ -110,7 +110,10 @@ def _rewritten(gold: str) -> list[str]:
     reading = read(gold)
     if not isinstance(reading, Value) or gold.lstrip("-").isdigit() or "\\dot" in gold:
         return []
-    expression = build(reading.node)
+    try:
+        expression = build(reading.node)
+    except KeyError:  # a logarithm of unknown base
+        return []
     forms = (sympy.expand, sympy.factor, sympy.together, sympy.radsimp)
     return [text for text in dict.fromkeys(sympy.latex(form(expression)) for form in forms) if text != gold]
 
@@ -251,13 +254,10 @@ def main() -> None:
     started = time.perf_counter() - start
     peer("1", r"\boxed{\frac{1}{1}}")  # both sides are loaded before the clock runs
     print(f"pool started and first worker question answered in {started:.1f} s\n")
-    for table in (
-        throughput(options.seed),
-        golds_against(options.seed),
-        hostile(options.strings, options.seed),
-        agreement(),
-    ):
-        print(table, end="\n\n", flush=True)
+    print(throughput(options.seed), end="\n\n", flush=True)
+    print(golds_against(options.seed), end="\n\n", flush=True)
+    print(agreement(), end="\n\n", flush=True)
+    print(hostile(options.strings, options.seed), flush=True)  # last: hypothesis leaves hooks behind
 
 
 if __name__ == "__main__":

@@ -196,6 +196,14 @@ def _limits(_: Any) -> tuple[bool, str]:
     return found[0] == grader.ADDRESS_SPACE and found[1] != resource.RLIM_INFINITY, str(found)
 
 
+def test_limits_that_a_platform_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    monkeypatch.delattr(signal, "setitimer")
+    grader._limit_memory()
+    assert grader.run_limited(checks.double, 2, 0.3)[0] is True
+    assert grader.run_limited(checks.fail, 2, 0.3)[0] is None
+
+
 def test_questions_from_many_threads_are_not_mixed_up() -> None:
     found: dict[int, list[bool | None]] = {}
 
