@@ -199,8 +199,17 @@ def _against_label(gold: Reading, answer: Reading) -> Outcome:
 
 
 def _may_label(side: Reading, taken: frozenset[str]) -> bool:
-    """Whether a side names the quantity asked for: it has a variable that the gold has not."""
-    return bool(_symbols(side) - taken)
+    """Whether a side names the quantity asked for: ``x``, ``m + n``, ``100 m + n``, but not ``x + 3`` or ``2 x``."""
+    if not _symbols(side) - taken:
+        return False
+    if not isinstance(side, Value):
+        return True
+    terms = side.node.args if side.node.op == "add" else ()
+    return not _has_number(side.node) and not any(free_symbols(term) == frozenset() for term in terms)
+
+
+def _has_number(node: Node) -> bool:
+    return node.op == "mul" and any(not free_symbols(factor) for factor in node.args)
 
 
 def _label(equation: Equation) -> Reading | None:

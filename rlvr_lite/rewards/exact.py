@@ -31,6 +31,8 @@ STEPS = 12_000
 
 _FACTORIAL = 1_500
 _TRIAL = 1_000
+PROVED = _TRIAL**2
+"""Factors that :func:`factorise` finds up to here are prime."""
 
 
 class TooLarge(Exception):
