@@ -18,6 +18,7 @@ __all__ = ["base_hash", "tensors_hash"]
 
 #: Magnitudes below this differ between a 16-bit and a 32-bit load of one checkpoint (fp16 loses precision there).
 _LEAST = 2.0**-12
+_ROWS = 8192
 
 
 def base_hash(model: nn.Module) -> str:
@@ -31,12 +32,13 @@ def base_hash(model: nn.Module) -> str:
     else:
         layout, tensors = Layout.of_model(model), dict(model.named_parameters())
     embedding = model.get_input_embeddings().weight  # type: ignore[operator]
-    digest = hashlib.sha256(_canonical(embedding))
+    digest = hashlib.sha256()
+    _update_rounded(digest, embedding)
     for name, linear in sorted(layout.linears.items()):
         digest.update(f"{name} {linear.out} {linear.inp} {linear.bias}\n".encode())
     for name in sorted(layout.norms):
         digest.update(name.encode())
-        digest.update(_canonical(tensors[f"{name}.weight"]))
+        _update_rounded(digest, tensors[f"{name}.weight"])
     return digest.hexdigest()
 
 
@@ -46,14 +48,16 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(_bytes(tensor))
+        _update(digest, tensor)
     return digest.hexdigest()
 
 
-def _canonical(tensor: Tensor) -> bytes:
-    value = tensor.detach().to(torch.bfloat16)
-    return _bytes(torch.where(value.abs() < _LEAST, torch.zeros_like(value), value))
+def _update_rounded(digest: hashlib._Hash, tensor: Tensor) -> None:
+    """Row by row, so that no second copy of a large embedding is made."""
+    for rows in tensor.detach().split(_ROWS):
+        value = rows.to(torch.bfloat16)
+        _update(digest, torch.where(value.abs() < _LEAST, torch.zeros_like(value), value))
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _update(digest: hashlib._Hash, tensor: Tensor) -> None:
+    digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -77,7 +77,7 @@ def _of_full(
 
 
 def _difference(now: Tensor, before: Tensor) -> Tensor:
-    return now.detach().double() - before.detach().to(now.device).double()
+    return now.detach().to(before.device).double() - before.detach().double()
 
 
 def _of_layer(name: str, layer: Any) -> Update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import AdapterConfig
@@ -23,6 +24,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     if dtype != torch.float32:
         kind = type(model)
 
+        @functools.wraps(kind.forward)
         def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
             with torch.autocast(self.device.type, dtype=dtype):
                 return kind.forward(self, *args, **kwargs)

@@ -45,8 +45,8 @@ register(
         learning_rates=rates(
             1e-2,
             "not measured: as rank1, which is of its size",
-            paper=2e-3,
-            paper_source="2e-3 for language models in arXiv 2405.17604 (appendix), supervised",
+            paper=4e-3,
+            paper_source="4e-3 in the authors' scripts for Mistral-7B (supervised, r = 64)",
         ),
         scale=lora_scale,
         scale_formula="alpha / r",

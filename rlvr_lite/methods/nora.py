@@ -85,5 +85,6 @@ register(
         scale=lora_scale,
         scale_formula="alpha / r",
         layer=_layer,
+        own_state=True,
     )
 )

@@ -21,6 +21,7 @@ from tests.models import random_qwen2
 BASES = {
     "fp32": ("fp32", torch.float32),
     "bf16": ("bf16", torch.bfloat16),
+    "fp16": ("fp16", torch.float16),
     "nf4": ("nf4", torch.float32),
     "nf4-bf16": ("nf4", torch.bfloat16),
 }

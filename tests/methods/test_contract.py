@@ -176,6 +176,18 @@ def test_loaded_for_training_it_trains_on(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", methods.names())
+def test_a_copy_says_the_same_and_trains_apart(name):
+    model = cells.trained("fp32", name)
+    said = cells.logits(model)
+    double = copy.deepcopy(model)
+    assert torch.equal(cells.logits(double), said)
+    assert len(cells.trainable(double)) == len(cells.trainable(model))
+    cells.train(double, name, methods.optimizer(double, name, 1e-2), range(4, 6))
+    assert not torch.equal(cells.logits(double), said)
+    assert torch.equal(cells.logits(model), said)
+
+
+@pytest.mark.parametrize("name", methods.names())
 def test_its_file_holds_no_more_than_the_adapter(name, tmp_path):
     methods.save(cells.attach("fp32", name), tmp_path / "adapter")
     weights = next(p for p in Path(tmp_path / "adapter").glob("*model.safetensors"))
