@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlvr_lite.training.plots import training_curves
     from rlvr_lite.training.run import Run
-    from rlvr_lite.training.train import train
+    from rlvr_lite.training.workflow import train
     from rlvr_lite.training.trainer import GRPOTrainer
 
 __all__ = ["GRPOTrainer", "Run", "train", "training_curves"]
 
-_HOMES = {"GRPOTrainer": "trainer", "Run": "run", "train": "train", "training_curves": "plots"}
+_HOMES = {"GRPOTrainer": "trainer", "Run": "run", "train": "workflow", "training_curves": "plots"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import trl
 from torch import nn
-from transformers.trainer_callback import ExportableState
+from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_utils import TrainOutput
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
@@ -88,9 +89,25 @@ class Resumable(trl.GRPOTrainer):
                 )
         if resume_from_checkpoint:
             resume_from_checkpoint = str(resume_from_checkpoint)
+            if self._is_last(Path(resume_from_checkpoint)):  # transformers would go on one step too far
+                return TrainOutput(self.state.global_step, 0.0, {})
         else:
             self._cut_logs({"metrics": 0, "rollouts": 0})
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _is_last(self, checkpoint: Path) -> bool:
+        """Whether the run ended with this checkpoint; then everything is put back and nothing is left to do."""
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if self.args.max_steps <= 0 or state.global_step < self.args.max_steps:
+            return False
+        self.state = state
+        self._load_from_checkpoint(str(checkpoint))
+        self._restore_record(checkpoint)
+        return True
+
+    def _restore_record(self, checkpoint: Path) -> None:
+        self.gradients_seen = set(checkpoints.read(checkpoint, "gradients_seen"))
+        self._cut_logs(checkpoints.read(checkpoint, "logs"))
 
     def _cut_logs(self, positions: dict[str, int]) -> None:
         self.metrics_log.path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +125,7 @@ class Resumable(trl.GRPOTrainer):
         self.optimizer.load_state_dict(checkpoints.read(folder, "optimizer"))
         self.lr_scheduler.load_state_dict(checkpoints.read(folder, "scheduler"))
         self._restored = checkpoints.read(folder, "window")
-        self.gradients_seen = set(checkpoints.read(folder, "gradients_seen"))
-        self._cut_logs(checkpoints.read(folder, "logs"))
+        self._restore_record(folder)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         state = checkpoints.read(Path(checkpoint), "scaler") if checkpoint else None

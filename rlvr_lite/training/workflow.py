@@ -36,6 +36,7 @@ from rlvr_lite.training.trainer import GRPOTrainer
 __all__ = ["default_directory", "train"]
 
 _PARITY_PROMPTS = 8
+_LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has had a gradient
 
 
 def train(
@@ -120,6 +121,11 @@ class _Stages:
     def __init__(self, asked: RunConfig, files: RunDirectory, task: tasks.Task, functions: list[Any], progress: bool):
         self.asked, self.files, self.task, self.functions, self.progress = asked, files, task, functions, progress
         self.seconds: dict[str, float] = {}
+        for split in ("train", "test") if asked.eval_problems else ("train",):
+            if not task.problems(split):
+                raise UserError(
+                    f"task {task.name} has no {split} problems: give it more rows, or set eval_problems to 0"
+                )
         started = time.perf_counter()
         self.loaded = self._load_base()
         self.seconds["load"] = time.perf_counter() - started
@@ -325,7 +331,13 @@ class _Stages:
         failures = list(proof.failures)
         names = [n for n, p in model.named_parameters() if p.requires_grad]
         silent = [n for n in names if n not in trainer.gradients_seen]
-        if silent:
+        live = sum(row.get("groups/kept", 0) > 0 for row in self.files.metrics.rows())
+        if silent and live < _LIVE_STEPS:
+            failures.append(
+                f"only {live} of {self.config.steps} steps had a group with two different rewards, too few to train on: "
+                "take an easier task, a larger group_size or more steps"
+            )
+        elif silent:
             failures.append(f"{len(silent)} of {len(names)} trained tensors never had a gradient, such as {silent[0]}")
         share = 1 - len(silent) / len(names)
         facts = dataclasses.asdict(proof) | {"with_gradient": share, "failures": failures}

@@ -1,0 +1,195 @@
+"""A run that is killed and started again is the run that was left alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rlvr_lite.errors import UserError
+from rlvr_lite.training import checkpoints
+from rlvr_lite.training.callbacks import CleanStop
+from tests.training.helpers import sparse, trained, trainer
+
+
+def _weights(made):
+    return torch.cat([t.flatten() for t in trained(made.model).values()])
+
+
+def _lines(made):
+    clocks = ("time", "per_second")
+    return [{k: v for k, v in row.items() if not any(c in k for c in clocks)} for row in made.metrics_log.rows()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_resample": 2, "reward": sparse},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8},
+        {"num_iterations": 2},  # step 3 lies inside a window: its rollouts travel with the checkpoint
+        {"steps_per_generation": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 8},
+        {"lr_scheduler_type": "linear", "warmup_steps": 2, "weight_decay": 0.1},
+        {"micro_batch": 3, "beta": 0.1},
+    ],
+    ids=lambda options: ",".join(options) or "plain",
+)
+def test_resume_is_bit_equal(tmp_path, options):
+    """Eight prompts, four a step: from step 3 on the second epoch is under way."""
+    whole = trainer(tmp_path / "whole", max_steps=6, **options)
+    whole.train()
+    first = trainer(tmp_path / "broken", max_steps=6, save_strategy="steps", save_steps=3, **options)
+    first.train()
+    checkpoint = tmp_path / "broken" / "checkpoint-3"
+    second = trainer(tmp_path / "broken", max_steps=6, **options)
+    second.train(resume_from_checkpoint=str(checkpoint))
+    assert torch.equal(_weights(whole), _weights(first))
+    assert torch.equal(_weights(whole), _weights(second))
+    assert _lines(whole) == _lines(second)
+    assert whole.rollout_log.path.read_bytes() == second.rollout_log.path.read_bytes()
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path):
+    first = trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+    first.train()
+    lines = _lines(first)
+    again = trainer(tmp_path, max_steps=2)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 2
+    assert torch.equal(_weights(first), _weights(again))
+    assert _lines(again) == lines
+    assert again.gradients_seen == first.gradients_seen
+
+
+def test_checkpoints_hold_no_pickle_and_are_pruned(tmp_path):
+    made = trainer(tmp_path, max_steps=4, save_strategy="steps", save_steps=1, save_total_limit=2)
+    made.train()
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".jsonl"}
+
+
+def test_a_torn_checkpoint_is_skipped_and_named(tmp_path, caplog):
+    made = trainer(tmp_path, max_steps=3, save_strategy="steps", save_steps=1)
+    made.train()
+    weights = tmp_path / "checkpoint-3" / "trained.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    (tmp_path / "checkpoint-2" / "optimizer.json").unlink()
+    assert checkpoints.newest_good(tmp_path) == tmp_path / "checkpoint-1"
+    assert "checkpoint-3/trained.safetensors" in caplog.text
+    assert "checkpoint-2/optimizer.json" in caplog.text
+    again = trainer(tmp_path, max_steps=3)
+    again.train(resume_from_checkpoint=True)
+    assert torch.equal(_weights(made), _weights(again))
+
+
+def test_resume_without_a_checkpoint_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        trainer(tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(tmp_path):
+    from rlvr_lite import methods
+    from rlvr_lite.config import AdapterConfig
+    from tests.models import random_qwen2
+
+    made = trainer(tmp_path / "a", max_steps=2, save_strategy="steps", save_steps=1)
+    made.train()
+    other = methods.attach(random_qwen2(vocab=128), "lora", AdapterConfig(rank=8), total_steps=2, seed=0)
+    with pytest.raises(UserError, match="size|another"):
+        trainer(tmp_path / "b", other).train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-1"))
+
+
+def test_a_window_missing_from_its_checkpoint_is_an_error(tmp_path):
+    made = trainer(tmp_path, max_steps=4, num_iterations=2, save_strategy="steps", save_steps=1)
+    made.train()
+    checkpoint = tmp_path / "checkpoint-1"
+    (checkpoint / "window.json").unlink()
+    with pytest.raises(UserError, match="rollouts of its window"):
+        trainer(tmp_path, max_steps=4, num_iterations=2).train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_an_interrupt_ends_the_step_saves_and_returns(tmp_path):
+    made = trainer(tmp_path / "stopped", max_steps=6)
+    stop = CleanStop(None)
+    made.add_callback(stop)
+    original = made._accumulate
+
+    def interrupt(batch):
+        if made.state.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return original(batch)
+
+    made._accumulate = interrupt
+    before = signal.getsignal(signal.SIGINT)
+    with stop.listening():
+        made.train()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (stop.reason, made.state.global_step) == ("interrupted", 3)
+    again = trainer(tmp_path / "stopped", max_steps=6)
+    again.train(resume_from_checkpoint=True)
+    whole = trainer(tmp_path / "whole", max_steps=6)
+    whole.train()
+    assert torch.equal(_weights(whole), _weights(again))
+
+
+def test_a_second_interrupt_breaks_off_at_once(tmp_path):
+    made = trainer(tmp_path, max_steps=6)
+    stop = CleanStop(None)
+    made.add_callback(stop)
+
+    def impatient(batch):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    made._accumulate = impatient
+    with pytest.raises(KeyboardInterrupt), stop.listening():
+        made.train()
+
+
+def test_a_run_ends_saved_within_its_time_limit(tmp_path):
+    made = trainer(tmp_path, max_steps=50)
+    stop = CleanStop(max_hours=1e-9)
+    made.add_callback(stop)
+    made.train()
+    assert made.state.global_step == 1
+    assert "max_hours" in stop.reason
+    assert checkpoints.newest_good(tmp_path) is not None
+
+
+def test_checkpoints_of_a_script_with_peft_load_with_peft(tmp_path):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    from tests.models import random_qwen2
+
+    model = get_peft_model(random_qwen2(vocab=128), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    made = trainer(tmp_path, model, method=None, max_steps=2, save_strategy="steps", save_steps=1)
+    made.train()
+    again = PeftModel.from_pretrained(random_qwen2(vocab=128), tmp_path / "checkpoint-2")
+    tokens = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.equal(made.model.eval()(tokens).logits, again.eval()(tokens).logits)
+
+
+def _kill(out, trials, seed):
+    command = [sys.executable, "-m", "tests.training.killed", str(out), str(trials), str(seed)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    shutil.rmtree(out, ignore_errors=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.timeout(600)
+def test_killed_runs_end_with_the_same_bytes(tmp_path):
+    found = _kill(tmp_path / "out", 2, seed=1)
+    assert (found["killed"], found["equal"]) == (2, 2), found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fifty_killed_runs_end_with_the_same_bytes(tmp_path):
+    found = _kill(tmp_path / "out", 50, seed=0)
+    assert (found["killed"], found["equal"]) == (50, 50), found
