@@ -9,6 +9,8 @@ from rlvr_lite.grpo.batch import Batch, keep_informative, micro_batches, prompt_
 from rlvr_lite.grpo.head import OutputHead, output_head
 from rlvr_lite.grpo.logprobs import token_logprobs
 from rlvr_lite.grpo.losses import LOSSES, LossStats, policy_loss, row_weights
+from rlvr_lite.grpo.packer import Packer
+from rlvr_lite.grpo.packing import Packed, pack_groups
 from rlvr_lite.grpo.scoring import completion_logprobs
 
 __all__ = [
@@ -16,12 +18,15 @@ __all__ = [
     "Batch",
     "LossStats",
     "OutputHead",
+    "Packed",
+    "Packer",
     "completion_logprobs",
     "group_advantages",
     "keep_informative",
     "live_groups",
     "micro_batches",
     "output_head",
+    "pack_groups",
     "policy_loss",
     "prompt_groups",
     "row_weights",

@@ -23,6 +23,7 @@ class Batch:
         weights: ``[B]`` of ``row_weights``, computed over all rows sampled for the step.
         old_logprobs: ``[B, C]`` at sampling time, or ``None`` for the first update.
         ref_logprobs: ``[B, C]`` of the reference policy, or ``None``.
+        sampled_logprobs: ``[B, C]`` as the sampler computed them, to watch how far it is from the loss; or ``None``.
     """
 
     prompt_ids: Tensor
@@ -33,6 +34,7 @@ class Batch:
     weights: Tensor
     old_logprobs: Tensor | None = None
     ref_logprobs: Tensor | None = None
+    sampled_logprobs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.advantages)
@@ -84,6 +86,7 @@ def trim(batch: Batch) -> Batch:
         mask=batch.mask[:, :length],
         old_logprobs=cut(batch.old_logprobs),
         ref_logprobs=cut(batch.ref_logprobs),
+        sampled_logprobs=cut(batch.sampled_logprobs),
     )
 
 

@@ -46,7 +46,9 @@ def token_logprobs(
     1.0986
     """
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    function = _TrainedHead if trained and torch.is_grad_enabled() else _FrozenHead
+    if not torch.is_grad_enabled():
+        trained, hidden = False, hidden.detach()  # the derivative would be formed for nothing
+    function = _TrainedHead if trained else _FrozenHead
     rows = max(16, _CHUNK.get(hidden.device.type, _CHUNK["cpu"]) // weight.shape[0])
     return function.apply(hidden, weight, bias, targets, float(temperature), rows)
 

@@ -85,7 +85,7 @@ class PolicyLoss:
     per_token: Callable[[_Tokens], Tensor]
     weights: Callable[[Tensor, int, Tensor], Tensor]
     source: str
-    clips: bool = True
+    clips: tuple[str, ...] = ("low", "high")
     sequence_level: bool = False
 
 
@@ -98,13 +98,11 @@ LOSSES: Mapping[str, PolicyLoss] = MappingProxyType(
             _token_ratio, _fixed_length, "Liu et al. 2025, Understanding R1-Zero-Like Training, §3.2"
         ),
         "bnpo": PolicyLoss(_token_ratio, _mean_of_local_token_means, "token mean of the local batch, as TRL's bnpo"),
-        "cispo": PolicyLoss(_clipped_weight, _mean_of_tokens, "MiniMax 2025, MiniMax-M1, eq. 4-5", clips=False),
+        "cispo": PolicyLoss(_clipped_weight, _mean_of_tokens, "MiniMax 2025, MiniMax-M1, eq. 4-5", clips=("high",)),
         "gspo": PolicyLoss(
             _sequence_ratio, _mean_of_row_means, "Zheng et al. 2025, GSPO, eq. 5-7", sequence_level=True
         ),
-        "reinforce": PolicyLoss(
-            _score_function, _fixed_length, "Williams 1992, up to the constant length", clips=False
-        ),
+        "reinforce": PolicyLoss(_score_function, _fixed_length, "Williams 1992, up to the constant length", clips=()),
     }
 )
 
@@ -255,8 +253,8 @@ def policy_loss(
 @torch.no_grad()
 def _stats(chosen: PolicyLoss, x: _Tokens, kl: Tensor) -> LossStats:
     ratio = (_sequence_log_ratio(x) if chosen.sequence_level else x.log_ratio).exp()
-    low = (ratio < 1 - x.clip_low) & (x.advantages < 0) if chosen.clips else torch.zeros_like(ratio, dtype=torch.bool)
-    high = (ratio > 1 + x.clip_high) & (x.advantages > 0)
+    low = (ratio < 1 - x.clip_low) & (x.advantages < 0) & ("low" in chosen.clips)
+    high = (ratio > 1 + x.clip_high) & (x.advantages > 0) & ("high" in chosen.clips)
     return LossStats(
         x.mask.sum(), (low * x.mask).sum(), (high * x.mask).sum(), (ratio * x.mask).sum(), (kl * x.mask).sum()
     )

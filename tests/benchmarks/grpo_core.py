@@ -1,0 +1,280 @@
+"""The training part of a step, and the memory of the output head: ours against stock TRL, measured in the same run.
+
+    python -m tests.benchmarks.grpo_core                       # a random model of the embedded base's size
+    RLVR_LITE_SMOLLM2=folder python -m tests.benchmarks.grpo_core --model smollm2 --quick
+    python -m tests.benchmarks.grpo_core --head                # memory at a vocabulary of 151,936
+
+Times are CPU seconds of one thread, the best of the repeats, both sides alternating. One step is ten groups; the stated
+share of them has no variance. ``ragged`` draws lengths whose mean is a third of C, otherwise every row has C tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rlvr_lite.grpo import (
+    Batch,
+    Packer,
+    completion_logprobs,
+    keep_informative,
+    policy_loss,
+    row_weights,
+    token_logprobs,
+    trim,
+)
+from rlvr_lite.tables import Table
+
+GROUPS = 10
+
+
+def peft_model(name: str, seed: int) -> tuple[Any, bool]:
+    """A model with LoRA on all linear layers and a non-zero B, and whether it checkpoints gradients."""
+    from peft import LoraConfig, get_peft_model
+
+    if name == "smollm2":
+        from transformers import AutoModelForCausalLM
+
+        base = AutoModelForCausalLM.from_pretrained(os.environ["RLVR_LITE_SMOLLM2"], dtype=torch.float32)
+    else:
+        from tests.models import random_qwen2
+
+        base = random_qwen2(seed=seed, hidden=128, layers=3, heads=4, kv_heads=2, intermediate=256, vocab=128)
+    model = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                parameter.normal_(std=0.02, generator=generator)
+    return model, name == "smollm2"
+
+
+def stock_trainer(model: Any, checkpointing: bool, length: int) -> Any:
+    """TRL's own trainer around the model; only its loss is used."""
+    import trl
+    from datasets import Dataset
+
+    config = trl.GRPOConfig(
+        tempfile.mkdtemp(),
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=8,
+        num_generations=8,
+        max_completion_length=length,
+        loss_type="dapo",
+        epsilon_high=0.28,
+        gradient_checkpointing=checkpointing,
+        report_to="none",
+    )
+    data = Dataset.from_list([{"prompt": "x"}] * 8)
+    trainer = trl.GRPOTrainer(model, lambda **_: [0.0], args=config, train_dataset=data, processing_class=_tokenizer())
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    if checkpointing:
+        trainer.model.gradient_checkpointing_enable()
+    return trainer
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "x": 2}, unk_token="x"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="x")
+
+
+def step_batch(vocab: int, prompt: int, length: int, group: int, dead: float, ragged: bool, seed: int) -> Batch:
+    """Ten groups, of which the share ``dead`` has zero advantages."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = GROUPS * group
+    prompts = torch.randint(2, vocab, (GROUPS, prompt), generator=generator).repeat_interleave(group, 0)
+    completions = torch.randint(2, vocab, (rows, length), generator=generator)
+    lengths = torch.full((rows,), length)
+    if ragged:
+        lengths = ragged_lengths(rows, length, generator)
+    mask = (torch.arange(length) < lengths[:, None]).long()
+    advantages = torch.linspace(-1, 1, group).repeat(GROUPS)
+    advantages[: round(dead * GROUPS) * group] = 0
+    weights = row_weights(lengths, loss="dapo", max_length=length)
+    return Batch(prompts, torch.ones_like(prompts), completions * mask, mask, advantages, weights)
+
+
+def ragged_lengths(rows: int, longest: int, generator: torch.Generator) -> Tensor:
+    """Lengths with a long tail: mean a third of the longest, which occurs."""
+    lengths = torch.empty(rows).exponential_(generator=generator)
+    for _ in range(20):  # clipping shortens the mean: scale until it fits
+        lengths = (lengths * (longest / 3) / lengths.clamp(max=longest).mean()).clamp(min=1)
+    lengths = lengths.clamp(max=longest).long()
+    lengths[0] = longest
+    return lengths
+
+
+def stock_step(trainer: Any, batch: Batch) -> Tensor:
+    """TRL's loss on all rows, with gradients."""
+    loss = trainer._compute_loss(
+        trainer.model,
+        {
+            "prompt_ids": batch.prompt_ids,
+            "prompt_mask": batch.prompt_mask,
+            "completion_ids": batch.completions,
+            "completion_mask": batch.mask,
+            "advantages": batch.advantages,
+            "num_items_in_batch": batch.mask.sum(),
+        },
+    )
+    loss.backward()
+    return loss.detach()
+
+
+def our_step(model: Any, batch: Batch, packer: Packer) -> Tensor:
+    """The same gradient with every saving."""
+    live = trim(batch.rows(keep_informative(batch.advantages, batch.mask)))
+    logprobs, _ = completion_logprobs(
+        model, live.prompt_ids, live.prompt_mask, live.completions, live.mask, packer=packer
+    )
+    loss, _ = policy_loss(logprobs, None, live.advantages, live.mask, loss="dapo", weights=live.weights)
+    loss.backward()
+    return loss.detach()
+
+
+def gradient(model: Any) -> Tensor:
+    """All gradients end to end, taken away from the model."""
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+    model.zero_grad()
+    return found
+
+
+def best_of(repeats: int, *sides: Callable[[], object]) -> list[float]:
+    """CPU seconds of each side, the least of the repeats, sides alternating."""
+    best = [float("inf")] * len(sides)
+    for _ in range(repeats):
+        for number, side in enumerate(sides):
+            start = time.process_time()
+            side()
+            best[number] = min(best[number], time.process_time() - start)
+    return best
+
+
+def steps(name: str, quick: bool, repeats: int, ragged: bool) -> Table:
+    """The grid of completion length, prompt length, group size and share of groups without variance."""
+    model, checkpointing = peft_model(name, seed=0)
+    vocab = model.get_base_model().config.vocab_size
+    trainer = stock_trainer(model, checkpointing, 256)
+    packer = Packer()
+    lengths, groups, dead_shares = ((32, 256), (4,), (0.0, 0.6)) if quick else ((32, 128, 256), (4, 8), (0.0, 0.3, 0.6))
+    rows = []
+    for length, prompt, group in itertools.product(lengths, (45, 200), groups):
+        for dead in dead_shares:
+            batch = step_batch(vocab, prompt, length, group, dead, ragged, seed=length + prompt + group)
+            stock_step(trainer, batch)
+            theirs = gradient(model)
+            our_step(model, batch, packer)  # also proves packing for this shape, once
+            ours = gradient(model)
+            stock, own = best_of(
+                repeats,
+                lambda b=batch: (stock_step(trainer, b), model.zero_grad()),  # type: ignore[misc]
+                lambda b=batch: (our_step(model, b, packer), model.zero_grad()),  # type: ignore[misc]
+            )
+            row = {"C": length, "P": prompt, "G": group, "zero share": dead, "TRL s": stock, "ours s": own}
+            row |= {"ratio": own / stock, "gradient difference": float((ours - theirs).norm() / theirs.norm())}
+            rows.append(row)
+            print(row, flush=True)
+    refused = ", ".join(f"{reason}: {count}" for reason, count in packer.refused.items()) or "nothing"
+    kind = "lengths with mean C/3" if ragged else "every row C tokens"
+    return Table.of(
+        rows, f"Training part of a step, {name}, {kind}", f"packed {packer.packed} batches; refused {refused}"
+    )
+
+
+def _resident() -> int:
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_extra(work: Callable[[], object]) -> float:
+    """MiB by which the resident memory rose above its start, sampled each millisecond."""
+    start = peak = _resident()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, _resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return (peak - start) / 2**20
+
+
+def head_memory(vocab: int = 151_936, length: int = 256, rows: int = 4, width: int = 128) -> Table:
+    """Extra memory and time of log-probabilities and entropies, forward and backward."""
+    from trl.trainer import utils
+
+    torch.manual_seed(0)
+    weight = torch.randn(vocab, width) * 0.05
+    targets = torch.randint(0, vocab, (rows * length,))
+
+    def full(hidden: Tensor) -> Tensor:
+        logp = F.log_softmax(hidden @ weight.t(), -1)
+        return logp.gather(-1, targets[:, None]).squeeze(-1)
+
+    def stock(hidden: Tensor) -> Tensor:
+        chunk = utils._CHUNKED_LOGPROB_CHUNK_SIZE
+        return utils._ChunkedLogProbFunction.apply(
+            hidden, weight, None, targets, 1.0, chunk, None, 1.0, ("log_probs", "entropy")
+        )[0]
+
+    def own(hidden: Tensor) -> Tensor:
+        return token_logprobs(hidden, weight, None, targets)[0]
+
+    sides: dict[str, Callable[[Tensor], Tensor]] = {"ours": own, "TRL": stock, "full logits": full}
+    table = []
+    for label, score in sides.items():
+        hidden = torch.randn(rows * length, width, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        start = time.process_time()
+        extra = peak_extra(lambda s=score, h=hidden: s(h).sum().backward())  # type: ignore[misc]
+        table.append({"path": label, "extra MiB": extra, "CPU s": time.process_time() - start})
+    peer = next(row for row in table if row["path"] == "TRL")
+    for row in table:
+        row |= {"memory / TRL": row["extra MiB"] / peer["extra MiB"], "time / TRL": row["CPU s"] / peer["CPU s"]}
+    return Table.of(
+        table, f"Output head, {rows} rows of {length} tokens, vocabulary {vocab:,}, fp32, forward and backward"
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--model", choices=["tiny", "smollm2"], default="tiny")
+    options.add_argument("--quick", action="store_true", help="corners of the grid only")
+    options.add_argument("--ragged", action="store_true", help="lengths with a long tail")
+    options.add_argument("--head", action="store_true", help="only the memory of the output head")
+    options.add_argument("--repeats", type=int, default=3)
+    chosen = options.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    print(head_memory() if chosen.head else steps(chosen.model, chosen.quick, chosen.repeats, chosen.ragged))
+
+
+if __name__ == "__main__":
+    main()
