@@ -104,7 +104,7 @@ def _quiet(when: bool) -> Iterator[None]:
 
 def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(device)
     except RuntimeError as error:
@@ -113,6 +113,8 @@ def _device(device: str | torch.device | None) -> torch.device:
         raise UserError(f"device {device} needs a CUDA GPU, and PyTorch finds none: leave --device out")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no {device}: PyTorch finds {torch.cuda.device_count()} GPUs, counted from 0")
+    if place.type == "cuda" and place.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return place
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +68,18 @@ def _refuse_revision(name: str, revision: str | None) -> None:
 def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub import errors, snapshot_download
 
+    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+        return Path(fetch())
     except errors.GatedRepoError as error:
         raise UserError(f"base {name} is gated: accept its terms on the Hub, then run `hf auth login`") from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"base {name} has no revision {revision}: leave --revision out to take the newest") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise UserError(f"base {name}: no model folder here and no such model on the Hub; check the name") from error
-    except (OSError, errors.HfHubHTTPError) as error:
+    except Exception as error:  # no network, in the words of whichever HTTP client huggingface_hub uses
+        with suppress(Exception):
+            return Path(fetch(local_files_only=True))
         raise UserError(
             f"base {name}: no model folder here, and the Hugging Face Hub cannot be reached ({type(error).__name__}): "
             "connect to the network, or give the path of a local model folder"

@@ -72,7 +72,7 @@ def list_tasks() -> Table:
     rows = []
     for name, kind in _GENERATED.items():
         dials = ", ".join(f"{p.name}={p.default}" for p in inspect.signature(kind).parameters.values() if p.default)
-        about = (kind.__doc__ or "").partition("\n")[0]
+        about = (kind.__doc__ or "").partition("\n")[0].replace("``", "")
         rows.append({"task": name, "about": about, "from": "generated", "dials": dials, "splits": len(kind.splits)})
     for name, entry in NAMED.items():
         rows.append({"task": name, "about": entry.about, "from": "RLVR_LITE_DATA or the Hub", "splits": 3})

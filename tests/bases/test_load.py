@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -192,6 +193,25 @@ def test_a_hub_model_is_pinned_to_its_commit(hub):
 def test_a_hub_model_without_network_names_both_ways_out(hub):
     with pytest.raises(UserError, match=r"connect to the network, or give the path of a local model folder"):
         bases.load("someone/other")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (errors.GatedRepoError, "accept its terms on the Hub"),
+        (errors.RepositoryNotFoundError, "no such model on the Hub"),
+        (errors.RevisionNotFoundError, "has no revision v9"),
+        (errors.HfHubHTTPError, "cannot be reached"),
+        (RuntimeError, "cannot be reached"),
+    ],
+)
+def test_each_answer_of_the_hub_has_its_own_line(monkeypatch, error, says):
+    def snapshot_download(name, **options):
+        raise error.__new__(error)  # their constructors want a response of one HTTP client or another
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(UserError, match=says):
+        bases.load("someone/model", revision="v9")
 
 
 def test_a_broken_installation_is_noticed(folder, monkeypatch):
