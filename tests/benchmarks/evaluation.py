@@ -112,8 +112,8 @@ import os, sys, torch
 torch.set_num_threads(1)
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.evaluation import evaluate
-evaluate(os.environ["RLVR_LITE_SMOLLM2"], "gsm8k", k=4, n=100, seed=0, style="instruct", out=sys.argv[1],
-         sampling=SamplingConfig(temperature=0.6, top_p=0.95, max_new_tokens=192), progress=False)
+evaluate(os.environ["RLVR_LITE_SMOLLM2"], "gsm8k", k=2, n=100, seed=0, style="instruct", out=sys.argv[1],
+         sampling=SamplingConfig(temperature=0.6, top_p=0.95, max_new_tokens=128), progress=False)
 """
 
 
@@ -129,7 +129,7 @@ def resume() -> None:
         subprocess.run([sys.executable, "-c", _CHILD, str(whole)], check=True)
         seconds = time.perf_counter() - started
         child = subprocess.Popen([sys.executable, "-c", _CHILD, str(broken)])
-        while _lines(broken / "gsm8k.jsonl") < 250 and child.poll() is None:
+        while _lines(broken / "gsm8k.jsonl") < 170 and child.poll() is None:
             time.sleep(0.2)
         child.send_signal(signal.SIGKILL)
         child.wait()

@@ -84,6 +84,14 @@ def test_a_killed_evaluation_continues_where_it_stopped(tmp_path: Path, batches:
     assert not again.drawn
 
 
+def test_a_log_is_continued_whatever_the_order_of_the_problems(tmp_path: Path) -> None:
+    log = tmp_path / "a.jsonl"
+    whole = run(log=log)
+    again = FakeEngine()
+    assert text(run(again, problems=PROBLEMS[::-1], log=log)) == text(whole)
+    assert not again.drawn
+
+
 def test_a_batch_written_in_part_is_completed(tmp_path: Path) -> None:
     log = tmp_path / "a.jsonl"
     whole = run(log=log)
