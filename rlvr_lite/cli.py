@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -204,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a mistake of the user's ends in one line and exit status 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to their developers, not to the user
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # names an optional kernel at each start
     try:
         tyro.extras.subcommand_cli_from_dict(_COMMANDS, args=arguments, prog="rlvr-lite", sort_subcommands=False)
     except UserError as error:

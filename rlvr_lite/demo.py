@@ -19,7 +19,8 @@ __all__ = ["demo"]
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #009e73; --bad: #d55e00; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; } td, th { border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; white-space: nowrap; }
+td, th { border-bottom: 1px solid var(--line); } caption { text-align: left; }
 figure { margin: 1rem 0; overflow-x: auto; } img { width: 100%; min-width: 40rem; background: #fff; border-radius: 6px; }
 .answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; }
 .answer { border: 1px solid var(--line); border-left: 4px solid var(--bad); border-radius: 6px; padding: .4rem .8rem; }
@@ -60,7 +61,7 @@ def demo(out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps:
     examples = _examples(runs)
     curves = out / "reward_curves.png"
     training_curves({name: run.metrics() for name, run in runs.items()}).savefig(curves, dpi=130)
-    write_text(out / "index.html", _page(table, examples, curves))
+    write_text(out / "index.html", _page(table, examples, curves, _commands(runs)))
     print(f"\n{table}\n")
     for question, answers in examples.items():
         print(question)
@@ -122,7 +123,12 @@ def _commands(runs: Mapping[str, Run]) -> list[tuple[str, str]]:
     return [(command.format(run=run), why) for command, why in _NEXT]
 
 
-def _page(table: Table, examples: Mapping[str, Mapping[str, Mapping[str, Any]]], curves: Path) -> str:
+def _page(
+    table: Table,
+    examples: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    curves: Path,
+    commands: Sequence[tuple[str, str]],
+) -> str:
     """The page, self-contained: it opens without a network."""
     picture = base64.b64encode(curves.read_bytes()).decode()
     cards = "".join(
@@ -136,7 +142,7 @@ def _page(table: Table, examples: Mapping[str, Mapping[str, Mapping[str, Any]]],
         + "</div>"
         for question, answers in examples.items()
     )
-    commands = "".join(f"<li><code>{html.escape(c)}</code><br><small>{html.escape(w)}</small></li>" for c, w in _NEXT)
+    advice = "".join(f"<li><code>{html.escape(c)}</code><br><small>{html.escape(w)}</small></li>" for c, w in commands)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>rlvr_lite demo</title><style>{_STYLE}</style></head><body>
@@ -148,6 +154,6 @@ the number in <code>\\boxed{{}}</code> is right. Nobody shows it how to work a s
 <figure><img alt="Reward, share of groups without variance, and length against the step, for each method"
 src="data:image/png;base64,{picture}"></figure>
 <h2>Answers before and after</h2>{cards}
-<h2>What to try next</h2><ul>{commands}</ul>
+<h2>What to try next</h2><ul>{advice}</ul>
 </body></html>
 """

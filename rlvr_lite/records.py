@@ -254,6 +254,11 @@ class RunDirectory:
         return JsonLines(self.root / "rollouts.jsonl")
 
     @property
+    def preflight(self) -> Path:
+        """What a sample of rollouts looked like before the first step."""
+        return self.root / "preflight.json"
+
+    @property
     def adapter(self) -> Path:
         """The trained adapter."""
         return self.root / "adapter"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlvr_lite.training.plots import training_curves
     from rlvr_lite.training.run import Run
-    from rlvr_lite.training.workflow import train
     from rlvr_lite.training.trainer import GRPOTrainer
+    from rlvr_lite.training.workflow import train
 
 __all__ = ["GRPOTrainer", "Run", "train", "training_curves"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,13 @@ class Resumable(trl.GRPOTrainer):
     gradients_seen: set[str]
     _window: Batch | None
     _restored: dict[str, Any] | None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL, and a line of ``metrics.jsonl``."""
+        super().log(logs, start_time)
+        row = {"step": self.state.global_step, **{k: _finite(v) for k, v in logs.items()}}
+        if self.is_in_train and "train_runtime" not in logs and self.accelerator.is_main_process:
+            self.metrics_log.append(row)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """One directory, written whole or not at all, of JSON and safetensors."""
@@ -140,3 +148,7 @@ class Resumable(trl.GRPOTrainer):
 def _foreign_adapter(model: Any) -> Any:
     """A PEFT model from a user's script, whose checkpoints shall load with PEFT as they would with TRL."""
     return model if hasattr(model, "peft_config") and not attached(model) else None
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

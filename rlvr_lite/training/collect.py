@@ -221,7 +221,7 @@ class Collector:
         rollouts = self.sample(rows, keys, self.group_size)
         by_function, texts = self.judge(rows, rollouts, self.group_size)
         rewards = combine(by_function, self.reward_weights.to(by_function.device)).view(-1, self.group_size)
-        ended = self._ended(rollouts).tolist()
+        ended = self.ended(rollouts).tolist()
         lengths = rollouts.mask.sum(1).tolist()
         samples = [
             {
@@ -239,7 +239,8 @@ class Collector:
         ]
         return _Round(rollouts, rewards, by_function, samples)
 
-    def _ended(self, rollouts: grpo.Batch) -> Tensor:
+    def ended(self, rollouts: grpo.Batch) -> Tensor:
+        """Which completions have an end token, bool ``[B]``; the others were cut."""
         last = rollouts.mask.sum(1, keepdim=True) - 1
         ends = torch.tensor(list(self.eos_ids), device=last.device)
         return torch.isin(rollouts.completions.gather(1, last).squeeze(1), ends)
@@ -252,7 +253,7 @@ class Collector:
         advantages = grpo.group_advantages(_rewards(kept), scale=self.advantage_scale).flatten()
         mask = window.mask
         if self.mask_truncated:
-            mask = mask * self._ended(window)[:, None].to(mask.dtype)
+            mask = mask * self.ended(window)[:, None].to(mask.dtype)
         window = dataclasses.replace(window, advantages=advantages.to(window.advantages), mask=mask)
         samples = [dict(r.samples[i]) for r, rows in spans for i in rows.tolist()]
         for sample, advantage in zip(samples, advantages.tolist(), strict=True):

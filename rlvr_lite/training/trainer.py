@@ -219,9 +219,9 @@ class GRPOTrainer(Resumable):
         if self.beta:
             with reference(self.model):
                 ref = self._logprobs_of(rollouts)
-        return dataclasses.replace(rollouts, weights=self._weights(rollouts), old_logprobs=old, ref_logprobs=ref)
+        return dataclasses.replace(rollouts, weights=self.weights_of(rollouts), old_logprobs=old, ref_logprobs=ref)
 
-    def _weights(self, rollouts: grpo.Batch) -> Tensor:
+    def weights_of(self, rollouts: grpo.Batch) -> Tensor:
         """What a row's tokens weigh in its optimizer step, from all rows of the window, kept or not."""
         steps = self.args.steps_per_generation
         lengths = rollouts.mask.sum(1)
@@ -236,7 +236,7 @@ class GRPOTrainer(Resumable):
         started = time.perf_counter()
         model.train()
         batch = self._prepare_inputs(inputs)
-        loss = self._accumulate(batch)
+        loss = self.accumulate(batch)
         self._step += 1
         self._current_train_step_time += time.perf_counter() - started
         if self._step % self.current_gradient_accumulation_steps == 0:
@@ -244,7 +244,7 @@ class GRPOTrainer(Resumable):
             self._current_train_step_time = 0.0
         return loss
 
-    def _accumulate(self, batch: grpo.Batch) -> Tensor:
+    def accumulate(self, batch: grpo.Batch) -> Tensor:
         """Add the gradient of a micro-step, piece by piece; a piece that does not fit in memory is halved.
 
         Each piece's gradient is kept apart until it is complete, so one that breaks off leaves no trace.
@@ -335,6 +335,10 @@ class GRPOTrainer(Resumable):
         del self.collector
         self.accelerator.free_memory()
 
+    def forget_metrics(self) -> None:
+        """Drop what has been measured since the last log."""
+        self._metrics["train"].clear()
+
     def note_gradients(self) -> None:
         """Remember which trained tensors have had a gradient other than zero; part of the proof of identity."""
         for name, parameter in self.model.named_parameters():
@@ -382,19 +386,8 @@ class GRPOTrainer(Resumable):
             return self.optimizer
         return super().create_optimizer() if model is None else super().create_optimizer(model)
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As TRL, and a line of ``metrics.jsonl``."""
-        super().log(logs, start_time)
-        row = {"step": self.state.global_step, **{k: _finite(v) for k, v in logs.items()}}
-        if self.is_in_train and "train_runtime" not in logs and self.accelerator.is_main_process:
-            self.metrics_log.append(row)
-
 
 def _trainable_values(model: Any) -> dict[str, Tensor]:
     if not isinstance(model, nn.Module):
         return {}
     return {name: p.data for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

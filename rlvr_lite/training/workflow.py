@@ -29,6 +29,7 @@ from rlvr_lite.records import RunDirectory, read_json, write_json, write_text
 from rlvr_lite.training import checkpoints
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, versions
+from rlvr_lite.training.preflight import preflight
 from rlvr_lite.training.resolve import check_early, fill
 from rlvr_lite.training.run import Run
 from rlvr_lite.training.trainer import GRPOTrainer
@@ -235,7 +236,7 @@ class _Stages:
     # ---- training ---------------------------------------------------------------------------------------------
 
     def _train(self) -> tuple[Any, GRPOTrainer, CleanStop, bool]:
-        config, started = self.config, time.perf_counter()
+        config = self.config
         assert config.steps is not None
         model = methods.attach(
             self.loaded.model, config.method, config.adapter, total_steps=config.steps, seed=config.seed
@@ -247,6 +248,8 @@ class _Stages:
         if self.progress:
             trainer.add_callback(bar)
         resume = checkpoints.newest_good(self.files.checkpoints)
+        if not self.files.preflight.exists():
+            self._look_ahead(trainer)
         try:
             with stop.listening():
                 trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
@@ -254,8 +257,13 @@ class _Stages:
             stop.reason = "interrupted"
         finally:
             bar.close()
-        self.seconds["train"] = time.perf_counter() - started
         return model, trainer, stop, not stop.reason and trainer.state.global_step >= config.steps
+
+    def _look_ahead(self, trainer: GRPOTrainer) -> None:
+        found = preflight(trainer)
+        write_json(self.files.preflight, dataclasses.asdict(found) | {"warnings": found.warnings()})
+        if self.progress:
+            print(found)
 
     def _trainer(self, model: Any) -> GRPOTrainer:
         config = self.config
@@ -373,7 +381,7 @@ class _Stages:
             "identity": identity,
             "parity": parity,
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()}
-            | ({"step": round(statistics.median(times), 4)} if times else {}),
+            | ({"train": round(sum(times), 3), "step": round(statistics.median(times), 4)} if times else {}),
             "peak_memory_bytes": peak_memory_bytes(),
             "invalid_rewards": {f.__name__: dict(f.failures) for f in trainer.guards if f.failures},
             "versions": versions(),

@@ -8,7 +8,19 @@ import pytest
 
 from rlvr_lite.cli import main
 
-SMALL = "--steps 3 --prompts-per-step 4 --group-size 4 --eval-problems 2 --eval-k 1 --quiet".split()
+SMALL = [
+    "--steps",
+    "3",
+    "--prompts-per-step",
+    "4",
+    "--group-size",
+    "4",
+    "--eval-problems",
+    "2",
+    "--eval-k",
+    "1",
+    "--quiet",
+]
 
 
 def _error(capsys, *arguments):

@@ -18,15 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-warnings.simplefilter("ignore")
-
 import torch
-
-torch.set_num_threads(1)
 
 from rlvr_lite import records
 from rlvr_lite.training import checkpoints, train
 from rlvr_lite.training.trainer import GRPOTrainer
+
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
 
 SETTINGS: dict[str, Any] = {
     "steps": 6,
@@ -66,7 +65,7 @@ class Fuse:
         """At every write, and between any two phases of a step."""
         for name in ("replace", "fsync", "rename"):
             self.around(os, name)
-        for name in ("_collect", "_accumulate", "_compute_loss", "log", "_save_checkpoint", "note_gradients"):
+        for name in ("_collect", "accumulate", "_compute_loss", "log", "_save_checkpoint", "note_gradients"):
             self.around(GRPOTrainer, name)
         self.around(checkpoints, "write_state")
         self.around(torch.optim.AdamW, "step")

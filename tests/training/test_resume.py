@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_adapter_is_refused(tmp_path):
     made = trainer(tmp_path / "a", max_steps=2, save_strategy="steps", save_steps=1)
     made.train()
     other = methods.attach(random_qwen2(vocab=128), "lora", AdapterConfig(rank=8), total_steps=2, seed=0)
-    with pytest.raises(UserError, match="size|another"):
+    with pytest.raises(UserError, match=r"size|another"):
         trainer(tmp_path / "b", other).train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-1"))
 
 
@@ -117,14 +117,14 @@ def test_an_interrupt_ends_the_step_saves_and_returns(tmp_path):
     made = trainer(tmp_path / "stopped", max_steps=6)
     stop = CleanStop(None)
     made.add_callback(stop)
-    original = made._accumulate
+    original = made.accumulate
 
     def interrupt(batch):
         if made.state.global_step == 2:
             signal.raise_signal(signal.SIGINT)
         return original(batch)
 
-    made._accumulate = interrupt
+    made.accumulate = interrupt
     before = signal.getsignal(signal.SIGINT)
     with stop.listening():
         made.train()
@@ -146,7 +146,7 @@ def test_a_second_interrupt_breaks_off_at_once(tmp_path):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    made._accumulate = impatient
+    made.accumulate = impatient
     with pytest.raises(KeyboardInterrupt), stop.listening():
         made.train()
 

@@ -15,7 +15,7 @@ from tests.training.helpers import gradients, letters, policy, relative, sparse,
 def _step_gradient(made):
     made.model.train()
     made.current_gradient_accumulation_steps = 1
-    made._accumulate(made._prepare_inputs(None))
+    made.accumulate(made._prepare_inputs(None))
     return gradients(made.model)
 
 

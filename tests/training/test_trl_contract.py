@@ -85,7 +85,7 @@ def _our_gradient(folder, accumulation, **options):
     ours.current_gradient_accumulation_steps = accumulation
     for _ in range(accumulation):
         batch = ours._prepare_inputs(None)
-        ours._accumulate(batch)
+        ours.accumulate(batch)
         ours._step += 1
     return gradients(ours.model), ours._window
 
@@ -118,8 +118,8 @@ def test_old_policy_is_kept_when_rollouts_are_used_twice(tmp_path):
     """After an update the ratio is no longer 1, and TRL's clipped gradient on the same rows is ours."""
     ours = trainer(tmp_path, policy(spread=0.05), num_iterations=2, learning_rate=0.3, max_steps=2)
     seen = []
-    original = ours._accumulate
-    ours._accumulate = lambda batch: (seen.append(batch), original(batch))[1]
+    original = ours.accumulate
+    ours.accumulate = lambda batch: (seen.append(batch), original(batch))[1]
     ours.train()
     first, second = seen
     assert torch.equal(first.old_logprobs, second.old_logprobs)
