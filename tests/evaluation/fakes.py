@@ -25,6 +25,7 @@ class FakeEngine:
     def __init__(self, room: int = 200, die_after: int | None = None):
         self._room, self._left = room, die_after
         self.drawn: list[tuple[str, int]] = []
+        self.largest = 0
 
     def prompt_lengths(self, prompts: Sequence[Messages]) -> list[int]:
         return [len(prompt[-1]["content"]) for prompt in prompts]
@@ -39,6 +40,7 @@ class FakeEngine:
             raise KeyboardInterrupt
         if self._left is not None:
             self._left -= 1
+        self.largest = max(self.largest, len(prompts) * k)
         answers = []
         for position, prompt in enumerate(prompts):
             number = int(prompt[-1]["content"].split("+")[1].rstrip("?"))

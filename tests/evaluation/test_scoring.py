@@ -68,13 +68,15 @@ def test_another_seed_draws_other_answers() -> None:
 
 @pytest.mark.parametrize("batches", range(5))
 def test_a_killed_evaluation_continues_where_it_stopped(tmp_path: Path, batches: int) -> None:
-    whole, log = run(log=tmp_path / "a.jsonl"), tmp_path / "b.jsonl"
+    unbroken = FakeEngine()
+    whole, log = run(unbroken, log=tmp_path / "a.jsonl"), tmp_path / "b.jsonl"
     with pytest.raises(KeyboardInterrupt):
         run(FakeEngine(die_after=batches), log=log)
     before = log.read_text() if log.exists() else ""
     log.write_text(before + '{"id": "p0')  # the kill tore a line
-    engine = FakeEngine(room=10**6)  # other memory must not change the batches
+    engine = FakeEngine(room=10**6)
     assert text(run(engine, log=log)) == text(whole)
+    assert engine.largest <= unbroken.largest  # the memory of another day must not change the batches
     assert log.read_text().startswith(before)
     lines = [(row["id"], row["index"]) for row in map(json.loads, log.read_text().splitlines())]
     assert len(lines) == len(set(lines)) == 60
