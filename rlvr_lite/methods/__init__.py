@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rlvr_lite.methods._hash import base_hash
     from rlvr_lite.methods._identity import Identity, identity
     from rlvr_lite.methods._state import load_trainable_state, trainable_state
+    from rlvr_lite.methods._updates import updates
 
 __all__ = [
     "DEEPSEEK_R1_DISTILL_QWEN_1_5B",
@@ -64,6 +65,7 @@ __all__ = [
     "save",
     "scale_of",
     "trainable_state",
+    "updates",
 ]
 
 _HOMES = {
@@ -73,6 +75,7 @@ _HOMES = {
     "_hash": ("base_hash",),
     "_identity": ("Identity", "identity"),
     "_state": ("load_trainable_state", "trainable_state"),
+    "_updates": ("updates",),
 }
 _LAZY = {name: home for home, public in _HOMES.items() for name in public}
 

@@ -7,7 +7,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.errors import UserError
+from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._spec import Build, Shapes
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = [
     "ADAPTER",
     "PREFIX",
     "attach_config",
+    "block_size",
     "build_lora",
     "expected_anchored",
     "expected_lora",
@@ -108,6 +110,26 @@ def expected_anchored(layout: Layout, adapter: AdapterConfig) -> Shapes:
         adapter,
         lambda out, inp: {f"lora_A.{ADAPTER}.live": (r, inp), f"lora_B.{ADAPTER}.live": (out, r)},
     )
+
+
+def block_size(
+    name: str, layout: Layout, adapter: AdapterConfig, sides: Callable[[Linear], tuple[int, ...]], most: int
+) -> int:
+    """The option ``block_size``, or if it is 0 the largest power of two up to ``most`` that divides every side.
+
+    Raises:
+        UserError: the size asked for does not divide a side of some target, or none but 1 would.
+    """
+    assert adapter.targets is not None
+    asked = int(adapter.options["block_size"])
+    layers = layout.targets(adapter.targets)
+    size = asked or math.gcd(most, *(side for layer in layers.values() for side in sides(layer)))
+    for full, layer in layers.items():
+        if size < 2 or any(side % size for side in sides(layer)):
+            raise UserError(
+                f"block_size {size} of {name} must divide {full} ({layer.out} x {layer.inp}): choose another"
+            )
+    return size
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:

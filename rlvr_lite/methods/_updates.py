@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from peft.tuners.adalora.layer import AdaLoraLayer
+from peft.tuners.hira.layer import HiraLayer
 from peft.tuners.ia3.layer import IA3Layer
 from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.lora import LoraLayer
+from peft.tuners.road.layer import RoadLayer, _apply_road
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.tuners.vera.layer import VeraLayer
 from torch import Tensor, nn
@@ -55,12 +57,9 @@ def updates(model: nn.Module, base: nn.Module | None = None) -> Iterator[Update]
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer) and not isinstance(module.get_base_layer(), BaseTunerLayer):
             yield _of_layer(name.removeprefix(PREFIX), module)
-            bias = getattr(module.get_base_layer(), "bias", None)
-            if isinstance(module, IA3Layer) and not module.is_feedforward and bias is not None:
-                scale = module.ia3_l[ADAPTER].flatten()  # IA3 scales the layer's output, its bias included
-                yield Update(
-                    f"{name.removeprefix(PREFIX)}.bias", bias, dense=functools.partial(_difference, scale * bias, bias)
-                )
+            bias, now = getattr(module.get_base_layer(), "bias", None), _adapted_bias(module)
+            if now is not None and bias is not None:
+                yield Update(f"{name.removeprefix(PREFIX)}.bias", bias, dense=functools.partial(_difference, now, bias))
 
 
 def _of_full(
@@ -80,6 +79,19 @@ def _difference(now: Tensor, before: Tensor) -> Tensor:
     return now.detach().to(before.device).double() - before.detach().double()
 
 
+def _adapted_bias(layer: Any) -> Tensor | None:
+    """The bias of a layer whose method acts on the whole output, if it has one."""
+    bias = getattr(layer.get_base_layer(), "bias", None)
+    if bias is None:
+        return None
+    if isinstance(layer, IA3Layer) and not layer.is_feedforward:
+        return layer.ia3_l[ADAPTER].flatten() * bias
+    if isinstance(layer, RoadLayer):
+        theta, stretch = layer.road_theta[ADAPTER], layer.road_alpha[ADAPTER]
+        return _apply_road(layer.variant[ADAPTER], layer.group_size[ADAPTER], theta, stretch, bias[None].float())[0]
+    return None
+
+
 def _of_layer(name: str, layer: Any) -> Update:
     if isinstance(layer, LNTuningLayer):
         now, before = layer.ln_tuning_layers[ADAPTER].weight, layer.get_base_layer().weight
@@ -90,7 +102,7 @@ def _of_layer(name: str, layer: Any) -> Update:
         return Update(name, weight, factors)
     if isinstance(layer, LoraLayer):
         return Update(name, weight, dense=functools.partial(_dora_update, layer))
-    if isinstance(layer, IA3Layer):
+    if isinstance(layer, IA3Layer | HiraLayer):
         return Update(name, weight, dense=functools.partial(_scaled_update, layer))
     return Update(name, weight, dense=functools.partial(_forward_update, layer))
 
@@ -130,8 +142,11 @@ def _dora_update(layer: Any) -> Tensor:
 
 @torch.no_grad()
 def _scaled_update(layer: Any) -> Tensor:
-    """``(l - 1) W``, by row or, on the inputs of a feedforward layer, by column; l is ``[out, 1]`` or ``[1, in]``."""
-    return (layer.ia3_l[ADAPTER].double() - 1) * weight_of(layer.get_base_layer()).double()
+    """``(l - 1) W`` entry by entry: IA3's l is ``[out, 1]`` or ``[1, in]``, HiRA's is ``1 + B A``."""
+    weight = weight_of(layer.get_base_layer()).double()
+    if isinstance(layer, HiraLayer):
+        return layer.hira_B[ADAPTER].double() @ layer.hira_A[ADAPTER].double() * weight
+    return (layer.ia3_l[ADAPTER].double() - 1) * weight
 
 
 @torch.no_grad()

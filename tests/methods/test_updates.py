@@ -60,8 +60,9 @@ def test_base_plus_updates_is_the_trained_policy(name):
     model, base = attached(name)
     found = list(updates(model))
     expected, plain = logits(model), logits(base)
-    assert float((expected - plain).abs().max()) > 1e-3  # there is something to reproduce
-    torch.testing.assert_close(logits(applied(base, found)), expected, rtol=0, atol=2e-4)
+    effect = float((expected - plain).abs().max())
+    assert effect > 1e-3  # there is something to reproduce
+    torch.testing.assert_close(logits(applied(base, found)), expected, rtol=0, atol=max(2e-5, 1e-3 * effect))
     for update in found:
         assert torch.equal(update.weight(), weight_of(base, update))
     if name in LOW_RANK:
