@@ -20,7 +20,7 @@ What an answer *cannot* do:
 * hang or exhaust the trainer: only the last 32,768 characters are searched, answers over 8,192 characters are refused
   and over 2,000 compared as text only; extraction and reading are linear up to small factors, nesting is capped; sizes
   are estimated before arithmetic (``9^{9^{9^9}}`` is never expanded), and the arithmetic of one verdict is metered;
-* hang or exhaust a worker for long: 0.7 s of processor time (interrupted), 2 s of wall time and 2 GiB of memory (killed
+* hang or exhaust a worker for long: 0.5 s of processor time (interrupted), 2 s of wall time and 2 GiB of memory (killed
   and replaced). Running out of any of these is a wrong answer;
 * change other verdicts: order and length of a batch are kept, nothing is raised, and results are cached by
   ``(gold, answer)`` only;

@@ -18,7 +18,7 @@ from rlvr_lite.rewards.scalars import Pair
 
 __all__ = ["ADDRESS_SPACE", "SECONDS", "Check", "OutOfTime", "build", "judge", "load", "run_limited", "start_worker"]
 
-SECONDS = 0.7
+SECONDS = 0.5
 """Processor time that one item may take before it is interrupted."""
 
 ADDRESS_SPACE = 2 * 2**30

@@ -216,8 +216,16 @@ def _smooth(name: str, x: complex, dx: float) -> Bounded:
 
 
 def _series(node: Node, index: int) -> Bounded:
-    """A short finite sum or product, term by term."""
+    """A short finite sum or product, term by term.
+
+    Raises:
+        OverflowError: an integrand is beyond the range of floats at an end of its interval.
+        Unreadable: a long sum, a limit, an integral.
+    """
     kind, body, variable, low, high = node.args
+    if kind == "int":
+        for end in (low, high):
+            evaluate(body, index, {variable.args[0]: evaluate(end, index)[0]})
     if kind not in ("sum", "prod"):
         raise Unreadable(kind)
     first, last = _real(evaluate(low, index)), _real(evaluate(high, index))

@@ -165,11 +165,25 @@ def _spans(tokens: Tokens) -> bool:
     return False
 
 
+def _bare(tokens: Tokens) -> Tokens:
+    """Without the braces that span all of it, however many."""
+    opened: list[int] = []
+    partner: dict[int, int] = {}
+    for i, token in enumerate(tokens):
+        if token.kind == "op" and token.value in _OPEN:
+            opened.append(i)
+        elif token.kind == "op" and token.value in _CLOSE and opened:
+            partner[opened.pop()] = i
+    last, layers = len(tokens) - 1, 0
+    while layers < last and tokens[layers] == ("op", "{") and partner.get(layers) == last - layers:
+        layers += 1
+    return tokens[layers : len(tokens) - layers] if layers else tokens
+
+
 def _list(tokens: Tokens, depth: int) -> Reading:
     if depth > _DEPTH:
         raise Unreadable("nested too deeply")
-    while _spans(tokens) and tokens[0].value == "{":
-        tokens = tokens[1:-1]
+    tokens = _bare(tokens)
     parts, cuts = _split(tokens, lambda t: t.kind == "sep" or t in (("op", ","), ("op", ";")))
     joiner = next((cut.value for cut in cuts if cut.kind == "sep"), ",")
     parts = [part for part in parts if part] if joiner != "," else parts
@@ -188,8 +202,7 @@ def _branches(tokens: Tokens, depth: int) -> list[Reading]:
 def _item(tokens: Tokens, depth: int, sign: int) -> Reading:
     if not tokens:
         raise Unreadable("nothing between two commas")
-    while _spans(tokens) and tokens[0].value == "{":
-        tokens = tokens[1:-1]
+    tokens = _bare(tokens)
     sides, relations = _split(tokens, lambda t: t.kind == "op" and (t.value in _ORDER or t.value in ("=", "in")))
     if relations:
         return _relation(sides, [token.value for token in relations], depth, sign)

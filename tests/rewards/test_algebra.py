@@ -100,6 +100,7 @@ def test_cancellation_is_not_taken_for_a_difference(left: str, right: str) -> No
     assert differ(expression(lex(left)), expression(lex(right))) is not True
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**30), 10**30), st.integers(0, 12), st.booleans())
 def test_decimals_are_read_as_their_value(digits: int, places: int, grouped: bool) -> None:
     value = Fraction(digits, 10**places)
@@ -113,6 +114,7 @@ def test_decimals_are_read_as_their_value(digits: int, places: int, grouped: boo
     assert node == num(value) or (node.op, *node.args) == ("mul", num(-1), num(-value))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9))
 def test_factors_multiply_to_the_number(n: int) -> None:
     product = 1

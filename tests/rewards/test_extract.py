@@ -3,7 +3,7 @@ r"""The answer is the last ``\boxed{}`` after the last ``</think>``, and nothing
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr_lite.rewards.extract import ANSWER, TAIL, extract
@@ -68,12 +68,14 @@ def test_depth_needs_no_recursion(depth: int) -> None:
     assert extract("\\boxed{" * depth + "5" + "}" * depth).answer is not None or depth == 10_000
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(alphabet=st.characters(exclude_characters="{}\\<"), min_size=1).filter(lambda t: t.strip()))
 def test_text_around_the_box_does_not_matter(around: str, answer: str) -> None:
     around = around.replace("\\boxed", "").replace("think>", "").replace("{", "").replace("}", "")
     assert extract(f"{around} \\boxed{{{answer}}} {around}").answer == answer.strip()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=r"\{}boxed</think>1 ", max_size=60))
 def test_never_raises_and_never_returns_unbalanced_braces(completion: str) -> None:
     answer = extract(completion).answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr_lite.errors import UserError
@@ -38,6 +38,7 @@ def test_format_rewards_a_readable_form_whatever_the_answer() -> None:
     assert format(texts) == [1.0, 0.0, 0.0, 0.0, 0.0]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.data())
 def test_overlong_is_the_formula_of_dapo(longest: int, data: st.DataObject) -> None:
     margin = data.draw(st.integers(1, longest))
