@@ -167,6 +167,7 @@ def measure_matrix(name: str, base: BaseSpectrum, update: Directions, weight: Te
     if (update.left.shape[0], update.right.shape[0]) != base.shape:
         shape = (update.left.shape[0], update.right.shape[0])
         raise UserError(f"{name}: an update of shape {shape} does not fit its base weight of shape {base.shape}")
+    update = Directions(*(part.to(weight.device) for part in (update.left, update.values, update.right)))
     values = update.values
     facts: dict[str, Any] = {
         "name": name,

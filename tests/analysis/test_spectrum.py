@@ -28,7 +28,7 @@ from rlvr_lite.errors import UserError
 from tests.analysis.test_spectrum_base import random_orthonormal
 
 EXACT = 1e-6
-SHAPES = [(60, 60), (90, 50), (50, 90), (48, 7), (700, 540)]  # the last one takes the iterative path
+SHAPES = [(60, 60), (90, 57), (53, 90), (48, 7), (700, 540)]  # the last one takes the iterative path
 
 
 def generator(seed: int) -> torch.Generator:
