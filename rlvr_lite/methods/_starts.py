@@ -32,9 +32,18 @@ def weight_of(layer: Any) -> Tensor:
     return dequantize_module_weight(layer).detach().float()
 
 
+def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``U [out, k], S [k], V^T [k, in]``; a wide matrix goes in transposed, which is six times as fast on a CPU."""
+    if weight.shape[0] >= weight.shape[1]:
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        return u, s, vh
+    v, s, uh = torch.linalg.svd(weight.T, full_matrices=False)
+    return uh.T, s, v.T
+
+
 def _balanced(weight: Tensor, r: int, scale: float, part: slice) -> Start:
     """``B0 A0 = (1/scale) U S V^T`` of some singular triplets, with ``sqrt(S)`` on either side."""
-    u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    u, s, vh = _svd(weight)
     root = (s[part] / scale).sqrt()
     return (root[:, None] * vh[part]).contiguous(), (u[:, part] * root).contiguous()
 
@@ -57,19 +66,19 @@ def qr(weight: Tensor, r: int, scale: float) -> Start:
 
 def orthonormal_principal(weight: Tensor, r: int, scale: float) -> Start:
     """RLPO (arXiv 2606.31813): A is the r leading right singular vectors, without their values; B is zero."""
-    vh = torch.linalg.svd(weight, full_matrices=False).Vh
+    _, _, vh = _svd(weight)
     return vh[:r].contiguous(), weight.new_zeros(weight.shape[0], r)
 
 
 def orthonormal_minor(weight: Tensor, r: int, scale: float) -> Start:
     """RLMO (arXiv 2606.31813): A is the r last right singular vectors; B is zero."""
-    vh = torch.linalg.svd(weight, full_matrices=False).Vh
+    _, _, vh = _svd(weight)
     return vh[-r:].contiguous(), weight.new_zeros(weight.shape[0], r)
 
 
 def minor_left(weight: Tensor, r: int, scale: float) -> Start:
     """MiCA (arXiv 2604.01694): B is the r last left singular vectors; A is zero."""
-    u = torch.linalg.svd(weight, full_matrices=False).U
+    u, _, _ = _svd(weight)
     return weight.new_zeros(r, weight.shape[1]), u[:, -r:].contiguous()
 
 
@@ -78,7 +87,7 @@ def singular_factors(weight: Tensor, r: int, scale: float) -> Start:
 
     The paper writes its layers as ``x W``, where the singular values sit in the factor next to the input too.
     """
-    u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    u, s, vh = _svd(weight)
     return (s[:r, None] * vh[:r]).contiguous(), u[:, :r].contiguous()
 
 
@@ -88,7 +97,7 @@ def geometry_aware(weight: Tensor, r: int, scale: float, rho: float) -> Start:
     An entry stays if it is among the share ``rho`` of smallest magnitude in W, or in W's rank-r approximation;
     the others are set to zero before the decomposition, and the singular values are split evenly.
     """
-    u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    u, s, vh = _svd(weight)
     leading = (u[:, :r] * s[:r]) @ vh[:r]
     kept = _smallest(leading, rho) | _smallest(weight, rho)
     return _balanced(weight * kept, r, 1.0, slice(r))
