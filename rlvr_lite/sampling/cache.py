@@ -18,6 +18,9 @@ _GROWTH = 1.25  # and at least this factor
 class _GrowingLayer(DynamicLayer):
     """Keys and values ``[B, heads, T, head_dim]`` as views of buffers with room for more tokens."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self._buffers: tuple[Tensor, Tensor] | None = None
