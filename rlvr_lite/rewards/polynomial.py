@@ -102,5 +102,6 @@ def scaled(poly: Poly, factor: Fraction) -> Poly:
 
 
 def spell(poly: Poly) -> str:
-    """A text that is the same for the same polynomial."""
-    return "+".join(f"{poly[m]}*" + "*".join(f"{a}^{e}" for a, e in m) for m in sorted(poly)) or "0"
+    """A text that is the same for the same polynomial (numbers in hexadecimal, which has no limit on its length)."""
+    terms = ((poly[m].numerator, poly[m].denominator, m) for m in sorted(poly))
+    return "+".join(f"{p:x}/{q:x}*" + "*".join(f"{a}^{e}" for a, e in m) for p, q, m in terms) or "0"

@@ -187,6 +187,8 @@ def _list(tokens: Tokens, depth: int) -> Reading:
     parts, cuts = _split(tokens, lambda t: t.kind == "sep" or t in (("op", ","), ("op", ";")))
     joiner = next((cut.value for cut in cuts if cut.kind == "sep"), ",")
     parts = [part for part in parts if part] if joiner != "," else parts
+    if not parts:
+        raise Unreadable("nothing between the separators")
     items = [reading for part in parts for reading in _branches(part, depth)]
     return items[0] if len(items) == 1 else Items("list", tuple(items), joiner=joiner)
 

@@ -23,6 +23,7 @@ from rlvr_lite.rewards.workers import ask
 
 __all__ = ["decide", "explain", "verify", "verify_batch"]
 
+UNEXPECTED = "could not be compared"
 _ENTRIES = 16_384
 _LONGEST = 1_000
 
@@ -103,13 +104,14 @@ def _as_text(gold: str, answer: str, reason: str) -> Outcome:
 
 
 def _decide_safely(gold: str, answer: str) -> Outcome:
+    """:func:`decide`, within the budget of one verdict. No text may raise; if one does, that costs this verdict only."""
     try:
         with meter.limited():
             return decide(gold, answer)
     except TooMuchWork:
         return Outcome(False, "structure", "too long to be compared")
-    except (RecursionError, ArithmeticError, ValueError, MemoryError, Unreadable) as error:
-        return Outcome(False, "structure", f"could not be compared ({type(error).__name__})")
+    except Exception as error:
+        return Outcome(False, "structure", f"{UNEXPECTED} ({type(error).__name__})")
 
 
 def verify(gold: str, completion: str) -> Verdict:

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from rlvr_lite.errors import UserError
@@ -38,7 +38,8 @@ def test_agrees_with_the_written_cases(data_dir: Path) -> None:
     verdicts = verify_batch([row["gold"] for row in rows], [row["completion"] for row in rows])
     settled = [(row, v) for row, v in zip(rows, verdicts, strict=True) if "(judgement)" not in row["why"]]
     wrong = [(row["gold"][:60], v.extracted, v.how, row["why"]) for row, v in settled if v.correct != row["correct"]]
-    assert len(wrong) <= 0.01 * len(settled), wrong
+    assert len(settled) > 450
+    assert wrong == []
     assert {v.how for v in verdicts} <= HOWS
     assert all(v.reason for v in verdicts if not v.correct)
 
@@ -55,7 +56,7 @@ def test_perturbed_golds_are_rejected_because_they_were_read(benchmark_golds: li
     verdicts = verify_batch([gold for gold, _ in pairs], [f"\\boxed{{{changed}}}" for _, changed in pairs])
     assert len(pairs) > 3_000
     accepted = [pair for pair, v in zip(pairs, verdicts, strict=True) if v.correct]
-    assert len(accepted) <= 0.005 * len(pairs), accepted
+    assert accepted == []
     unread = [pair for pair, v in zip(pairs, verdicts, strict=True) if v.how in ("text", "extract")]
     assert len(unread) <= 0.005 * len(pairs), unread
 
@@ -122,6 +123,8 @@ def test_the_verdict_is_the_same_in_another_thread() -> None:
         "(x+1)^{1000000}",
         "(a+b+c+d+e+f+g+h)^{300}",
         r"\sin(10^{10^{10}})",
+        r"\sqrt[E_{1}]{1e99999}",
+        r"\text{or}\text{or}",
         r"\int_0^{10^{10}} e^{e^{x}}\,dx",
         "x^{" * 400 + "}" * 400,
         "(" * 3000 + "5" + ")" * 3000,
@@ -131,7 +134,9 @@ def test_the_verdict_is_the_same_in_another_thread() -> None:
 )
 def test_bombs_are_refused_without_a_worker(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier, "ask", lambda *_: pytest.fail("a worker was asked"))
-    assert not verify("5", f"\\boxed{{{answer}}}").correct
+    verdict = verify("5", f"\\boxed{{{answer}}}")
+    assert not verdict.correct
+    assert verifier.UNEXPECTED not in verdict.reason
 
 
 def test_bombs_equal_themselves() -> None:
@@ -155,6 +160,7 @@ def _check(rows: list[tuple[str, str]]) -> None:
         assert isinstance(v.correct, bool)
         assert v.how in HOWS
         assert v.reason or v.correct
+        assert verifier.UNEXPECTED not in v.reason, (gold, completion[:200], v)
         assert v.extracted is None or v.extracted in completion
         assert not (v.correct and (v.extracted is None or not gold.strip()))
 
@@ -169,13 +175,11 @@ def test_any_text_gets_a_verdict(rows: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-@settings(
-    max_examples=10_000, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-)
-@given(_BATCH)
-def test_a_hundred_thousand_texts_get_a_verdict(rows: list[tuple[str, str]]) -> None:
-    _check(rows)
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("part", range(20))
+def test_a_hundred_thousand_texts_get_a_verdict(part: int) -> None:
+    quiet = {"database": None, "phases": [Phase.generate], "suppress_health_check": list(HealthCheck)}
+    seed(part)(settings(max_examples=500, deadline=None, **quiet)(given(_BATCH)(_check)))()  # type: ignore[arg-type]
 
 
 @settings(deadline=None)
