@@ -148,7 +148,7 @@ class Arithmetic:
             atoms.append((f"(-1)^({exponent})", times))
         for part, sign in ((abs(coefficient.numerator), 1), (coefficient.denominator, -1)):
             atoms += [(f"{p}^({exponent})", sign * times * n) for p, n in self.factors(part)]
-        atoms += [(f"{atom}^({exponent})", times * e) for atom, e in monomial]
+        atoms += [(f"{atom.lstrip('#')}^({exponent})", times * e) for atom, e in monomial]
         return Form(term(Fraction(1), atoms))
 
     def _opaque_power(self, base: Form, exponent: Form | str, times: Fraction = Fraction(1)) -> Form:
