@@ -49,7 +49,7 @@ def probe_base(weight: Tensor, cache: Path | None = None) -> ProbeBase:
     energies exact to about 1e-6.
     """
     size = min(weight.shape)
-    k = math.ceil(size / 10)
+    k, last = max(1, round(size / 10)), min(size - 1, round(9 * size / 10))  # the first and last of ten bins
     base = cached_decompose(weight, cache, rank=None if size <= _EXACT_BELOW else k + _OVERSAMPLE)
     exact = weight.detach().cpu().to(torch.float64)
     usable = torch.where(base.usable(), base.values, torch.inf).cpu()
@@ -61,7 +61,7 @@ def probe_base(weight: Tensor, cache: Path | None = None) -> ProbeBase:
         return right.float().contiguous(), left.float().contiguous()
 
     top = both(slice(0, k))
-    bottom = both(slice(size - k, size)) if base.exact else (None, None)
+    bottom = both(slice(last, size)) if base.exact else (None, None)
     return ProbeBase(base.norm, top[0], top[1], bottom[0], bottom[1])
 
 

@@ -135,10 +135,10 @@ class RunSpectrum:
         return Average.of([region(energy) for energy in self.sides(side)])
 
     def bins(self, side: str) -> list[Average | None]:
-        """The averaged bins, largest singular values first; fewer than ten where the smallest matrix has fewer."""
+        """The averaged bins, largest singular values first; matrices too small to have as many as the others are skipped."""
         sides = self.sides(side)
-        count = min((len(energy.bins) for energy in sides), default=0)
-        return [Average.of([energy.bins[i] for energy in sides]) for i in range(count)]
+        count = max((len(energy.bins) for energy in sides), default=0)
+        return [Average.of([energy.bins[i] for energy in sides if len(energy.bins) == count]) for i in range(count)]
 
     def curve(self, side: str) -> tuple[list[float | None], float]:
         """Mean cumulative energy on the grid of index fractions, and the slope that random updates have."""

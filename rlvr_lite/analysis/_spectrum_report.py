@@ -152,7 +152,7 @@ class Spectrum:
 
 
 def _bin(run: RunSpectrum, side: str, end: int) -> Average | None:
-    return run.average(side, lambda energy: energy.bins[end])
+    return run.bins(side)[end]
 
 
 def _chance(average: Average) -> str:

@@ -10,7 +10,7 @@ from rlvr_lite.analysis.spectrum import CollapseAlarm, SpectrumProbe, Update, co
 from rlvr_lite.errors import UserError
 from tests.analysis.test_spectrum import make_factors, make_weight
 
-SHAPES = [(60, 60), (90, 50), (50, 90)]
+SHAPES = [(64, 64), (90, 45), (25, 90)]
 
 
 def make_run(size=0.05, factors=make_factors):
@@ -58,7 +58,7 @@ def test_probe_at_the_start_of_a_run_where_the_update_is_zero():
 
 def test_probe_leaves_matrices_out_that_did_not_move():
     run = make_run()
-    still = Update(run[0].name, run[0].base, (torch.zeros(60, 2), torch.ones(2, 60), 1.0))
+    still = Update(run[0].name, run[0].base, (torch.zeros(64, 2), torch.ones(2, 64), 1.0))
     found = make_probe(run).measure([still, *run[1:]])
     moved = make_probe(run[1:]).measure(run[1:])
     assert found["spectrum/top_right"] == pytest.approx(moved["spectrum/top_right"])

@@ -155,3 +155,11 @@ def test_vector_and_matrix_runs_stand_in_one_table(vectors):
     both.plot()
     with pytest.raises(UserError, match="norm"):
         compare_updates({"ln": [Update("norm", torch.ones(4), dense=torch.ones(3))]})
+
+
+def test_a_matrix_with_fewer_than_ten_directions_does_not_shift_the_bins_of_the_others():
+    big, small = make_weight((40, 40)), make_weight((6, 40))
+    updates = [Update("q", big, make_factors((40, 40))), Update("k", small, make_factors((6, 40)))]
+    alone, both = compare_updates({"a": updates[:1]}).runs[0], compare_updates({"a": updates}).runs[0]
+    assert both.bins("right") == alone.bins("right")
+    assert len(both.matrices[1].right.bins) == 6

@@ -17,12 +17,16 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rlvr_lite import methods
 from rlvr_lite.analysis.spectrum import (
     BaseSpectrum,
     SpectrumProbe,
@@ -32,7 +36,9 @@ from rlvr_lite.analysis.spectrum import (
     measure_matrix,
     probe_base,
 )
+from rlvr_lite.config import AdapterConfig
 from rlvr_lite.tables import Table
+from tests.models import random_qwen2
 
 RANK = 32
 LAYERS = 28
@@ -64,25 +70,39 @@ def low_rank(base: BaseSpectrum, weight: Tensor, update: Update) -> dict[str, fl
     }
 
 
+def singular_vectors(base: BaseSpectrum, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """W's left singular vectors and its transposed right ones, for the dense side."""
+    short = base.basis
+    if base.short == "right":
+        return weight.double() @ short / base.values, short.T.contiguous()
+    return short, (weight.double().T @ short / base.values).T.contiguous()
+
+
 def dense(
     u: Tensor, s: Tensor, vh: Tensor, weight: Tensor, update: Update, dtype: torch.dtype = torch.float64
 ) -> dict[str, float]:
     b, a, scale = update.factors  # type: ignore[misc]
+    wide = weight.shape[0] < weight.shape[1]
+    if wide:  # LAPACK is up to four times faster on tall matrices
+        u, vh, weight, b, a = vh.T, u.T, weight.T, a.T, b.T
     change = scale * (b.to(dtype) @ a.to(dtype))
     values = torch.linalg.svdvals(change)
     total = (values**2).sum()
     share = values / values.sum()
-    right, left = ((change @ vh.T) ** 2).sum(0) / total, ((u.T @ change) ** 2).sum(1) / total
+    energies = ((change @ vh.T) ** 2).sum(0) / total, ((u.T @ change) ** 2).sum(1) / total
     u2, s2, vh2 = torch.linalg.svd(weight.to(dtype) + change, full_matrices=False)
     k, top = min(32, len(s) // 4), round(len(s) / 10)
-    turned = torch.linalg.matrix_norm(u2[:, :k] - u[:, :k] @ (u[:, :k].T @ u2[:, :k]), 2)
-    _ = torch.linalg.matrix_norm(vh2[:k].T - vh[:k].T @ (vh[:k] @ vh2[:k].T), 2)
+    turned = [
+        torch.linalg.matrix_norm(vh2[:k].T - vh[:k].T @ (vh[:k] @ vh2[:k].T), 2),
+        torch.linalg.matrix_norm(u2[:, :k] - u[:, :k] @ (u[:, :k].T @ u2[:, :k]), 2),
+    ]
     _ = (u.T @ u2[:, :10]).abs().max(0).values < 0.5
+    right, left = (1, 0) if wide else (0, 1)
     return {
         "effective_rank": float(torch.exp(-(share * share.clamp(min=1e-300).log()).sum())),
-        "right": float(right[:top].sum()),
-        "left": float(left[:top].sum()),
-        "rotation": float(torch.rad2deg(torch.asin(turned.clamp(max=1)))),
+        "right": float(energies[right][:top].sum()),
+        "left": float(energies[left][:top].sum()),
+        "rotation": float(torch.rad2deg(torch.asin(turned[left].clamp(max=1)))),
         "drift": float((s2[:k] - s[:k]).norm() / s[:k].norm()),
     }
 
@@ -96,38 +116,59 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def memory(shape: str, side: str) -> int:
-    """Peak bytes a side adds to what both need, in a fresh process."""
-    command = [sys.executable, "-m", "tests.benchmarks.spectrum", "--peak", shape, side]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+def memory(name: str, side: str, base: BaseSpectrum, u: Tensor, vh: Tensor) -> int:
+    """Peak bytes a side adds to what both start from, in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "base.safetensors"
+        save_file({"values": base.values, "basis": base.basis, "u": u.contiguous(), "vh": vh.contiguous()}, path)
+        command = [sys.executable, "-m", "tests.benchmarks.spectrum", "--peak", name, side, str(path)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def peak(shape: str, side: str) -> None:
-    torch.set_num_threads(1)
-    weight, update = make(SHAPES[shape][0])
-    base = decompose(weight)
-    short = base.basis
-    long = (weight.double() @ short if base.short == "right" else weight.double().T @ short) / base.values
-    u, vh = (long, short.T) if base.short == "right" else (short, long.T)
-    if side == "none":
-        pass
-    elif side == "low-rank":
+def peak(name: str, side: str, path: str) -> None:
+    weight, update = make(SHAPES[name][0])
+    found = load_file(path)
+    base = BaseSpectrum(SHAPES[name][0], "", found["values"], found["basis"], float(weight.norm()))
+    u, vh = found["u"].clone(), found["vh"].clone()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if side == "low-rank":
         low_rank(base, weight, update)
     else:
         dense(u, base.values, vh, weight, update)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+
+
+def probe_share(every: int = 10) -> str:
+    """The live probe on a model of the embedded base's size against the training part of a step, no rollout counted."""
+    model = random_qwen2(hidden=128, layers=3, heads=4, kv_heads=2, intermediate=256, vocab=128)
+    model = methods.attach(model, "lora", AdapterConfig(rank=16, alpha=32.0), total_steps=1, seed=0).train()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.01)
+    probe = SpectrumProbe({update.name: probe_base(update.weight()) for update in methods.updates(model)}, every)
+    tokens = torch.randint(5, 128, (128, 40))  # 16 prompts, 8 completions each, prompt and answer
+
+    def step() -> None:
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        model.zero_grad()
+
+    spent, whole = seconds(lambda: probe.measure(methods.updates(model)), 20), seconds(step, 5)
+    return (
+        f"live probe on the embedded base's size: {spent * 1e3:.1f} ms; forward and backward of one step {whole * 1e3:.0f} ms; "
+        f"every {every} steps the probe costs {spent / every / whole:.2%} of that"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--float32", action="store_true", help="also the dense path in fp32, which is less exact")
-    parser.add_argument("--peak", nargs=2, metavar=("SHAPE", "SIDE"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     if options.peak:
         peak(*options.peak)
         return
-    torch.set_num_threads(1)
     rows, probes, updates = [], {}, []
     total: dict[str, float] = {}
     worst = 0.0
@@ -137,7 +178,7 @@ def main() -> None:
         start = time.process_time()
         base = decompose(weight)
         once = time.process_time() - start
-        u, s, vh = torch.linalg.svd(weight.double(), full_matrices=False)
+        (u, vh), s = singular_vectors(base, weight), base.values
         ours, theirs = low_rank(base, weight, update), dense(u, s, vh, weight, update)
         worst = max([worst, *(abs(ours[key] / theirs[key] - 1) for key in ours)])
         times = {
@@ -147,12 +188,12 @@ def main() -> None:
         if options.float32:
             single = (u.float(), s.float(), vh.float(), weight, update)
             times["dense fp32"] = seconds(lambda: dense(*single, dtype=torch.float32), options.repeats)  # noqa: B023
-        bytes_ = {side: memory(name, side) - memory(name, "none") for side in ("low-rank", "dense")}
+        bytes_ = {side: memory(name, side, base, u, vh) for side in ("low-rank", "dense")}
         row = {"matrix": name, "shape": f"{shape[0]}x{shape[1]}", "count": count, "base once (s)": once}
         row |= {f"{side} (s)": value for side, value in times.items()} | {
             "dense / low-rank": times["dense"] / times["low-rank"]
         }
-        rows.append(row | {f"{side} MB": max(0, value) / 1e6 for side, value in bytes_.items()})
+        rows.append(row | {f"{side} MB": value / 1e6 for side, value in bytes_.items()})
         for key, value in {**times, "base": once}.items():
             total[key] = total.get(key, 0) + count * value
         probes[name] = probe_base(weight)
@@ -177,6 +218,7 @@ def main() -> None:
     held = sum(b.left_top.numel() + b.right_top.numel() for b in probes.values()) * 4
     print(f"live probe: {seconds(lambda: probe.measure(updates), options.repeats):.2f} s for all 196 matrices", end="")
     print(f" ({held / 1e6:.0f} MB for one of each shape)")
+    print(probe_share())
 
 
 if __name__ == "__main__":
