@@ -66,13 +66,19 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
 def _score(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float
 ) -> tuple[Tensor, ...]:
-    """Probabilities of all tokens ``[n, V]``, log-probabilities of the targets ``[n]`` and entropies ``[n]``."""
+    """One chunk: e = exp(z - max z) ``[n, V]``, its sums ``[n, 1]``, log-probabilities and entropies ``[n]``.
+
+    The probabilities are e / sums; dividing is left to where it is cheap.
+    """
     z = F.linear(hidden.to(weight.dtype), weight, bias).to(_precise(weight.dtype))
     if temperature != 1:
         z.div_(temperature)
-    logp = z.sub_(z.logsumexp(-1, keepdim=True))
-    p = logp.exp()
-    return p, logp.gather(-1, targets[:, None]).squeeze(-1), -torch.linalg.vecdot(p, logp)
+    z.sub_(z.amax(-1, keepdim=True))
+    e = z.exp()
+    sums = e.sum(-1, keepdim=True)
+    log_sums = sums.squeeze(-1).log()
+    logprobs = z.gather(-1, targets[:, None]).squeeze(-1) - log_sums
+    return e, sums, logprobs, log_sums - torch.linalg.vecdot(e, z) / sums.squeeze(-1)
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -90,11 +96,11 @@ class _FrozenHead(torch.autograd.Function):
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
             for start in range(0, len(hidden), rows):
                 part = slice(start, start + rows)
-                p, logprobs[part], entropy[part] = _score(hidden[part], weight, bias, targets[part], temperature)
+                e, sums, logprobs[part], entropy[part] = _score(hidden[part], weight, bias, targets[part], temperature)
                 if derivative is not None:
-                    expected = (p.to(dtype) @ weight).to(p.dtype)
-                    derivative[part] = weight[targets[part]].to(p.dtype).sub_(expected).div_(temperature)
-                del p  # or two chunks are alive at once
+                    expected = (e.to(dtype) @ weight).to(e.dtype).div_(sums)
+                    derivative[part] = weight[targets[part]].to(e.dtype).sub_(expected).div_(temperature)
+                del e  # or two chunks are alive at once
         if derivative is not None:
             ctx.save_for_backward(derivative)
         ctx.mark_non_differentiable(entropy)
@@ -121,8 +127,7 @@ class _TrainedHead(torch.autograd.Function):
             weight, bias = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
             for start in range(0, len(hidden), rows):
                 part = slice(start, start + rows)
-                p, logprobs[part], entropy[part] = _score(hidden[part], weight, bias, targets[part], temperature)
-                del p
+                _, _, logprobs[part], entropy[part] = _score(hidden[part], weight, bias, targets[part], temperature)
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
@@ -137,9 +142,9 @@ class _TrainedHead(torch.autograd.Function):
         with torch.autocast(weight.device.type, enabled=False):
             for start in range(0, len(hidden), ctx.rows):
                 part = slice(start, start + ctx.rows)
-                dz, _, _ = _score(hidden[part], head, shift, targets[part], ctx.temperature)
-                grad = grads[0][part, None].to(precise)
-                dz.mul_(-grad).scatter_add_(-1, targets[part, None], grad).div_(ctx.temperature)
+                e, sums, _, _ = _score(hidden[part], head, shift, targets[part], ctx.temperature)
+                grad = grads[0][part, None].to(precise) / ctx.temperature
+                dz = e.mul_(-grad / sums).scatter_add_(-1, targets[part, None], grad)
                 if grad_bias is not None:
                     grad_bias += dz.sum(0)
                 dz = dz.to(ctx.dtype)
@@ -147,7 +152,7 @@ class _TrainedHead(torch.autograd.Function):
                     grad_hidden[part] = dz @ head
                 if grad_weight is not None:
                     grad_weight += dz.t() @ hidden[part].to(ctx.dtype)
-                del dz
+                del e, dz
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),

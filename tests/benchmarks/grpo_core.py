@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.grpo_core                       # a random model of the embedded base's size
     RLVR_LITE_SMOLLM2=folder python -m tests.benchmarks.grpo_core --model smollm2 --quick
-    python -m tests.benchmarks.grpo_core --head                # memory at a vocabulary of 151,936
+    python -m tests.benchmarks.grpo_core --memory              # at a vocabulary of 151,936
 
 Times are CPU seconds of one thread, the best of the repeats, both sides alternating. One step is ten groups; the stated
 share of them has no variance. ``ragged`` draws lengths whose mean is a third of C, otherwise every row has C tokens.
@@ -42,7 +42,7 @@ from rlvr_lite.tables import Table
 GROUPS = 10
 
 
-def peft_model(name: str, seed: int) -> tuple[Any, bool]:
+def peft_model(name: str, seed: int, vocab: int = 128) -> tuple[Any, bool]:
     """A model with LoRA on all linear layers and a non-zero B, and whether it checkpoints gradients."""
     from peft import LoraConfig, get_peft_model
 
@@ -53,7 +53,7 @@ def peft_model(name: str, seed: int) -> tuple[Any, bool]:
     else:
         from tests.models import random_qwen2
 
-        base = random_qwen2(seed=seed, hidden=128, layers=3, heads=4, kv_heads=2, intermediate=256, vocab=128)
+        base = random_qwen2(seed=seed, hidden=128, layers=3, heads=4, kv_heads=2, intermediate=256, vocab=vocab)
     model = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -226,39 +226,61 @@ def peak_extra(work: Callable[[], object]) -> float:
     return (peak - start) / 2**20
 
 
+def _compared(sides: dict[str, Callable[[], object]], title: str) -> Table:
+    """Extra memory and time of each side, as shares of TRL's; each side has run once before, in small."""
+    rows: list[dict[str, Any]] = []
+    for label, work in sides.items():
+        start = time.process_time()
+        rows.append({"path": label, "extra MiB": peak_extra(work), "CPU s": time.process_time() - start})
+    peer = next(row for row in rows if row["path"] == "TRL")
+    for row in rows:
+        row |= {"memory / TRL": row["extra MiB"] / peer["extra MiB"], "time / TRL": row["CPU s"] / peer["CPU s"]}
+    return Table.of(rows, title)
+
+
 def head_memory(vocab: int = 151_936, length: int = 256, rows: int = 4, width: int = 128) -> Table:
-    """Extra memory and time of log-probabilities and entropies, forward and backward."""
+    """Log-probabilities and entropies from hidden states, forward and backward."""
     from trl.trainer import utils
 
     torch.manual_seed(0)
     weight = torch.randn(vocab, width) * 0.05
-    targets = torch.randint(0, vocab, (rows * length,))
 
-    def full(hidden: Tensor) -> Tensor:
-        logp = F.log_softmax(hidden @ weight.t(), -1)
-        return logp.gather(-1, targets[:, None]).squeeze(-1)
+    def full(hidden: Tensor, targets: Tensor) -> Tensor:
+        return F.log_softmax(hidden @ weight.t(), -1).gather(-1, targets[:, None]).squeeze(-1)
 
-    def stock(hidden: Tensor) -> Tensor:
+    def stock(hidden: Tensor, targets: Tensor) -> Tensor:
         chunk = utils._CHUNKED_LOGPROB_CHUNK_SIZE
         return utils._ChunkedLogProbFunction.apply(
             hidden, weight, None, targets, 1.0, chunk, None, 1.0, ("log_probs", "entropy")
         )[0]
 
-    def own(hidden: Tensor) -> Tensor:
+    def own(hidden: Tensor, targets: Tensor) -> Tensor:
         return token_logprobs(hidden, weight, None, targets)[0]
 
-    sides: dict[str, Callable[[Tensor], Tensor]] = {"ours": own, "TRL": stock, "full logits": full}
-    table = []
-    for label, score in sides.items():
-        hidden = torch.randn(rows * length, width, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        start = time.process_time()
-        extra = peak_extra(lambda s=score, h=hidden: s(h).sum().backward())  # type: ignore[misc]
-        table.append({"path": label, "extra MiB": extra, "CPU s": time.process_time() - start})
-    peer = next(row for row in table if row["path"] == "TRL")
-    for row in table:
-        row |= {"memory / TRL": row["extra MiB"] / peer["extra MiB"], "time / TRL": row["CPU s"] / peer["CPU s"]}
-    return Table.of(
-        table, f"Output head, {rows} rows of {length} tokens, vocabulary {vocab:,}, fp32, forward and backward"
+    def work(score: Callable[[Tensor, Tensor], Tensor], positions: int) -> None:
+        hidden = torch.randn(positions, width, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        score(hidden, torch.arange(positions)).sum().backward()
+
+    sides: dict[str, Callable[[], object]] = {}
+    for label, score in {"ours": own, "TRL": stock, "full logits": full}.items():
+        work(score, 16)
+        sides[label] = lambda score=score: work(score, rows * length)  # type: ignore[misc]
+    title = f"Output head: {rows} rows of {length} tokens, vocabulary {vocab:,}, fp32, forward and backward"
+    return _compared(sides, title)
+
+
+def step_memory(vocab: int = 151_936, length: int = 256, rows: int = 4, prompt: int = 45) -> Table:
+    """The training part of a step on a small model with a large vocabulary, one group, every row kept."""
+    global GROUPS
+    GROUPS = 1
+    model, _ = peft_model("tiny", seed=0, vocab=vocab)
+    trainer, packer = stock_trainer(model, False, length), Packer()
+    small = step_batch(vocab, 2, 3, rows, 0.0, False, seed=0)
+    batch = step_batch(vocab, prompt, length, rows, 0.0, False, seed=1)
+    stock_step(trainer, small), our_step(model, small, packer)  # also leaves gradients in place
+    sides = {"ours": lambda: our_step(model, batch, packer), "TRL": lambda: stock_step(trainer, batch)}
+    return _compared(
+        sides, f"Training part of a step: {rows} rows of {prompt} + {length} tokens, vocabulary {vocab:,}, fp32"
     )
 
 
@@ -268,12 +290,15 @@ def main() -> None:
     options.add_argument("--model", choices=["tiny", "smollm2"], default="tiny")
     options.add_argument("--quick", action="store_true", help="corners of the grid only")
     options.add_argument("--ragged", action="store_true", help="lengths with a long tail")
-    options.add_argument("--head", action="store_true", help="only the memory of the output head")
+    options.add_argument("--memory", action="store_true", help="memory instead of the grid of times")
     options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print(head_memory() if chosen.head else steps(chosen.model, chosen.quick, chosen.repeats, chosen.ragged))
+    if chosen.memory:
+        print(head_memory(), step_memory(), sep="\n\n")
+    else:
+        print(steps(chosen.model, chosen.quick, chosen.repeats, chosen.ragged))
 
 
 if __name__ == "__main__":
