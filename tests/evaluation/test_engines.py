@@ -88,11 +88,14 @@ def test_the_room_is_counted_in_cached_tokens(tiny: bases.Base) -> None:
 class FakeLLM:
     """Answers with what it was asked, and keeps how it was asked."""
 
+    calls = 0
+
     def __init__(self, **options: Any):
         self.options = options
 
     def chat(self, chats: Any, parameters: Any, **options: Any) -> Any:
         self.asked = (chats, parameters, options)
+        FakeLLM.calls += 1
         return [
             SimpleNamespace(
                 outputs=[
@@ -145,7 +148,9 @@ def test_vllm_refuses_what_it_would_serve_wrongly(config: dict[str, Any], tmp_pa
 
 @pytest.mark.usefixtures("vllm")
 def test_an_evaluation_runs_on_vllm() -> None:
+    FakeLLM.calls = 0
     found = evaluate("some/model", "chain-sum:test", k=2, n=3, engine="vllm", progress=False)
+    assert FakeLLM.calls == 2  # greedy answers and drawn ones, each handed over at once
     assert found.facts["engine"] == "vllm"
     assert found["chain-sum:test"].k == 2
     with pytest.raises(UserError, match="name"):
