@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from rlvr_lite import methods
-from rlvr_lite.config import SCALES, RunConfig
+from rlvr_lite import methods, rewards
+from rlvr_lite.config import SCALES, RunConfig, to_json
 from rlvr_lite.errors import UserError
+from rlvr_lite.records import RunDirectory, read_json
 from rlvr_lite.tasks import Task
 
-__all__ = ["check_early", "fill"]
+__all__ = ["check_early", "default_directory", "fill", "is_done", "reward_functions"]
 
 
 def check_early(config: RunConfig) -> None:
@@ -64,3 +69,36 @@ def fill(config: RunConfig, *, scale: str, precision: Any, task: Task) -> RunCon
         rows = result.prompts_per_step * result.group_size  # type: ignore[operator]
         raise UserError(f"micro_batch {result.micro_batch} exceeds the {rows} completions of a step: lower it")
     return result
+
+
+def default_directory(config: RunConfig) -> Path:
+    """``runs/TASK-BASE-METHOD-sSEED-HASH``: the same for the same configuration, another for any other."""
+    digest = hashlib.sha256(to_json(config).encode()).hexdigest()[:6]
+    parts = (Path(config.task).stem, Path(config.base).name, config.method.replace(":", "-"), f"s{config.seed}", digest)
+    return Path("runs") / "-".join(parts)
+
+
+def reward_functions(given: Any) -> tuple[list[Callable[..., Any]], tuple[str, ...]]:
+    """Reward functions and their names, from a name or function or several of them."""
+    given = [given] if isinstance(given, str) or callable(given) else list(given)
+    functions = [rewards.get(item) if isinstance(item, str) else item for item in given]
+    return functions, tuple(i if isinstance(i, str) else getattr(i, "__name__", type(i).__name__) for i in given)
+
+
+def is_done(directory: RunDirectory, asked: RunConfig) -> bool:
+    """Whether the directory holds this very run, finished; raises if it holds another one."""
+    root = directory.root
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file: choose another --out")
+    if not directory.config.exists():
+        if root.is_dir() and any(root.iterdir()):
+            raise UserError(f"{root} holds other files: choose an empty or new --out")
+        return False
+    before = read_json(directory.env)["asked"] if directory.env.exists() else {}
+    now = json.loads(to_json(asked))
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise UserError(
+                f"{root} holds a run with {name} = {before.get(name)!r}, not {value!r}: choose another --out"
+            )
+    return directory.summary.exists() and read_json(directory.summary)["status"] in ("done", "failed")

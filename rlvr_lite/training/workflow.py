@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,19 @@ import trl
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 
-from rlvr_lite import bases, evaluation, methods, rewards, tasks
+from rlvr_lite import bases, evaluation, methods, tasks
 from rlvr_lite.config import RunConfig, SamplingConfig, replace_fields, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import RunDirectory, read_json, write_json, write_text
 from rlvr_lite.training import checkpoints
 from rlvr_lite.training.callbacks import Bar, CleanStop
-from rlvr_lite.training.environment import describe, peak_memory_bytes, versions
+from rlvr_lite.training.environment import describe, peak_memory_bytes, threads, versions
 from rlvr_lite.training.preflight import preflight
-from rlvr_lite.training.resolve import check_early, fill
+from rlvr_lite.training.resolve import check_early, default_directory, fill, is_done, reward_functions
 from rlvr_lite.training.run import Run
 from rlvr_lite.training.trainer import GRPOTrainer
 
-__all__ = ["default_directory", "train"]
+__all__ = ["train"]
 
 _PARITY_PROMPTS = 8
 _LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has had a gradient
@@ -70,7 +68,7 @@ def train(
     Raises:
         UserError: something cannot be done as asked; nothing was written.
     """
-    functions, names = _rewards(overrides.pop("rewards", config.rewards if config else ("accuracy",)))
+    functions, names = reward_functions(overrides.pop("rewards", config.rewards if config else ("accuracy",)))
     chosen = tasks.get(task, **overrides.get("task_options", config.task_options if config else {}))
     label = task if isinstance(task, str) else chosen.name
     named = {"method": method, "base": base, "task": label, "rewards": names}
@@ -79,41 +77,11 @@ def train(
     asked = replace_fields(config or RunConfig(), named | overrides)
     check_early(asked)
     directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
-    if _is_done(directory, asked):
+    if is_done(directory, asked):
         return Run(directory.root)
-    return _Stages(asked, directory, chosen, functions, progress).go()
-
-
-def default_directory(config: RunConfig) -> Path:
-    """``runs/TASK-BASE-METHOD-sSEED-HASH``: the same for the same configuration, another for any other."""
-    digest = hashlib.sha256(to_json(config).encode()).hexdigest()[:6]
-    parts = (Path(config.task).stem, Path(config.base).name, config.method.replace(":", "-"), f"s{config.seed}", digest)
-    return Path("runs") / "-".join(parts)
-
-
-def _rewards(given: Sequence[Any]) -> tuple[list[Callable[..., Any]], tuple[str, ...]]:
-    given = [given] if isinstance(given, str) or callable(given) else list(given)
-    functions = [rewards.get(item) if isinstance(item, str) else item for item in given]
-    return functions, tuple(i if isinstance(i, str) else getattr(i, "__name__", type(i).__name__) for i in given)
-
-
-def _is_done(directory: RunDirectory, asked: RunConfig) -> bool:
-    """Whether the directory holds this very run, finished; raises if it holds another one."""
-    root = directory.root
-    if root.exists() and not root.is_dir():
-        raise UserError(f"{root} is a file: choose another --out")
-    if not directory.config.exists():
-        if root.is_dir() and any(root.iterdir()):
-            raise UserError(f"{root} holds other files: choose an empty or new --out")
-        return False
-    before = read_json(directory.env)["asked"] if directory.env.exists() else {}
-    now = json.loads(to_json(asked))
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise UserError(
-                f"{root} holds a run with {name} = {before.get(name)!r}, not {value!r}: choose another --out"
-            )
-    return directory.summary.exists() and read_json(directory.summary)["status"] in ("done", "failed")
+    stages = _Stages(asked, directory, chosen, functions, progress)
+    with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()):
+        return stages.go()
 
 
 class _Stages:

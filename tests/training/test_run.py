@@ -14,7 +14,7 @@ from datasets import Dataset
 import rlvr_lite
 from rlvr_lite import methods, records
 from rlvr_lite.errors import UserError
-from rlvr_lite.training import workflow
+from rlvr_lite.training.resolve import default_directory
 from rlvr_lite.training.run import Run
 
 SMALL = {
@@ -237,9 +237,9 @@ def test_no_space_is_one_line(tmp_path, monkeypatch):
 def test_default_directories_differ_with_what_is_run():
     from rlvr_lite.config import RunConfig
 
-    names = {workflow.default_directory(RunConfig(**c)) for c in ({}, {"seed": 1}, {"rank": 8}, {"method": "dora"})}
+    names = {default_directory(RunConfig(**c)) for c in ({}, {"seed": 1}, {"rank": 8}, {"method": "dora"})}
     assert len(names) == 4
-    assert workflow.default_directory(RunConfig()) == workflow.default_directory(RunConfig())
+    assert default_directory(RunConfig()) == default_directory(RunConfig())
 
 
 def test_a_run_without_any_signal_fails_and_says_why(tmp_path):
