@@ -49,6 +49,8 @@ class Layout:
         Raises:
             UserError: a name matches no linear layer of this base.
         """
+        if not self.linears:
+            raise UserError("this base has no linear layers an adapter could sit on: choose another base, or full")
         for name in names:
             if not any(matches(full, name) for full in self.linears):
                 known = ", ".join(dict.fromkeys(full.rpartition(".")[2] for full in self.linears))

@@ -117,7 +117,6 @@ class Method:
         budget: ``f(model)``: ranks in use, the target, and whether the schedule is over (AdaLoRA).
         after_load: ``f(model)``, called when tensors were loaded into the model.
         own_state: whether PEFT's file cannot hold all that training needs, so that the exact state is saved beside it.
-        cost: forward+backward and sampling time relative to LoRA, as measured by ``tests/benchmarks/methods.py``.
     """
 
     name: str
@@ -148,4 +147,3 @@ class Method:
     budget: Callable[[nn.Module], dict[str, int]] | None = None
     after_load: Callable[[nn.Module], None] | None = None
     own_state: bool = False
-    cost: tuple[float, float] | None = None

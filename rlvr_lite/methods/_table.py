@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._costs import COSTS
 from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout
 from rlvr_lite.methods._registry import get, names
 from rlvr_lite.methods._resolve import resolve, scale_of
@@ -53,5 +54,5 @@ def _row(method: Method, layout: Layout) -> dict[str, Any]:
         "learning rate": method.learning_rates[scale].value,
         "bases": " ".join(p for p in ("fp32", "bf16", "fp16", "nf4") if p not in method.unsupported),
         "mergeable": method.mergeable,
-        "cost": f"{method.cost[0]:.2f} / {method.cost[1]:.2f}" if method.cost else None,
+        "cost": "{:.2f} / {:.2f}".format(*COSTS[method.name]) if method.name in COSTS else None,
     }

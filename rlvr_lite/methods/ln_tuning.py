@@ -36,14 +36,19 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
 
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
-    return {f"{PREFIX}{name}.ln_tuning_layers.{ADAPTER}.weight": (size,) for name, size in layout.norms.items()}
+    return {
+        f"{PREFIX}{name}.ln_tuning_layers.{ADAPTER}.{part}": (size,)
+        for name, size in layout.norms.items()
+        for part in ("weight", "bias")
+        if f"{name}.{part}" in layout.tensors
+    }
 
 
 register(
     Method(
         name="ln_tuning",
         family="extreme",
-        summary="the weights of every normalisation layer",
+        summary="the weights (and biases, if any) of every normalisation layer",
         paper="Zhao et al., Tuning LayerNorm in Attention",
         arxiv="2312.11420",
         build=_build,

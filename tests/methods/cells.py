@@ -84,9 +84,9 @@ def attach(base: str | nn.Module, name: str, adapter: AdapterConfig = DEFAULT, *
 
 
 @torch.no_grad()
-def logits(model: nn.Module) -> Tensor:
+def logits(model: nn.Module, vocabulary: int = 96) -> Tensor:
     """What the policy says to the toy prompt, ``[B, T, V]`` in fp32."""
-    return model.eval()(PROMPT).logits.float()
+    return model.eval()(PROMPT % vocabulary).logits.float()
 
 
 def toy_loss(model: nn.Module) -> Tensor:

@@ -9,9 +9,18 @@ import sys
 from math import prod
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    PhiConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from rlvr_lite import methods
 from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig
@@ -231,11 +240,78 @@ def test_a_rank_the_layers_have_no_room_for_is_refused(name):
         cells.attach("fp32", name, AdapterConfig(rank=1000))
 
 
+@pytest.mark.parametrize(
+    "given_", [{"rank": 0}, {"rank": -1}, {"alpha": 0.0}, {"alpha": float("nan")}, {"targets": ()}]
+)
+def test_sizes_that_mean_nothing_are_refused(given_):
+    with pytest.raises(UserError):
+        AdapterConfig(**given_)
+
+
+def test_a_base_without_linear_layers_is_refused():
+    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2)
+    with pytest.raises(UserError, match="no linear layers"):
+        methods.attach(GPT2LMHeadModel(config), "lora", AdapterConfig(rank=2), total_steps=1, seed=0)
+
+
+@pytest.mark.parametrize("kind", [LlamaConfig, Qwen3Config, PhiConfig])
+@pytest.mark.parametrize("name", ["lora", "dora", "pissa", "vera", "ln_tuning", "adalora"])
+def test_other_architectures_are_trained_as_expected(kind, name):
+    config = kind(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        pad_token_id=0,
+    )
+    base = AutoModelForCausalLM.from_config(config).eval()
+    targets = ("q_proj", "v_proj", "dense", "fc1") if kind is PhiConfig else None
+    size = {"rank": 4} if "rank" in methods.get(name).uses else {}
+    asked = AdapterConfig(**size, targets=targets if "targets" in methods.get(name).uses else None)
+    untouched = cells.logits(base, vocabulary=64)
+    model = methods.attach(base, name, asked, total_steps=5, seed=0)
+    assert methods.identity(model, name, asked).failures == []
+    assert torch.equal(cells.logits(model, vocabulary=64), untouched)
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora", "vera", "ln_tuning", "miss"])
+def test_a_real_base_is_trained_as_expected(name, smollm2):
+    base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16).eval()
+    assert methods.scale_of(Layout.of_model(base).parameters) == "small"
+    untouched = cells.logits(base)
+    model = cells.attach(base, name)
+    assert methods.identity(model, name, AdapterConfig()).failures == []
+    assert torch.equal(cells.logits(model), untouched)
+
+
 def test_a_second_method_on_the_same_model_is_refused():
     model = cells.attach("fp32", "lora")
     for busy in (model, model.get_base_model()):
         with pytest.raises(UserError, match="already"):
             methods.attach(busy, "dora", AdapterConfig(), total_steps=1, seed=0)
+
+
+def test_a_base_that_was_repacked_for_inference_is_refused():
+    """bitsandbytes does so in the first forward on CPUs with AVX512_BF16; gradients through it are wrong."""
+    base = cells.fresh("nf4")
+    base.model.layers[0].mlp.up_proj.weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(UserError, match="repacked"):
+        methods.attach(base, "lora", AdapterConfig(), total_steps=1, seed=0)
+
+
+def test_attaching_keeps_four_bit_weights_from_being_repacked():
+    base = cells.fresh("nf4")
+    quantised = [m for m in base.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
+    for module in quantised:
+        module.support_avx512bf16_for_cpu = True
+    cells.attach(base, "lora")
+    assert len(quantised) == 14
+    assert not any(module.support_avx512bf16_for_cpu for module in quantised)
 
 
 def test_a_model_without_a_method_says_so():
@@ -263,11 +339,7 @@ def test_one_base_serves_one_method_after_another():
         model = cells.attach(base, name)
         assert methods.identity(model, name, AdapterConfig()).failures == []
         base = methods.detach(model)
-        assert torch_equal(cells.logits(base), untouched)
-
-
-def torch_equal(left, right) -> bool:
-    return bool((left == right).all())
+        assert torch.equal(cells.logits(base), untouched)
 
 
 def test_a_method_registered_twice_is_a_programming_error():

@@ -192,6 +192,20 @@ def test_the_start_and_its_gradients_are_pefts(name, start):
         assert close([sign[:, None] * a.live.grad, sign * b.live.grad], [c.weight.grad, d.weight.grad], 1e-4)
 
 
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4])
+def test_rounding_the_saved_pair_to_bf16_keeps_small_updates(size):
+    """The form [B, -B0] [A; A0] would lose an update of 1e-3 entirely."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(8, 48, generator=generator), torch.randn(64, 8, generator=generator)
+    inward, outward = AnchoredIn(a), AnchoredOut(b)
+    with torch.no_grad():
+        inward.live.add_(size * torch.randn(a.shape, generator=generator))
+        outward.live.add_(size * torch.randn(b.shape, generator=generator))
+        exact = outward.weight.double() @ inward.weight.double()
+        rounded = outward.weight.bfloat16().double() @ inward.weight.bfloat16().double()
+    assert (rounded - exact).norm() <= 0.01 * exact.norm()
+
+
 def test_milora_takes_the_smallest_singular_triplets():
     weight = torch.randn(12, 9)
     a, b = _starts.minor(weight, 3, 2.0)

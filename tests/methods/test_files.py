@@ -111,6 +111,15 @@ def test_an_adapter_moves_between_precisions_of_one_base(adapter, base):
     )
 
 
+@pytest.mark.parametrize("name", ["lora", "adalora", "miss"])
+def test_switching_it_off_and_on_does_not_thaw_a_loaded_adapter(name, tmp_path):
+    methods.save(cells.trained("fp32", name), tmp_path / "adapter")
+    loaded = methods.load(cells.fresh("fp32"), tmp_path / "adapter")
+    with methods.disabled(loaded):
+        pass
+    assert not cells.trainable(loaded)
+
+
 # Hashes
 
 
