@@ -14,15 +14,30 @@ from rlvr_lite.methods._lora import ADAPTER, lora_layers
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["LoraFA", "adamw", "lora_plus"]
+__all__ = ["LoraFA", "adamw", "eight_bit", "lora_plus"]
 
 
 def _group(name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> dict[str, Any]:
     return {"name": name, "params": list(parameters), "lr": learning_rate, "weight_decay": weight_decay}
 
 
-def _adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+def eight_bit(device: str, parameters: int) -> bool:
+    """Whether Adam's moments are kept in 8 bits and paged out under pressure: on a GPU, above 10M trained parameters.
+
+    >>> [eight_bit("cuda", 37_000_000), eight_bit("cuda", 1_000_000), eight_bit("cpu", 37_000_000)]
+    [True, False, False]
+    """
+    return device == "cuda" and parameters > 10_000_000
+
+
+def _adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+    groups = [g for g in groups if g["params"]]
+    parameters = [p for g in groups for p in g["params"]]
+    if eight_bit(parameters[0].device.type, sum(p.numel() for p in parameters)):
+        import bitsandbytes
+
+        return bitsandbytes.optim.PagedAdamW8bit(groups, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -52,17 +67,13 @@ class LoraFA(torch.optim.AdamW):
     """AdamW on B with the gradient ``(1/s^2) g_B (A A^T)^-1``, which follows the full weight's gradient best.
 
     ``min_g |s g A - G|_F`` over ``g``, with ``g_B = s G A^T`` (LoRA-FA, arXiv 2308.03303, and PEFT's ``LoraFAOptimizer``).
-    A is frozen, so the inverse is taken once. Layers that got no gradient are left alone.
+    A is frozen, so its inverse is kept until another A is loaded. Layers that got no gradient are left alone.
     """
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float):
-        self._inverse: dict[int, Tensor] = {}
-        matrices = []
-        for _, layer in lora_layers(model):
-            a, b = layer.lora_A[ADAPTER].weight.detach().double(), layer.lora_B[ADAPTER].weight
-            damped = a @ a.T + 1e-8 * torch.eye(a.shape[0], dtype=a.dtype, device=a.device)
-            self._inverse[id(b)] = (torch.linalg.pinv(damped) / layer.scaling[ADAPTER] ** 2).to(b.dtype)
-            matrices.append(b)
+        self._layers = {id(layer.lora_B[ADAPTER].weight): layer for _, layer in lora_layers(model)}
+        self._inverses: dict[int, tuple[tuple[int, int], Tensor]] = {}
+        matrices = [layer.lora_B[ADAPTER].weight for layer in self._layers.values()]
         super().__init__([_group("B", matrices, learning_rate, weight_decay)], lr=learning_rate, fused=True)
 
     @torch.no_grad()
@@ -71,5 +82,16 @@ class LoraFA(torch.optim.AdamW):
         for group in self.param_groups:
             for b in group["params"]:
                 if b.grad is not None:
-                    b.grad = b.grad @ self._inverse[id(b)]
+                    b.grad = b.grad @ self._correction(id(b)).to(b.grad.dtype)
         return super().step(closure)
+
+    def _correction(self, matrix: int) -> Tensor:
+        """``(1/s^2) (A A^T)^-1 [r, r]`` of the layer that a B belongs to, taken in fp64."""
+        layer = self._layers[matrix]
+        a = layer.lora_A[ADAPTER].weight
+        key = (a.data_ptr(), a._version)
+        if matrix not in self._inverses or self._inverses[matrix][0] != key:
+            a = a.double()
+            damped = a @ a.T + 1e-8 * torch.eye(len(a), dtype=a.dtype, device=a.device)
+            self._inverses[matrix] = key, torch.linalg.pinv(damped) / layer.scaling[ADAPTER] ** 2
+        return self._inverses[matrix][1]
