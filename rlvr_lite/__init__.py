@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig
     from rlvr_lite.errors import UserError
     from rlvr_lite.evaluation import Evaluation, evaluate, list_benchmarks
-    from rlvr_lite.face import load
+    from rlvr_lite.face import load, spectrum
     from rlvr_lite.methods import list_methods
     from rlvr_lite.tasks import list_tasks
     from rlvr_lite.training import Run, train
@@ -41,6 +41,7 @@ __all__ = [
     "methods",
     "rewards",
     "sampling",
+    "spectrum",
     "tasks",
     "train",
     "training",
@@ -50,7 +51,7 @@ _HOMES = {
     "config": ("AdapterConfig", "RunConfig", "SamplingConfig"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "evaluate", "list_benchmarks"),
-    "face": ("load",),
+    "face": ("load", "spectrum"),
     "methods": ("list_methods",),
     "tasks": ("list_tasks",),
     "training": ("Run", "train"),

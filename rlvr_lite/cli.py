@@ -188,11 +188,34 @@ def show(run: _Run, *, samples: int = 0, plot: Path | None = None) -> None:
         print(f"wrote {plot}")
 
 
+def spectrum(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    *,
+    cache: Path | None = None,
+    plot: Path | None = None,
+) -> None:
+    """Where in the spectrum of the base weights did training go?
+
+    Args:
+        runs: directories of runs on the same base.
+        cache: directory that keeps the base's decompositions, for the next call.
+        plot: write the plots to this picture.
+    """
+    from rlvr_lite.face import spectrum as measure
+
+    found = measure(list(runs), cache=cache)
+    print(found)
+    if plot is not None:
+        found.plot().savefig(plot, dpi=120)
+        print(f"wrote {plot}")
+
+
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "train": train,
     "eval": evaluate,
     "show": show,
+    "spectrum": spectrum,
     "verify": verify,
     "power": power,
     "methods": methods,

@@ -1,13 +1,19 @@
-"""What the package opens from disk, whatever it is."""
+"""What needs several rooms at once: opening what lies on disk, and setting runs side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.records import read_json
 from rlvr_lite.training import Run
 
-__all__ = ["load"]
+if TYPE_CHECKING:
+    from rlvr_lite.analysis.spectrum import Spectrum, Update
+
+__all__ = ["load", "spectrum"]
 
 
 def load(directory: str | Path) -> Run:
@@ -23,3 +29,50 @@ def load(directory: str | Path) -> Run:
     if not path.is_dir():
         raise UserError(f"{path} does not exist: give the directory of a run")
     return Run.load(path)
+
+
+def spectrum(runs: Run | str | Path | Sequence[Run | str | Path], *, cache: str | Path | None = None) -> Spectrum:
+    """Where in the spectrum of the base weights did training go?
+
+    Args:
+        runs: one run or several on the same base, or their directories.
+        cache: directory that keeps the base's decompositions, for the next call.
+
+    Returns:
+        Tables in words and numbers, plots, and JSON; see ``rlvr_lite.analysis.spectrum``.
+
+    Raises:
+        UserError: a run is not finished, has no adapter, or stands on another base than the first.
+    """
+    from rlvr_lite.analysis.spectrum import compare_updates
+
+    given = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    found = [run if isinstance(run, Run) else load(run) for run in given]
+    labels: dict[str, Run] = {}
+    for run in found:
+        if not run.files.adapter.is_dir():
+            raise UserError(f"{run.directory} has no adapter yet ({run.status}): repeat the call that began it")
+        label = run.config.method if run.config.method not in labels else run.directory.name
+        labels[label] = run
+    bases = {label: read_json(run.files.env)["base"]["hash"] for label, run in labels.items()}
+    for label, base in bases.items():
+        if base != next(iter(bases.values())):
+            raise UserError(
+                f"run {label!r} stands on another base than {next(iter(bases))!r}: compare runs on one base"
+            )
+    updates = {label: _updates(run) for label, run in labels.items()}
+    return compare_updates(updates, cache=None if cache is None else Path(cache))
+
+
+def _updates(run: Run) -> Iterator[Update]:
+    from rlvr_lite import methods
+
+    base = _base(run) if run.config.method == "full" else None
+    yield from methods.updates(methods.load(_base(run), run.files.adapter), base)
+
+
+def _base(run: Run) -> Any:
+    from rlvr_lite import bases
+
+    config = run.config
+    return bases.load(config.base, config.precision, backend=config.backend, revision=config.revision).model

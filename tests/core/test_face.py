@@ -1,0 +1,62 @@
+"""What needs several rooms: opening directories, and the spectrum of runs side by side."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+import rlvr_lite
+from rlvr_lite import records
+from rlvr_lite.analysis.spectrum import Spectrum
+from rlvr_lite.errors import UserError
+
+SMALL = {
+    "steps": 3,
+    "prompts_per_step": 4,
+    "group_size": 4,
+    "eval_problems": 0,
+    "max_completion_length": 24,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: rlvr_lite.train(name, out=folder / name, **SMALL) for name in ("lora", "full")}
+
+
+def test_runs_are_set_side_by_side(runs, tmp_path):
+    found = rlvr_lite.spectrum([runs["lora"], runs["full"].directory], cache=tmp_path)
+    assert {row["run"] for row in found.table()} == {"lora", "full"} or len(found.table()) == 2
+    assert Spectrum.from_dict(found.to_dict()).to_dict() == found.to_dict()
+    assert any(tmp_path.iterdir())
+
+
+def test_one_run_is_enough(runs):
+    assert "lora" in rlvr_lite.spectrum(runs["lora"]).words()[0]
+
+
+def test_runs_on_different_bases_are_not_compared(runs, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(runs["lora"].directory, other)
+    facts = records.read_json(other / "env.json")
+    facts["base"]["hash"] = "0" * 64
+    records.write_json(other / "env.json", facts)
+    with pytest.raises(UserError, match="another base"):
+        rlvr_lite.spectrum([runs["lora"], other])
+
+
+def test_a_run_without_an_adapter_is_refused(runs, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(runs["lora"].directory, bare)
+    shutil.rmtree(bare / "adapter")
+    with pytest.raises(UserError, match="no adapter"):
+        rlvr_lite.spectrum(bare)
+
+
+@pytest.mark.parametrize("name", ["nowhere", ""])
+def test_what_is_no_run_is_refused(tmp_path, name):
+    with pytest.raises(UserError):
+        rlvr_lite.load(tmp_path / name)
