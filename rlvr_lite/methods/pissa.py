@@ -59,6 +59,7 @@ register(
             "nf4": "its residual would be quantised a second time; use pissa, which is the same in exact arithmetic"
         },
         layer="rlvr_lite.ResidualLinear(AnchoredIn, AnchoredOut)",
+        own_state=True,  # the anchors to the bit: one ulp more and the 16-bit residual is another weight
         after_load=_refresh_residual,
     )
 )

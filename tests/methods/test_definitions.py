@@ -134,6 +134,19 @@ def test_lora_fa_corrects_the_gradient_of_b_for_a():
     assert torch.allclose(layer.lora_B[ADAPTER].weight.grad.double(), expected, rtol=1e-4, atol=1e-9)
 
 
+def test_lora_fa_corrects_for_an_a_that_was_loaded_later():
+    source, early, late = (cells.attach("fp32", "lora_fa", R8, seed=seed) for seed in (1, 2, 3))
+    state = methods.trainable_state(source)
+    before = methods.optimizer(early, "lora_fa", 1e-2)
+    cells.train(early, "lora_fa", before, range(1, 2))
+    for model in (early, late):
+        methods.load_trainable_state(model, state)
+    before.load_state_dict(methods.optimizer(late, "lora_fa", 1e-2).state_dict())
+    cells.train(early, "lora_fa", before, range(1, 3))
+    cells.train(late, "lora_fa", methods.optimizer(late, "lora_fa", 1e-2), range(1, 3))
+    assert torch.equal(cells.logits(early), cells.logits(late))
+
+
 def test_lora_fa_steps_over_layers_without_a_gradient():
     model = cells.attach("fp32", "lora_fa", R8)
     optimizer = methods.optimizer(model, "lora_fa", 1e-2)
