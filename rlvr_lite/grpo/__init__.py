@@ -9,6 +9,7 @@ from rlvr_lite.grpo.batch import Batch, keep_informative, micro_batches, prompt_
 from rlvr_lite.grpo.head import OutputHead, output_head
 from rlvr_lite.grpo.logprobs import token_logprobs
 from rlvr_lite.grpo.losses import LOSSES, LossStats, policy_loss, row_weights
+from rlvr_lite.grpo.modes import eval_mode
 from rlvr_lite.grpo.packer import Packer
 from rlvr_lite.grpo.packing import Packed, pack_groups
 from rlvr_lite.grpo.scoring import completion_logprobs
@@ -21,6 +22,7 @@ __all__ = [
     "Packed",
     "Packer",
     "completion_logprobs",
+    "eval_mode",
     "group_advantages",
     "keep_informative",
     "live_groups",

@@ -42,7 +42,7 @@ def _token_ratio(x: _Tokens) -> Tensor:
 
 
 def _sequence_log_ratio(x: _Tokens) -> Tensor:
-    r""":math:`\log s_i = \frac{1}{|o_i|} \sum_t \log r_{it}`, ``[B, 1]`` (GSPO, eq. 7)."""
+    r""":math:`\log s_i = \frac{1}{|o_i|} \sum_t \log r_{it}`, ``[B, 1]`` (GSPO, §4.1)."""
     return (x.log_ratio * x.mask).sum(-1, keepdim=True) / x.mask.sum(-1, keepdim=True).clamp(min=1)
 
 
@@ -92,15 +92,19 @@ class PolicyLoss:
 #: The losses by name.
 LOSSES: Mapping[str, PolicyLoss] = MappingProxyType(
     {
-        "grpo": PolicyLoss(_token_ratio, _mean_of_row_means, "Shao et al. 2024, DeepSeekMath, eq. 3"),
-        "dapo": PolicyLoss(_token_ratio, _mean_of_tokens, "Yu et al. 2025, DAPO, eq. 8 and 12"),
+        "grpo": PolicyLoss(
+            _token_ratio, _mean_of_row_means, "Shao et al. 2024, DeepSeekMath (arXiv 2402.03300), eq. 3"
+        ),
+        "dapo": PolicyLoss(_token_ratio, _mean_of_tokens, "Yu et al. 2025, DAPO (arXiv 2503.14476), eq. 8 and 12"),
         "dr_grpo": PolicyLoss(
-            _token_ratio, _fixed_length, "Liu et al. 2025, Understanding R1-Zero-Like Training, §3.2"
+            _token_ratio, _fixed_length, "Liu et al. 2025, Understanding R1-Zero-Like Training (arXiv 2503.20783), §3.2"
         ),
         "bnpo": PolicyLoss(_token_ratio, _mean_of_local_token_means, "token mean of the local batch, as TRL's bnpo"),
-        "cispo": PolicyLoss(_clipped_weight, _mean_of_tokens, "MiniMax 2025, MiniMax-M1, eq. 4-5", clips=("high",)),
+        "cispo": PolicyLoss(
+            _clipped_weight, _mean_of_tokens, "MiniMax 2025, MiniMax-M1 (arXiv 2506.13585), eq. 4-5", clips=("high",)
+        ),
         "gspo": PolicyLoss(
-            _sequence_ratio, _mean_of_row_means, "Zheng et al. 2025, GSPO, eq. 5-7", sequence_level=True
+            _sequence_ratio, _mean_of_row_means, "Zheng et al. 2025, GSPO (arXiv 2507.18071), §4.1", sequence_level=True
         ),
         "reinforce": PolicyLoss(_score_function, _fixed_length, "Williams 1992, up to the constant length", clips=()),
     }

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from rlvr_lite.grpo.batch import prompt_groups
 
-__all__ = ["Packed", "TreeMask", "UnknownAttentionError", "pack_groups"]
+__all__ = ["Packed", "TreeMask", "pack_groups"]
 
 
 _WIDTH = 256  # queries at a time: what lies above the diagonal is computed only within so many tokens
@@ -103,10 +103,6 @@ class _Plan:
         return torch.cat(outputs).index_select(0, self.order).transpose(0, 1)[None]
 
 
-class UnknownAttentionError(RuntimeError):
-    """A model calls scaled_dot_product_attention in a way that tree attention cannot stand in for."""
-
-
 class TreeMask(Tensor):
     """An attention mask ``[1, 1, N, N]`` that occupies one byte and replaces the attention it is given to.
 
@@ -132,7 +128,7 @@ class TreeMask(Tensor):
         mask = kwargs.get("attn_mask")
         known = len(args) == 3 and isinstance(mask, cls) and mask.plan is not None and not kwargs.get("enable_gqa")
         if not known or args[0].shape[2] != len(mask.plan.order):
-            raise UnknownAttentionError("this model calls its attention in a way that tree attention does not know")
+            raise RuntimeError("this model calls its attention in a way that tree attention does not know")
         query, key, value = args
         return mask.plan.attend(query, key, value, kwargs.get("dropout_p", 0.0), kwargs.get("scale"))
 

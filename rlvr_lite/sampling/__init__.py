@@ -1,7 +1,8 @@
 """Sampling completions: prefill once a group, drop finished rows; shared by training, evaluation and chat."""
 
+from rlvr_lite.grpo import eval_mode
+from rlvr_lite.sampling.decode import Rollout, rollout
 from rlvr_lite.sampling.keys import row_keys
-from rlvr_lite.sampling.rollout import Rollout, eval_mode, rollout
 from rlvr_lite.sampling.text import Completion, Messages, encode, eos_ids, generate, pad_id, render
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import output_head
-from rlvr_lite.sampling.rollout import rollout
+from rlvr_lite.sampling.decode import rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM, Qwen2ForCausalLM
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rlvr_lite.grpo import output_head
 from tests.models import random_qwen2
@@ -66,9 +67,25 @@ class Scaled(Qwen2ForCausalLM):
         return output
 
 
-def test_changed_logits_are_refused_without_setting() -> None:
+class Shrunk(Qwen2ForCausalLM):
+    """Another one: it changes what its backbone gives before the head sees it."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        hidden = self.model(input_ids=kwargs["input_ids"], use_cache=False).last_hidden_state
+        return CausalLMOutputWithPast(logits=self.lm_head(hidden / 2))
+
+
+@pytest.mark.parametrize("kind", [Scaled, Shrunk])
+def test_changed_logits_are_refused_without_setting(kind: type[Qwen2ForCausalLM]) -> None:
     with pytest.raises(ValueError, match="not a plain projection"):
-        output_head(Scaled(random_qwen2().config))
+        output_head(kind(random_qwen2().config))
+
+
+def test_the_first_look_does_not_mind_dropout() -> None:
+    config = LoraConfig(target_modules=["q_proj"], lora_dropout=0.9, init_lora_weights=False, task_type="CAUSAL_LM")
+    model = get_peft_model(random_qwen2(), config).train()
+    output_head(model)
+    assert model.training
 
 
 def test_adapters_where_they_cannot_be_honoured_are_refused() -> None:

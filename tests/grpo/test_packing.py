@@ -135,6 +135,30 @@ def test_the_mask_is_one_byte_and_no_dense_mask_is_made() -> None:
     assert sum(block.causal.numel() for block in plan.blocks) < tokens * tokens / 100
 
 
+def test_the_mask_answers_as_a_dense_tree_would() -> None:
+    """Also at a scale that is not the default one, and with dropout."""
+    batch = step_batch(groups=3, size=3)
+    packed = pack_groups(batch.prompt_ids, batch.prompt_mask, batch.completions, batch.mask)
+    tokens = packed.input_ids.shape[1]
+    branch = torch.zeros(tokens, 2, dtype=torch.long)  # group, and completion in it (0 is the prompt)
+    at = 0
+    for group in range(3):
+        rows = range(3 * group, 3 * group + 3)
+        lengths = [int(batch.prompt_mask[rows[0]].sum()), *(int(batch.mask[row].sum()) - 1 for row in rows)]
+        for number, length in enumerate(lengths):
+            branch[at : at + length] = torch.tensor([group, number])
+            at += length
+    same_group = branch[:, None, 0] == branch[None, :, 0]
+    same_branch = (branch[:, None, 1] == branch[None, :, 1]) | (branch[None, :, 1] == 0)
+    dense = (same_group & same_branch).tril()
+    query, key, value = torch.randn(3, 1, 2, tokens, 8)
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=dense, scale=0.9)
+    found = F.scaled_dot_product_attention(query, key, value, attn_mask=packed.attention_mask, scale=0.9)
+    torch.testing.assert_close(found, expected)
+    dropped = F.scaled_dot_product_attention(query, key, value, attn_mask=packed.attention_mask, dropout_p=1.0)
+    assert (dropped == 0).all()
+
+
 def test_each_prompt_stands_once() -> None:
     batch = step_batch(groups=4, size=5)
     packed = pack_groups(batch.prompt_ids, batch.prompt_mask, batch.completions, batch.mask)

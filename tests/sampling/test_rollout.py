@@ -12,8 +12,7 @@ from torch import Tensor
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.grpo import completion_logprobs
-from rlvr_lite.sampling import Rollout, rollout, row_keys
-from rlvr_lite.sampling import rollout as rollout_function
+from rlvr_lite.sampling import Rollout, decode, rollout, row_keys
 from tests.models import random_qwen2
 
 EOS, PAD = 1, 0
@@ -208,9 +207,7 @@ def test_an_interrupted_rollout_restores_the_mode(monkeypatch: pytest.MonkeyPatc
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    import sys
-
-    monkeypatch.setattr(sys.modules["rlvr_lite.sampling.rollout"], "choose", interrupt)
+    monkeypatch.setattr(decode, "choose", interrupt)
     with pytest.raises(KeyboardInterrupt):
         sample(model, *prompts())
     assert all(module.training for module in model.modules())
@@ -259,7 +256,7 @@ def test_sampled_sequences_by_chi_square() -> None:
     model = random_qwen2(vocab=4, seed=5)
     ids = torch.tensor([[2, 3]])
     samples = 4000
-    found = rollout_function(
+    found = rollout(
         model,
         ids,
         torch.ones_like(ids),

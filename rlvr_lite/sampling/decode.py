@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.grpo import output_head
+from rlvr_lite.grpo import eval_mode, output_head
 from rlvr_lite.sampling.cache import growing_cache
-from rlvr_lite.sampling.choose import choose
+from rlvr_lite.sampling.choice import choose
 from rlvr_lite.sampling.keys import Uniforms
 
-__all__ = ["Rollout", "eval_mode", "rollout"]
+__all__ = ["Rollout", "rollout"]
 
 _SLACK = 8  # finished rows are taken out once they are at least 1 in so many: copying the cache is not free
 
@@ -33,18 +32,6 @@ class Rollout:
     tokens: Tensor
     mask: Tensor
     logprobs: Tensor
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside; afterwards, also after an interruption, each module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @torch.no_grad()
