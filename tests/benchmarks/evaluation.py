@@ -153,7 +153,7 @@ def resume() -> None:
         )
 
 
-def speed(problems: int = 16, k: int = 8, new_tokens: int = 96, repeats: int = 3) -> None:
+def speed(problems: int = 16, k: int = 8, new_tokens: int = 48, repeats: int = 2) -> None:
     """Answers a second: evaluation's sampler, and model.generate problem by problem, in turn."""
     import torch
 

@@ -120,7 +120,7 @@ def memory(name: str, side: str, base: BaseSpectrum, u: Tensor, vh: Tensor) -> i
     """Peak bytes a side adds to what both start from, in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "base.safetensors"
-        save_file({"values": base.values, "basis": base.basis, "u": u.contiguous(), "vh": vh.contiguous()}, path)
+        save_file({"values": base.values, "basis": base.basis, "u": u.clone(), "vh": vh.clone()}, path)
         command = [sys.executable, "-m", "tests.benchmarks.spectrum", "--peak", name, side, str(path)]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 

@@ -124,3 +124,19 @@ def test_ln_tuning_gives_vectors_and_the_analysis_says_what_it_measured():
 def test_a_model_without_a_method():
     with pytest.raises(UserError):
         list(updates(random_qwen2()))
+
+
+def test_one_base_serves_every_run_of_a_comparison():
+    """Updates outlive their method: attach, list, detach, and the next method takes the same base."""
+    base, runs, alone = random_qwen2(), {}, {}
+    for name in ("lora", "pissa", "dora"):
+        model = methods.attach(base, name, AdapterConfig(), total_steps=9, seed=0)
+        move(model)
+        runs[name] = list(updates(model))
+        alone[name] = [update.delta() for update in runs[name]]
+        base = methods.detach(model)
+    for name, found in runs.items():
+        assert all(torch.equal(update.delta(), delta) for update, delta in zip(found, alone[name], strict=True))
+    spectrum = compare_updates(runs)
+    assert [len(run.matrices) for run in spectrum.runs] == [14, 14, 14]
+    assert len(spectrum.overlaps) == 3

@@ -67,6 +67,24 @@ def test_nearly_every_benchmark_gold_can_be_read(benchmark_golds: list[str]) -> 
     assert all(gold.startswith("\\text") or "where" in gold for gold in unread), unread
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "how"),
+    [
+        ("42", None, "extract"),
+        (r"\frac{1}{2}", r"\frac{1}{2}", "string"),
+        ("1000", "1,000.0", "number"),
+        ("4.5e33", r"45\times 10^{32}", "number"),
+        (r"\text{East}", "east", "text"),
+        ("(1,2)", "(1, 2, 3)", "structure"),
+        (r"\sqrt{8}", r"2\sqrt{2}", "algebra"),
+        (r"\sin 2x", r"2\sin x", "numeric"),
+        (r"\sin 2x", r"2\sin x\cos x", "math-verify"),
+    ],
+)
+def test_the_cheapest_stage_that_can_decide_does(gold: str, answer: str | None, how: str) -> None:
+    assert verify(gold, "no box" if answer is None else f"\\boxed{{{answer}}}").how == how
+
+
 def test_order_and_length_are_kept_with_repeats_and_slow_items() -> None:
     items = [
         ("1", "1", True),
