@@ -117,6 +117,7 @@ class Method:
         budget: ``f(model)``: ranks in use, the target, and whether the schedule is over (AdaLoRA).
         after_load: ``f(model)``, called when tensors were loaded into the model.
         own_state: whether PEFT's file cannot hold all that training needs, so that the exact state is saved beside it.
+        writes_base: whether training changes the base itself, so that it cannot be handed on.
     """
 
     name: str
@@ -147,3 +148,4 @@ class Method:
     budget: Callable[[nn.Module], dict[str, int]] | None = None
     after_load: Callable[[nn.Module], None] | None = None
     own_state: bool = False
+    writes_base: bool = False

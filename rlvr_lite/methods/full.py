@@ -56,5 +56,6 @@ register(
         uses=frozenset(),
         unsupported={"nf4": "4-bit weights cannot be trained; load the base in bf16 or fp32, or choose an adapter"},
         mergeable=False,
+        writes_base=True,
     )
 )

@@ -61,5 +61,6 @@ register(
         layer="rlvr_lite.ResidualLinear(AnchoredIn, AnchoredOut)",
         own_state=True,  # the anchors to the bit: one ulp more and the 16-bit residual is another weight
         after_load=_refresh_residual,
+        writes_base=True,
     )
 )

@@ -8,11 +8,12 @@ import platform
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["describe", "peak_memory_bytes", "threads", "versions"]
+__all__ = ["describe", "peak_memory_bytes", "reset_peak_memory", "threads", "versions"]
 
 _PACKAGES = (
     "rlvr-lite",
@@ -58,8 +59,19 @@ def describe() -> dict[str, Any]:
     return facts
 
 
+def reset_peak_memory() -> None:
+    """Begin a new measurement for :func:`peak_memory_bytes`, where the system can (CUDA, Linux)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes() -> int | None:
-    """Most memory held at once: allocated on the GPU if there is one, else resident; ``None`` where unknown."""
+    """Most memory held at once since the last reset: allocated on the GPU if there is one, else resident.
+
+    ``None`` where unknown. What an earlier run left with the allocator of a shared process counts as resident.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     try:

@@ -1,0 +1,54 @@
+"""A run's configuration in the words of TRL and transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import trl
+
+from rlvr_lite.config import RunConfig
+
+__all__ = ["arguments"]
+
+
+def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path) -> trl.GRPOConfig:
+    """The settings of a filled configuration.
+
+    Args:
+        config: the run, every field filled in.
+        compute_dtype: of the base's activations; decides mixed precision.
+        output: where checkpoints go.
+    """
+    rows = (config.prompts_per_step or 1) * config.group_size
+    cuda = torch.cuda.is_available()
+    return trl.GRPOConfig(
+        output_dir=str(output),
+        use_cpu=not cuda,
+        bf16=compute_dtype == torch.bfloat16,
+        fp16=compute_dtype == torch.float16,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=1,
+        num_generations=config.group_size,
+        max_steps=config.steps or 1,
+        learning_rate=config.learning_rate or 0.0,
+        max_grad_norm=config.max_grad_norm,
+        max_completion_length=config.max_completion_length,
+        temperature=config.temperature,
+        top_k=0,
+        beta=config.kl_coef,
+        epsilon=config.clip_low,
+        epsilon_high=1 + config.clip_high if config.loss == "cispo" else config.clip_high,
+        loss_type=config.loss,
+        scale_rewards=config.advantage_scale,
+        reward_weights=None if config.reward_weights is None else list(config.reward_weights),
+        gradient_checkpointing=bool(config.gradient_checkpointing),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=1,
+        save_strategy="steps" if config.save_steps else "no",
+        save_steps=config.save_steps or 500,
+        save_total_limit=config.keep_checkpoints,
+        seed=config.seed,
+        report_to=list(config.report_to) or "none",
+        disable_tqdm=True,
+    )
