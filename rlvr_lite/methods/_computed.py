@@ -6,13 +6,13 @@ frozen is a buffer, so no activation call of PEFT can make it trainable.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from rlvr_lite.methods._kept import Keeping
 
 __all__ = [
     "AnchoredIn",
@@ -22,26 +22,10 @@ __all__ = [
     "FixedLinear",
     "NormalizedIn",
     "VectorOut",
-    "state_of",
 ]
 
-_STEPS = 0
 
-
-def _count(*_: Any) -> None:
-    global _STEPS
-    _STEPS += 1
-
-
-register_optimizer_step_post_hook(_count)
-
-
-def state_of(*tensors: Tensor) -> Hashable:
-    """A key that changes whenever one of the tensors may have changed."""
-    return (_STEPS, *((t.data_ptr(), t._version, t.dtype) for t in tensors))
-
-
-class ComputedLinear(nn.Linear):
+class ComputedLinear(Keeping, nn.Linear):
     """A bias-free linear layer with ``weight`` as a function of its parameters and buffers.
 
     The computed weight is kept between calls while sampling (evaluation mode, no gradient) and dropped by ``train()``.
@@ -52,7 +36,6 @@ class ComputedLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = in_features, out_features
         self.register_parameter("bias", None)
-        self._kept: tuple[Hashable, Tensor] | None = None
 
     def compute(self) -> Tensor:
         """The weight ``[out, in]``, differentiable in the parameters."""
@@ -65,22 +48,12 @@ class ComputedLinear(nn.Linear):
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """The computed weight ``[out, in]``."""
-        if self.training or torch.is_grad_enabled():
-            self._kept = None
-            return self.compute()
-        key = state_of(*(t for t in (*self._parameters.values(), *self._buffers.values()) if t is not None))
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self.compute())
-        return self._kept[1]
+        held = (*self._parameters.values(), *self._buffers.values())
+        return self.kept(self.compute, *(t for t in held if t is not None))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [.., in]`` to ``[.., out]``."""
         return F.linear(x, self.weight)
-
-    def train(self, mode: bool = True) -> ComputedLinear:
-        """Forget the kept weight, then as every module."""
-        self._kept = None
-        return super().train(mode)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[prefix + "weight"] = self.compute().detach()

@@ -16,7 +16,7 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
-from rlvr_lite.methods._computed import state_of
+from rlvr_lite.methods._kept import Keeping, state_of
 from rlvr_lite.methods._lora import ADAPTER, lora_layers
 
 __all__ = ["FastDora", "FastMagnitude", "use_fast_dora"]
@@ -26,11 +26,11 @@ _LEAST_LEFT = 1e-2
 _CHUNK = 256
 
 
-class FastMagnitude(DoraLinearLayer):
-    """PEFT's magnitude with a cheap norm; what it computes is kept while sampling and dropped by ``train()``."""
+class FastMagnitude(Keeping, DoraLinearLayer):
+    """PEFT's magnitude with a cheap norm, folded into B; what is folded is kept while sampling."""
 
+    weight: nn.Parameter
     _squares: tuple[Hashable, Tensor] | None = None
-    _folded: tuple[Hashable, tuple[Tensor, Tensor, Tensor | None]] | None = None
 
     @torch.no_grad()
     def row_norm(self, base: Any, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -63,21 +63,14 @@ class FastMagnitude(DoraLinearLayer):
     def fold(self, layer: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """``(m / n [out], (m / n) s B [out, r], (1 - m / n) bias [out])`` with the magnitude m and the norm n."""
         base, a, b = layer.get_base_layer(), layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-        sampling = not (self.training or torch.is_grad_enabled())
-        key = state_of(self.weight, a, b, base.weight) if sampling else None
-        if key is not None and self._folded is not None and self._folded[0] == key:
-            return self._folded[1]
         scale = layer.scaling[ADAPTER]
-        ratio = self.weight.float() / self.row_norm(base, a, b, scale)
-        shift = None if base.bias is None else (1 - ratio) * base.bias
-        folded = ratio, b * (ratio * scale)[:, None], shift
-        self._folded = None if key is None else (key, folded)
-        return folded
 
-    def train(self, mode: bool = True) -> FastMagnitude:
-        """Forget what was kept, then as every module."""
-        self._folded = None
-        return super().train(mode)
+        def fold() -> tuple[Tensor, Tensor, Tensor | None]:
+            ratio = self.weight.float() / self.row_norm(base, a, b, scale)
+            shift = None if base.bias is None else (1 - ratio) * base.bias
+            return ratio, b * (ratio * scale)[:, None], shift
+
+        return self.kept(fold, self.weight, a, b, base.weight)
 
 
 class FastDora(DoraLinearVariant):

@@ -8,6 +8,7 @@ import torch
 from peft.tuners.hra.layer import HRALinear
 from torch import Tensor
 
+from rlvr_lite.methods._kept import Keeping
 from rlvr_lite.methods._lora import ADAPTER
 
 __all__ = ["ReflectedLinear", "compact_reflections"]
@@ -29,16 +30,24 @@ def compact_reflections(u: Tensor) -> tuple[Tensor, Tensor]:
     return unit, inverse
 
 
-class ReflectedLinear(HRALinear):
+class ReflectedLinear(Keeping, HRALinear):
     """``y = W (H_1 .. H_r x) + bias`` with the reflections applied to x, instead of to a dense copy of W."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def factors(self: Any) -> tuple[Tensor, Tensor]:
+        """``U [in, r]`` and ``(U T)^T [r, in]``, kept while sampling."""
+
+        def compute() -> tuple[Tensor, Tensor]:
+            unit, inverse = compact_reflections(self.hra_u[ADAPTER])
+            return unit, torch.linalg.solve_triangular(inverse.T, unit.T, upper=False)
+
+        return self.kept(compute, self.hra_u[ADAPTER])
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``x [.., in]`` to ``[.., out]``, in the dtype of x."""
         if self.disable_adapters or self.merged:
             return super().forward(x, *args, **kwargs)
-        unit, inverse = compact_reflections(self.hra_u[ADAPTER])
+        unit, right = self.factors()
         inner = x.to(unit.dtype)
-        # x and W are used as rows here: x (H_1 .. H_r)^T = x - ((x U) T^T) U^T.
-        shrunk = torch.linalg.solve_triangular(inverse, (inner @ unit).flatten(0, -2).T, upper=True).T
-        reflected = inner - shrunk.view(*inner.shape[:-1], -1) @ unit.T
+        # x and W are used as rows here: x (H_1 .. H_r)^T = x - (x U) (U T)^T.
+        reflected = inner - (inner @ unit) @ right
         return self.base_layer(reflected.to(x.dtype), *args, **kwargs)

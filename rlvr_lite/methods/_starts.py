@@ -11,6 +11,7 @@ __all__ = [
     "Start",
     "block_identity",
     "geometry_aware",
+    "left_singular_factors",
     "minor",
     "minor_left",
     "orthonormal_minor",
@@ -65,21 +66,27 @@ def qr(weight: Tensor, r: int, scale: float) -> Start:
 
 
 def orthonormal_principal(weight: Tensor, r: int, scale: float) -> Start:
-    """RLPO (arXiv 2606.31813): A is the r leading right singular vectors, without their values; B is zero."""
+    """RLPO (arXiv 2606.31813, §5.2): A is the r leading right singular vectors, without their values; B is zero."""
     _, _, vh = _svd(weight)
     return vh[:r].contiguous(), weight.new_zeros(weight.shape[0], r)
 
 
 def orthonormal_minor(weight: Tensor, r: int, scale: float) -> Start:
-    """RLMO (arXiv 2606.31813): A is the r last right singular vectors; B is zero."""
+    """RLMO (arXiv 2606.31813, §5.2): A is the r last right singular vectors, without their values; B is zero."""
     _, _, vh = _svd(weight)
     return vh[-r:].contiguous(), weight.new_zeros(weight.shape[0], r)
 
 
 def minor_left(weight: Tensor, r: int, scale: float) -> Start:
-    """MiCA (arXiv 2604.01694): B is the r last left singular vectors; A is zero."""
+    """MiCA (arXiv 2604.01694, figure 1b): B is the r last left singular vectors; A is zero."""
     u, _, _ = _svd(weight)
     return weight.new_zeros(r, weight.shape[1]), u[:, -r:].contiguous()
+
+
+def left_singular_factors(weight: Tensor, r: int, scale: float) -> Start:
+    """TinyLoRA (arXiv 2602.04118, ``W + U S R V^T``): ``A = V^T`` and ``B = U S`` of the r leading triplets."""
+    u, s, vh = _svd(weight)
+    return vh[:r].contiguous(), (u[:, :r] * s[:r]).contiguous()
 
 
 def singular_factors(weight: Tensor, r: int, scale: float) -> Start:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft import HiraConfig
 
-    return attach_config(model, HiraConfig(r=build.rank, target_modules=build.targets, task_type="CAUSAL_LM"))
+    from rlvr_lite.methods._dense import keep_updates
+
+    attached = attach_config(model, HiraConfig(r=build.rank, target_modules=build.targets, task_type="CAUSAL_LM"))
+    keep_updates(attached)
+    return attached
 
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:

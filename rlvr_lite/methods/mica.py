@@ -37,7 +37,7 @@ register(
         name="mica",
         family="spectral",
         summary="LoRA with B frozen on the smallest left singular directions of W, A trained from zero",
-        paper="MiCA: Minor Component Adaptation",
+        paper="Rüdiger and Raschka, MiCA",
         arxiv="2604.01694",
         build=_build,
         expected=_expected,

@@ -30,6 +30,10 @@ def _options(adapter: AdapterConfig) -> tuple[bool, bool]:
 
 
 def _build(model: nn.Module, build: Build) -> nn.Module:
+    """``W x + s B Norm(A) x`` with ``Norm(A)[:, j] = A[:, j] / max(|A[:, j]|, eps)`` (arXiv 2608.31036).
+
+    ``normalize="start"`` is the paper's NoRA-init, ``start="blocks"`` its BIMI.
+    """
     import torch
     import torch.nn.functional as F
 

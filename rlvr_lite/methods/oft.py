@@ -23,13 +23,17 @@ def _size(layout: Layout, adapter: AdapterConfig) -> int:
 def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft import OFTConfig
 
+    from rlvr_lite.methods._rotations import keep_rotations
+
     config = OFTConfig(
         r=0,
         oft_block_size=_size(build.layout, build.adapter),
         target_modules=build.targets,
         task_type="CAUSAL_LM",
     )
-    return attach_config(model, config)
+    attached = attach_config(model, config)
+    keep_rotations(attached)
+    return attached
 
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:

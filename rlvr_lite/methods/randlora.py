@@ -19,6 +19,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft import RandLoraConfig
     from peft.tuners.randlora.layer import RandLoraLayer
 
+    from rlvr_lite.methods._dense import keep_updates
     from rlvr_lite.methods._dtype import keep_dtype
 
     config = RandLoraConfig(
@@ -31,6 +32,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     )
     attached = attach_config(model, config)
     keep_dtype(attached, RandLoraLayer)
+    keep_updates(attached)
     return attached
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def _build(model: nn.Module, build: Build) -> nn.Module:
+    """``A A^T = I`` and ``B = 0`` at first (arXiv 2606.31813, §5.2 and the authors' code); then plain LoRA."""
     from rlvr_lite.methods import _spectral, _starts
 
     return _spectral.build_started(model, build, _starts.orthonormal_minor)

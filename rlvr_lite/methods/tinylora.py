@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
+from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, PREFIX, build_lora
 from rlvr_lite.methods._rates import rates
@@ -13,6 +14,19 @@ from rlvr_lite.methods._spec import Build, Method, Shapes
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_VALUES = ("split", "left")
+
+
+def _check(adapter: AdapterConfig) -> None:
+    u, tying, values = adapter.options["u"], adapter.options["tying"], str(adapter.options["values"])
+    if int(u) < 1:
+        raise UserError(f"u of tinylora is how many numbers a layer trains and must be at least 1, got {u}")
+    if not 0 <= float(tying) <= 1:
+        raise UserError(f"tying of tinylora is a share and must lie in [0, 1], got {tying}")
+    if values not in _VALUES:
+        raise unknown_name("values of tinylora", values, _VALUES)
 
 
 def _groups(layers: int, tying: float) -> list[int]:
@@ -27,17 +41,23 @@ def _groups(layers: int, tying: float) -> list[int]:
 
 
 def _build(model: nn.Module, build: Build) -> nn.Module:
-    """``W + U S (sum_i v_i P_i) V^T`` with S split evenly and ``P ~ N(0, 1/r)`` from ``seed + layer``, as in PEFT."""
+    """``W + U S R V^T`` with ``R = sum_i v_i P_i`` (arXiv 2602.04118), v = 0 at first.
+
+    The paper leaves the law of P open; it is ``N(0, 1/r)`` from ``seed + layer``, as in PEFT. PEFT also gives either side
+    ``sqrt(S)``, which is the default here; ``values="left"`` leaves S beside U, as the paper writes it.
+    """
     import torch
     from torch import nn
 
     from rlvr_lite.methods._computed import FixedLinear, VectorOut
     from rlvr_lite.methods._spectral import starts
-    from rlvr_lite.methods._starts import principal
+    from rlvr_lite.methods._starts import left_singular_factors, principal
 
+    _check(build.adapter)
     options, r = build.adapter.options, build.rank
+    factors = principal if options["values"] == "split" else left_singular_factors
     attached = build_lora(model, build.with_size(r, r))
-    layers = list(starts(attached, build.with_size(r, r), principal))
+    layers = list(starts(attached, build.with_size(r, r), factors))
     vectors: dict[int, nn.Parameter] = {}
     for index, group in enumerate(_groups(len(layers), float(options["tying"]))):
         layer, (a, b) = layers[index]
@@ -50,6 +70,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     assert adapter.targets is not None
+    _check(adapter)
     names = list(layout.targets(adapter.targets))
     groups = _groups(len(names), float(adapter.options["tying"]))
     first = dict(zip(reversed(groups), reversed(names), strict=True))
@@ -61,7 +82,7 @@ register(
         name="tinylora",
         family="extreme",
         summary="u trained numbers a layer, spread by fixed random matrices between frozen singular factors of W",
-        paper="TinyLoRA",
+        paper="Morris et al., TinyLoRA",
         arxiv="2602.04118",
         build=_build,
         expected=_expected,
@@ -73,7 +94,7 @@ register(
         ),
         rank={"tiny": 2, "small": 2, "paper": 2},
         uses=frozenset({"rank", "targets"}),
-        options={"u": 64, "tying": 0.0},
+        options={"u": 64, "tying": 0.0, "values": "split"},
         layer="lora.Linear(FixedLinear, VectorOut)",
         own_state=True,
     )

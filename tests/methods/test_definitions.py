@@ -299,6 +299,26 @@ def test_tinylora_is_pefts_tinylora_on_an_unquantised_base(tying):
     assert torch.allclose(cells.logits(step(ours, rate=0.1)), cells.logits(step(theirs, rate=0.1)), atol=1e-3)
 
 
+def test_tinylora_leaves_the_singular_values_beside_u_where_the_papers_equation_is_asked_for():
+    asked = AdapterConfig(rank=2, options={"u": 5, "values": "left"})
+    model = step(cells.attach("fp32", "tinylora", asked), rate=0.1)
+    assert methods.identity(model, "tinylora", asked).failures == []
+    for layer in layers(model):
+        u, s, vh = torch.linalg.svd(layer.get_base_layer().weight, full_matrices=False)
+        side = layer.lora_B[ADAPTER]
+        core = torch.einsum("i,ijk->jk", side.vector, side.projections)
+        sign = (layer.lora_A[ADAPTER].fixed * vh[:2]).sum(1).sign()
+        expected = (u[:, :2] * s[:2] * sign) @ core @ (sign[:, None] * vh[:2])
+        assert core.any()
+        assert torch.allclose(layer.get_delta_weight(ADAPTER), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"u": 0}, {"tying": 1.5}, {"tying": -0.1}, {"values": "right"}])
+def test_tinylora_refuses_options_that_mean_nothing(options):
+    with pytest.raises(UserError, match=rf"{next(iter(options))} of tinylora"):
+        cells.attach("fp32", "tinylora", AdapterConfig(options=options))
+
+
 # NoRA
 
 

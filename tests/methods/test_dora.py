@@ -8,7 +8,6 @@ from peft import LoraConfig, get_peft_model
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 
-from rlvr_lite import methods
 from rlvr_lite.config import LINEAR_LAYERS, AdapterConfig
 from rlvr_lite.methods._lora import ADAPTER, lora_layers
 from tests.methods import cells
@@ -76,35 +75,3 @@ def test_logits_and_gradients_are_pefts(base):
 
 def test_the_policy_at_step_0_is_the_base_in_bf16_too():
     assert torch.equal(cells.logits(cells.attach("bf16", "dora", R8)), cells.logits(cells.fresh("bf16")))
-
-
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", ["dora", "pissa", "nora", "lora_xs", "tinylora"])
-def test_what_is_kept_while_sampling_follows_every_update(name, fused):
-    """Fused optimizers change tensors without raising their version, here between two looks at the policy."""
-    model = cells.trained("fp32", name).eval()
-
-    @torch.no_grad()
-    def look() -> torch.Tensor:  # without the call of eval(), which drops what is kept
-        return model(cells.PROMPT).logits
-
-    optimizer = torch.optim.AdamW(cells.trainable(model).values(), lr=1e-2, fused=fused)
-    for _ in range(3):
-        loss = cells.toy_loss(model)
-        kept = look()
-        assert torch.equal(look(), kept)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        moved = look()
-        model.train().eval()
-        assert torch.equal(look(), moved)
-        assert not torch.equal(kept, moved)
-
-
-def test_loading_a_state_drops_what_was_kept():
-    model, other = perturbed("fp32").eval(), cells.attach("fp32", "dora", R8)
-    said = cells.logits(model)
-    cells.logits(other)
-    methods.load_trainable_state(other, methods.trainable_state(model))
-    assert torch.equal(cells.logits(other), said)
