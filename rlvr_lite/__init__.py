@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rlvr_lite import analysis, bases, evaluation, grpo, methods, rewards, sampling, tasks, training
+    from rlvr_lite import analysis, bases, delivery, evaluation, grpo, methods, rewards, sampling, tasks, training
     from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig
+    from rlvr_lite.delivery import chat, export, verify_export
     from rlvr_lite.errors import UserError
     from rlvr_lite.evaluation import Evaluation, evaluate, list_benchmarks
     from rlvr_lite.face import load, spectrum
@@ -31,8 +32,11 @@ __all__ = [
     "UserError",
     "analysis",
     "bases",
+    "chat",
+    "delivery",
     "evaluate",
     "evaluation",
+    "export",
     "grpo",
     "list_benchmarks",
     "list_methods",
@@ -45,10 +49,12 @@ __all__ = [
     "tasks",
     "train",
     "training",
+    "verify_export",
 ]
 
 _HOMES = {
     "config": ("AdapterConfig", "RunConfig", "SamplingConfig"),
+    "delivery": ("chat", "export", "verify_export"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "evaluate", "list_benchmarks"),
     "face": ("load", "spectrum"),
@@ -56,7 +62,7 @@ _HOMES = {
     "tasks": ("list_tasks",),
     "training": ("Run", "train"),
 }
-_ROOMS = ("analysis", "bases", "evaluation", "grpo", "methods", "rewards", "sampling", "tasks", "training")
+_ROOMS = ("analysis", "bases", "delivery", "evaluation", "grpo", "methods", "rewards", "sampling", "tasks", "training")
 
 
 def __getattr__(name: str) -> Any:

@@ -49,9 +49,9 @@ def train(config: tyro.conf.OmitArgPrefixes[RunConfig], *, out: Path | None = No
 
 
 def evaluate(
-    policy: Annotated[str, tyro.conf.Positional],
+    policy: Annotated[str | None, tyro.conf.Positional] = None,
     *,
-    benchmarks: str | None = None,
+    benchmarks: Annotated[str | None, tyro.conf.arg(aliases=["--benchmark"])] = None,
     k: int | None = None,
     preset: Literal["paper", "quick", "greedy"] = "quick",
     n: int | None = None,
@@ -64,8 +64,10 @@ def evaluate(
     engine: Literal["transformers", "vllm"] = "transformers",
     out: Path | None = None,
     quiet: bool = False,
+    power: bool = False,
+    comparisons: int = 1,
 ) -> None:
-    """Score a run or a model on benchmarks, with 95 % intervals.
+    """Score a run or a model on benchmarks, with 95 % intervals; or, before anything is run, ask what they can show.
 
     Args:
         policy: a run's directory, a local model directory or a Hub model id.
@@ -82,7 +84,19 @@ def evaluate(
         engine: who draws the answers.
         out: directory for the results; a run has its own.
         quiet: no progress bars.
+        power: needs no policy: the smallest difference in avg@k that each benchmark could show, by training seeds.
+        comparisons: with `--power`: methods compared with the reference, for Holm's correction.
     """
+    if power:
+        if policy is not None:
+            raise UserError(f"--power is asked before anything is run: leave {policy} out")
+        from rlvr_lite.evaluation import PAPER, power_table
+
+        names = [name.strip() for name in benchmarks.split(",")] if benchmarks else PAPER
+        print(power_table(names, k, problems=n, comparisons=comparisons))
+        return
+    if policy is None:
+        raise UserError("name what to evaluate: a run's directory, a model, or --power for what benchmarks can show")
     from rlvr_lite.evaluation import evaluate as run_evaluation
 
     print(
@@ -103,19 +117,6 @@ def evaluate(
             progress=not quiet,
         )
     )
-
-
-def power(*, benchmarks: str | None = None, k: int | None = None, comparisons: int = 1) -> None:
-    """Before a run is started: the smallest difference in avg@k that each benchmark could show.
-
-    Args:
-        benchmarks: names of `rlvr-lite benchmarks`, separated by commas; by default the six of the paper.
-        k: answers a problem; by default the paper's.
-        comparisons: methods compared with the reference, for Holm's correction.
-    """
-    from rlvr_lite.evaluation import PAPER, power_table
-
-    print(power_table(benchmarks.split(",") if benchmarks else PAPER, k, comparisons=comparisons))
 
 
 def benchmarks() -> None:
@@ -141,9 +142,9 @@ def verify(
     from rlvr_lite import rewards
 
     if audit is not None:
-        from rlvr_lite.face import load
+        from rlvr_lite.training import Run
 
-        print(rewards.audit(load(audit).rollouts()))
+        print(rewards.audit(Run.load(audit).rollouts()))
     elif gold is None or answer is None:
         raise UserError("give the right answer and the one to judge, or --audit RUN")
     else:
@@ -168,21 +169,27 @@ def tasks() -> None:
     print(list_tasks())
 
 
-def show(run: _Run, *, samples: int = 0, plot: Path | None = None) -> None:
-    """Show a run: its outcome, some of its answers, its curves.
+def show(directory: Annotated[Path, tyro.conf.Positional], *, samples: int = 0, plot: Path | None = None) -> None:
+    """Show a run or an evaluation: its outcome, some of its answers, its curves or its heat map.
 
     Args:
-        run: the run's directory.
-        samples: how many completions of the last step to print.
-        plot: write the training curves to this picture.
+        directory: of the run or the evaluation.
+        samples: how many answers to print; of a run, of its last step.
+        plot: write the picture to this file.
     """
     from rlvr_lite.face import load
+    from rlvr_lite.training import Run
 
-    found = load(run)
+    found = load(directory)
     print(found)
-    rows = found.rollouts()
-    for row in [row for row in rows if row["step"] == rows[-1]["step"]][:samples] if rows else []:
-        print(f"\n{row['id']}  answer {row['answer']}  reward {row['reward']}\n{row['completion']}")
+    if isinstance(found, Run):
+        rows = found.rollouts()
+        last = [row for row in rows if row["step"] == rows[-1]["step"]][:samples] if samples and rows else []
+        for row in last:
+            print(f"\n{row['id']}  answer {row['answer']}  reward {row['reward']}\n{row['completion']}")
+    elif samples:
+        for row in [row for benchmark in found for row in found.samples(benchmark)][:samples]:
+            print(f"\n{row['id']}  {'right' if row['correct'] else 'wrong'}\n{row['completion']}")
     if plot is not None:
         found.plot().savefig(plot, dpi=120)
         print(f"wrote {plot}")
@@ -210,14 +217,90 @@ def spectrum(
         print(f"wrote {plot}")
 
 
+def export(
+    run: _Run,
+    *,
+    to: str = "adapter",
+    out: Path | None = None,
+    dtype: str | None = None,
+    rank: int | None = None,
+    llama_cpp: Path | None = None,
+    repo: str | None = None,
+    form: Literal["adapter", "lora", "merged", "gguf"] = "adapter",
+    public: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+) -> None:
+    """Take a trained policy home: as an adapter, a plain LoRA, a merged model, a GGUF file, or to the Hub.
+
+    Args:
+        run: the run's directory.
+        to: adapter, lora, merged, gguf or hub.
+        out: directory to make; by default one in the run's folder export. Nothing is overwritten.
+        dtype: of merged (bf16, fp16, fp32) or gguf (also q8_0); by default bf16 and fp16.
+        rank: of lora; by default what is exact, or the method's own rank where no low one is.
+        llama_cpp: folder of llama.cpp, to convert with its script instead of ours.
+        repo: owner/name on the Hub; the token is read from the environment variable HF_TOKEN.
+        form: what goes to the Hub.
+        public: make a new repository of the Hub public.
+        dry_run: show the card of what would go to the Hub, and push nothing.
+        force: also take a run whose proof failed; the export says so.
+    """
+    from rlvr_lite.delivery import export as deliver
+
+    deliver(
+        run,
+        to,  # type: ignore[arg-type]
+        out,
+        dtype=dtype,
+        rank=rank,
+        llama_cpp=llama_cpp,
+        repo=repo,
+        form=form,
+        public=public,
+        dry_run=dry_run,
+        force=force,
+    )
+
+
+def verify_export(directory: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Prove that an export is the policy of its run: files unchanged, and the same answers to fixed prompts.
+
+    Args:
+        directory: of the export.
+    """
+    from rlvr_lite.delivery import verify_export as verify_delivery
+
+    found = verify_delivery(directory)
+    if not found.proven:
+        raise UserError(str(found))
+    print(found)
+
+
+def chat(run: _Run, *, temperature: float = 0.0, seed: int = 0, force: bool = False) -> None:
+    """Ask a policy before and after training the same questions, side by side.
+
+    Args:
+        run: the run's directory.
+        temperature: of the answers; 0 takes the most likely token.
+        seed: of drawn answers.
+        force: also take a run whose proof failed.
+    """
+    from rlvr_lite.delivery import Chat
+
+    Chat(run, temperature=temperature, seed=seed, force=force).talk()
+
+
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "train": train,
     "eval": evaluate,
     "show": show,
     "spectrum": spectrum,
+    "export": export,
+    "verify-export": verify_export,
+    "chat": chat,
     "verify": verify,
-    "power": power,
     "methods": methods,
     "tasks": tasks,
     "benchmarks": benchmarks,

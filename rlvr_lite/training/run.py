@@ -15,6 +15,7 @@ from rlvr_lite.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rlvr_lite.delivery import Chat, Reply, Target
     from rlvr_lite.evaluation import Evaluation
 
 __all__ = ["Run"]
@@ -93,6 +94,18 @@ class Run:
         from rlvr_lite import evaluation
 
         return evaluation.evaluate(self, benchmarks or (f"{self.config.task}:test",), **options)
+
+    def export(self, to: Target = "adapter", out: str | Path | None = None, **options: Any) -> Path:
+        """Take the trained policy home; see ``rlvr_lite.export``."""
+        from rlvr_lite import delivery
+
+        return delivery.export(self, to, out, **options)
+
+    def chat(self, question: str | None = None, **options: Any) -> Reply | Chat:
+        """Try the trained policy beside its base; see ``rlvr_lite.chat``."""
+        from rlvr_lite import delivery
+
+        return delivery.chat(self, question, **options)
 
     def __str__(self) -> str:
         summary, config = self.summary, self.config

@@ -25,14 +25,15 @@ FLOORS = {
     "sampling": 3,
     "bases": 3,
     "evaluation": 4,
-    "training": 5,
-    "study": 6,
-    "planning": 6,
-    "face": 7,
-    "demo": 7,
-    "__init__": 8,
-    "cli": 8,
-    "__main__": 9,
+    "delivery": 5,
+    "training": 6,
+    "study": 7,
+    "planning": 7,
+    "face": 8,
+    "demo": 8,
+    "__init__": 9,
+    "cli": 9,
+    "__main__": 10,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
