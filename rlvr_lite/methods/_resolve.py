@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig
 from rlvr_lite.errors import UserError, unknown_name
@@ -37,7 +38,7 @@ def resolve(name: str, adapter: AdapterConfig, scale: str) -> AdapterConfig:
             if not method.options:
                 raise UserError(f"{name} has no further options: leave out {option!r}")
             raise unknown_name(f"option of {name}", option, method.options)
-        _check_type(name, option, value, method.options[option])
+        _check_option(method, option, value)
     rank = adapter.rank or (method.rank or {}).get(scale, SCALES[scale].rank)
     alpha = adapter.alpha or (method.alpha or {}).get(scale, SCALES[scale].alpha)
     return dataclasses.replace(
@@ -84,19 +85,16 @@ def check_fits(name: str, adapter: AdapterConfig, layout: Layout) -> None:
     """Refuse a resolved adapter that the base has no room for.
 
     Raises:
-        UserError: a target matches nothing, or the rank exceeds a layer.
+        UserError: a target matches nothing, the rank exceeds a layer, or the method's own sizes do not suit one.
     """
     method = get(name)
-    if adapter.targets is None:
-        return
-    targets = layout.targets(adapter.targets)
-    if method.rank_limit is None or adapter.rank is None:
-        return
-    for full, layer in targets.items():
-        limit = method.rank_limit(layer.out, layer.inp)
-        if adapter.rank > limit:
-            shape = f"{layer.out} x {layer.inp}"
-            raise UserError(f"rank {adapter.rank} exceeds {full} ({shape}): choose a rank of at most {limit}")
+    if adapter.targets is not None and adapter.rank is not None:
+        for full, layer in layout.targets(adapter.targets).items():
+            limit = method.rank_limit(layer.out, layer.inp)
+            if adapter.rank > limit:
+                shape = f"{layer.out} x {layer.inp}"
+                raise UserError(f"rank {adapter.rank} exceeds {full} ({shape}): choose a rank of at most {limit}")
+    method.expected(layout, adapter)
 
 
 def _instead(method: Method, setting: str) -> str:
@@ -105,9 +103,23 @@ def _instead(method: Method, setting: str) -> str:
     return "" if not method.uses else f"; it uses {', '.join(sorted(method.uses - {setting}))}"
 
 
-def _check_type(name: str, option: str, value: object, default: object) -> None:
-    """An option has the type of its default; a whole number may stand for a real one."""
+def _check_option(method: Method, option: str, value: object) -> None:
+    """An option has the type of its default (a whole number may stand for a real one) and lies where it means something.
+
+    Raises:
+        UserError: it does not; a word that is nearly right is offered.
+    """
+    default = method.options[option]
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = number if isinstance(default, float) else type(value) is type(default)
     if not fits:
-        raise UserError(f"option {option!r} of {name} must be {type(default).__name__}, got {value!r}")
+        raise UserError(f"option {option!r} of {method.name} must be {type(default).__name__}, got {value!r}")
+    allowed = method.allowed[option]
+    if isinstance(value, str):
+        if value not in allowed:
+            raise unknown_name(f"{option} of {method.name}", value, [str(word) for word in allowed])
+        return
+    least, most = (float(end) for end in allowed)
+    if not (least <= float(value) <= most and math.isfinite(float(value))):  # type: ignore[arg-type]
+        where = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+        raise UserError(f"option {option!r} of {method.name} must be {where}, got {value!r}")

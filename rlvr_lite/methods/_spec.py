@@ -100,8 +100,9 @@ class Method:
         alpha: default alpha by scale; ``None`` takes the scale's own default.
         uses: which of ``rank``, ``alpha`` and ``targets`` it looks at; the others are refused.
         options: the further options it knows, with their defaults.
+        allowed: for each of them the smallest and the largest number, or the words it may be.
         fixed_rank: the rank of a method that leaves no choice.
-        rank_limit: largest rank a layer of ``(out, inp)`` has room for; ``None`` if there is no limit.
+        rank_limit: largest rank a layer of ``(out, inp)`` has room for.
         scale: the factor on the update as a function of alpha and r; ``None`` if it has none.
         scale_formula: the same in words.
         unsupported: precisions of the base it cannot sit on, with the reason.
@@ -132,8 +133,9 @@ class Method:
     alpha: Mapping[str, float] | None = None
     uses: frozenset[str] = frozenset({"rank", "alpha", "targets"})
     options: Mapping[str, Option] = field(default_factory=dict)
+    allowed: Mapping[str, tuple[float, float] | tuple[str, ...]] = field(default_factory=dict)
     fixed_rank: int | None = None
-    rank_limit: Callable[[int, int], int] | None = min
+    rank_limit: Callable[[int, int], int] = min
     scale: Callable[[float, int], float] | None = None
     scale_formula: str = ""
     unsupported: Mapping[Precision, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,7 @@ register(
         expected=_expected,
         learning_rates=rates(3e-2, "measured: avg@8 .81 at 3e-2, .74 at 1e-2, .25 at 3e-3"),
         options={"every": 5, "orthogonal": 0.1},
+        allowed={"every": (1, math.inf), "orthogonal": (0, math.inf)},
         scale=lambda alpha, r: alpha / _first_rank(r),
         scale_formula="alpha / (1.5 r)",
         rank_limit=lambda out, inp: max(1, min(out, inp) * 2 // 3),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rlvr_lite.errors import UserError
 from rlvr_lite.methods._lora import expected_anchored, lora_scale
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
@@ -19,8 +18,6 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from rlvr_lite.methods import _spectral, _starts
 
     rho = float(build.adapter.options["rho"])
-    if not 0 <= rho <= 1:
-        raise UserError(f"rho of geora is a share of the entries and must lie in [0, 1], got {rho}")
     return _spectral.build_anchored(model, build, partial(_starts.geometry_aware, rho=rho))
 
 
@@ -35,6 +32,7 @@ register(
         expected=expected_anchored,
         learning_rates=rates(2e-3, "not measured: as lora"),
         options={"rho": 0.2},
+        allowed={"rho": (0, 1)},
         scale=lora_scale,
         scale_formula="alpha / r",
         trains_like="anchored",

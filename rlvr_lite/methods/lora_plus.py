@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rlvr_lite.methods._lora import build_lora, expected_lora, lora_scale
@@ -36,6 +37,7 @@ register(
             paper_source="gives B the 2e-5 it has in the code of arXiv 2512.23165 (1e-5 with ratio 2)",
         ),
         options={"ratio": 16.0},
+        allowed={"ratio": (1, math.inf)},
         scale=lora_scale,
         scale_formula="alpha / r",
         trains_like="lora",

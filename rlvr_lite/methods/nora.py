@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.errors import unknown_name
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, build_lora, expected_lora, lora_layers, lora_scale, per_target
 from rlvr_lite.methods._rates import rates
@@ -15,18 +14,10 @@ from rlvr_lite.methods._spec import Build, Method, Shapes
 if TYPE_CHECKING:
     from torch import nn
 
-_NORMALIZE = ("always", "start")
-_STARTS = ("random", "blocks")
-
 
 def _options(adapter: AdapterConfig) -> tuple[bool, bool]:
     """Whether A is normalised at each use, and whether it starts as identity blocks."""
-    normalize, start = str(adapter.options["normalize"]), str(adapter.options["start"])
-    if normalize not in _NORMALIZE:
-        raise unknown_name("normalize of nora", normalize, _NORMALIZE)
-    if start not in _STARTS:
-        raise unknown_name("start of nora", start, _STARTS)
-    return normalize == "always", start == "blocks"
+    return adapter.options["normalize"] == "always", adapter.options["start"] == "blocks"
 
 
 def _build(model: nn.Module, build: Build) -> nn.Module:
@@ -86,6 +77,7 @@ register(
             paper_source="arXiv 2608.31036 follows the protocol of arXiv 2512.23165: 1e-5 with r = 32, alpha = 64",
         ),
         options={"normalize": "always", "start": "random"},
+        allowed={"normalize": ("always", "start"), "start": ("random", "blocks")},
         scale=lora_scale,
         scale_formula="alpha / r",
         layer=_layer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
@@ -55,6 +56,7 @@ register(
         learning_rates=rates(2e-3, "not measured: as lora"),
         uses=frozenset({"targets"}),
         options={"block_size": 0},
+        allowed={"block_size": (0, math.inf)},
         layer="oft.Linear",
     )
 )

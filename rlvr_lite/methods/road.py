@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
@@ -57,6 +58,7 @@ register(
         learning_rates=rates(3e-2, "not measured: as vector methods, between ln_tuning and vera", paper=1e-3),
         uses=frozenset({"targets"}),
         options={"block_size": 0},
+        allowed={"block_size": (0, math.inf)},
         layer="road.Linear",
     )
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, PREFIX, build_lora
 from rlvr_lite.methods._rates import rates
@@ -14,19 +14,6 @@ from rlvr_lite.methods._spec import Build, Method, Shapes
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-_VALUES = ("split", "left")
-
-
-def _check(adapter: AdapterConfig) -> None:
-    u, tying, values = adapter.options["u"], adapter.options["tying"], str(adapter.options["values"])
-    if int(u) < 1:
-        raise UserError(f"u of tinylora is how many numbers a layer trains and must be at least 1, got {u}")
-    if not 0 <= float(tying) <= 1:
-        raise UserError(f"tying of tinylora is a share and must lie in [0, 1], got {tying}")
-    if values not in _VALUES:
-        raise unknown_name("values of tinylora", values, _VALUES)
 
 
 def _groups(layers: int, tying: float) -> list[int]:
@@ -53,7 +40,6 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from rlvr_lite.methods._spectral import starts
     from rlvr_lite.methods._starts import left_singular_factors, principal
 
-    _check(build.adapter)
     options, r = build.adapter.options, build.rank
     factors = principal if options["values"] == "split" else left_singular_factors
     attached = build_lora(model, build.with_size(r, r))
@@ -70,7 +56,6 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     assert adapter.targets is not None
-    _check(adapter)
     names = list(layout.targets(adapter.targets))
     groups = _groups(len(names), float(adapter.options["tying"]))
     first = dict(zip(reversed(groups), reversed(names), strict=True))
@@ -95,6 +80,7 @@ register(
         rank={"tiny": 2, "small": 2, "paper": 2},
         uses=frozenset({"rank", "targets"}),
         options={"u": 64, "tying": 0.0, "values": "split"},
+        allowed={"u": (1, math.inf), "tying": (0, 1), "values": ("split", "left")},
         layer="lora.Linear(FixedLinear, VectorOut)",
         own_state=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
@@ -55,7 +56,8 @@ register(
         rank={"tiny": 64},
         uses=frozenset({"rank", "targets"}),
         options={"d_initial": 0.1},
-        rank_limit=None,
+        allowed={"d_initial": (1e-7, math.inf)},
+        rank_limit=max,
         layer="vera.Linear",
     )
 )

@@ -148,8 +148,18 @@ def test_the_table_says_what_runs_where():
     assert rows["lora"]["trainable"] == 36_929_536
     assert rows["full"]["bases"] == "fp32 bf16 fp16"
     assert rows["dora"]["bases"] == "fp32 bf16 fp16 nf4"
-    own = {row["name"]: row for row in methods.list_methods(cells.fresh("fp32").config)}
-    assert own["lora"]["trainable"] == count("lora", Layout.of_model(cells.fresh("fp32")), "tiny")
+    for base in (cells.fresh("fp32").config, cells.folder(), str(cells.folder())):
+        own = {row["name"]: row for row in methods.list_methods(base)}
+        assert own["lora"]["trainable"] == count("lora", Layout.of_model(cells.fresh("fp32")), "tiny")
+
+
+@pytest.mark.parametrize("content", [None, "{}", "{"])
+def test_the_table_on_a_directory_without_a_model_says_so(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json") as caught:
+        methods.list_methods(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -213,6 +223,55 @@ def test_a_setting_the_method_does_not_use_is_refused(name, asked, word):
         methods.resolve(name, AdapterConfig(**asked), "tiny")
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("lora_plus", "ratio", 0.5),
+        ("lora_plus", "ratio", float("inf")),
+        ("adalora", "every", 0),
+        ("adalora", "orthogonal", -0.1),
+        ("adalora", "orthogonal", float("nan")),
+        ("vera", "d_initial", 0.0),
+        ("oft", "block_size", -4),
+        ("c3a", "block_size", -1),
+        ("road", "block_size", -2),
+        ("geora", "rho", 1.5),
+        ("nora", "normalize", "alway"),
+        ("nora", "start", "blok"),
+        ("tinylora", "u", 0),
+        ("tinylora", "tying", 1.5),
+        ("tinylora", "values", "rigt"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(name, option, value):
+    with pytest.raises(UserError, match=option) as caught:
+        methods.resolve(name, AdapterConfig(options={option: value}), "tiny")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_option_says_what_it_may_be(name):
+    method = methods.get(name)
+    assert method.allowed.keys() == method.options.keys()
+    for option, default in method.options.items():
+        methods.resolve(name, AdapterConfig(options={option: default}), "tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "word"),
+    [
+        ("hra", {"rank": 7}, "even"),
+        ("oft", {"options": {"block_size": 48}}, "must divide"),
+        ("c3a", {"options": {"block_size": 24}}, "must divide"),
+        ("vera", {"rank": 9000}, "at most"),
+    ],
+)
+def test_sizes_that_do_not_suit_the_base_are_refused_from_its_shapes_alone(name, asked, word):
+    adapter = methods.resolve(name, AdapterConfig(**asked), "paper")
+    with pytest.raises(UserError, match=word):
+        methods.check_fits(name, adapter, DEEPSEEK)
+
+
 def test_an_unknown_scale_is_refused():
     with pytest.raises(UserError, match="tiny"):
         methods.resolve("lora", AdapterConfig(), "tinny")
@@ -234,8 +293,6 @@ def test_targets_that_match_nothing_are_refused_with_what_there_is(name):
 
 @pytest.mark.parametrize("name", [n for n in methods.names() if "rank" in methods.get(n).uses])
 def test_a_rank_the_layers_have_no_room_for_is_refused(name):
-    if methods.get(name).rank_limit is None:
-        pytest.skip("its rank has no limit")
     with pytest.raises(UserError, match="at most"):
         cells.attach("fp32", name, AdapterConfig(rank=1000))
 

@@ -176,6 +176,8 @@ def test_loaded_for_training_it_trains_on(name, tmp_path):
     methods.save(model, tmp_path / "adapter")
     again = methods.load(cells.fresh("fp32"), tmp_path / "adapter", trainable=True)
     assert methods.identity(again, name, DEFAULT).failures == []
+    for n, p in cells.trainable(model).items():
+        assert torch.allclose(again.get_parameter(n), p, rtol=1e-6, atol=1e-7), n
     before = cells.toy_loss(again).item()
     cells.train(again, name, methods.optimizer(again, name, 1e-3), range(4, 7))
     assert cells.toy_loss(again.eval()).item() < before
