@@ -193,6 +193,8 @@ class RunConfig:
         save_steps: a checkpoint every so many steps; 0 keeps only the end and interruptions.
         keep_checkpoints: how many checkpoints are kept.
         max_hours: stop cleanly, saved, after this time; ``None`` has no limit.
+        spectrum_steps: every so many steps the metrics say where in the base's spectrum the update lies; 0 is off.
+        stop_on_collapse: stop cleanly, saved, when the policy collapses; the reason says what was seen either way.
         report_to: trackers of transformers, such as ``("tensorboard",)``.
     """
 
@@ -233,6 +235,8 @@ class RunConfig:
     save_steps: int = 0
     keep_checkpoints: int = 2
     max_hours: float | None = None
+    spectrum_steps: int = 0
+    stop_on_collapse: bool = False
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -283,6 +287,7 @@ _AT_LEAST: Mapping[str, float] = {
     "eval_problems": 0,
     "eval_k": 1,
     "save_steps": 0,
+    "spectrum_steps": 0,
     "keep_checkpoints": 1,
     "warmup_steps": 0,
     "max_resample": 0,

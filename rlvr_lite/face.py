@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.evaluation import EVALUATION_FILE, Evaluation
 from rlvr_lite.records import read_json
 from rlvr_lite.training import Run
 
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["load", "spectrum"]
 
 
-def load(directory: str | Path) -> Run:
+def load(directory: str | Path) -> Run | Evaluation:
     """What a directory holds.
 
     Args:
-        directory: of a run.
+        directory: of a run or of an evaluation (the ``eval/`` of a run, or the ``out`` of ``evaluate``).
 
     Raises:
         UserError: it does not exist, or holds nothing that this package wrote.
     """
     path = Path(directory)
     if not path.is_dir():
-        raise UserError(f"{path} does not exist: give the directory of a run")
+        raise UserError(f"{path} does not exist: give the directory of a run or of an evaluation")
+    if (path / EVALUATION_FILE).is_file() and not (path / "config.json").is_file():
+        return Evaluation.load(path)
     return Run.load(path)
 
 
@@ -47,13 +50,11 @@ def spectrum(runs: Run | str | Path | Sequence[Run | str | Path], *, cache: str 
     from rlvr_lite.analysis.spectrum import compare_updates
 
     given = [runs] if isinstance(runs, Run | str | Path) else list(runs)
-    found = [run if isinstance(run, Run) else load(run) for run in given]
-    labels: dict[str, Run] = {}
+    found = [run if isinstance(run, Run) else Run.load(run) for run in given]
     for run in found:
         if not run.files.adapter.is_dir():
             raise UserError(f"{run.directory} has no adapter yet ({run.status}): repeat the call that began it")
-        label = run.config.method if run.config.method not in labels else run.directory.name
-        labels[label] = run
+    labels = _labelled(found)
     bases = {label: read_json(run.files.env)["base"]["hash"] for label, run in labels.items()}
     for label, base in bases.items():
         if base != next(iter(bases.values())):
@@ -61,7 +62,24 @@ def spectrum(runs: Run | str | Path | Sequence[Run | str | Path], *, cache: str 
                 f"run {label!r} stands on another base than {next(iter(bases))!r}: compare runs on one base"
             )
     updates = {label: _updates(run) for label, run in labels.items()}
-    return compare_updates(updates, cache=None if cache is None else Path(cache))
+    trajectories = {label: rows for label, run in labels.items() if (rows := _followed(run))}
+    return compare_updates(updates, cache=None if cache is None else Path(cache), trajectories=trajectories)
+
+
+def _labelled(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs under their methods, or with their directories where a method occurs twice."""
+    by_method = [run.config.method for run in runs]
+    by_name = [f"{method} ({run.directory.name})" for method, run in zip(by_method, runs, strict=True)]
+    for labels in (by_method, by_name, [str(run.directory) for run in runs]):
+        if len(set(labels)) == len(runs):
+            return dict(zip(labels, runs, strict=True))
+    raise UserError("a run is given twice: name each once")
+
+
+def _followed(run: Run) -> list[dict[str, Any]]:
+    """The rows of the live probe, if the run had one."""
+    rows = [{k: v for k, v in row.items() if k == "step" or k.startswith("spectrum/")} for row in run.metrics()]
+    return [row for row in rows if len(row) > 1]
 
 
 def _updates(run: Run) -> Iterator[Update]:

@@ -21,11 +21,13 @@ __all__ = ["CollapseAlarm", "ProbeBase", "SpectrumProbe", "probe_base"]
 
 _EXACT_BELOW = 512
 _OVERSAMPLE = 16
+#: Metrics that are finite numbers wherever they are logged, as long as the policy's weights are.
+_ALWAYS_NUMBERS = ("entropy", "completions/mean_length", "completions/clipped_ratio", "spectrum/relative_norm")
 
 
 @dataclass(frozen=True)
 class ProbeBase:
-    """The outer tenths of one base weight's singular vectors, k of min(out, in), fp32.
+    """The outer tenths of one base weight's singular vectors, k of min(out, in), fp32; of a vector only its norm.
 
     Attributes:
         norm: Frobenius norm of W.
@@ -36,18 +38,20 @@ class ProbeBase:
     """
 
     norm: float
-    right_top: Tensor
-    left_top: Tensor
+    right_top: Tensor | None = None
+    left_top: Tensor | None = None
     right_bottom: Tensor | None = None
     left_bottom: Tensor | None = None
 
 
 def probe_base(weight: Tensor, cache: Path | None = None) -> ProbeBase:
-    """Prepare one base weight ``[out, in]`` for :class:`SpectrumProbe`, on the CPU.
+    """Prepare one base weight ``[out, in]`` or ``[n]`` for :class:`SpectrumProbe`, on the CPU.
 
     Exact where the shorter side is at most 512; else the leading tenth by the randomised method. fp32 vectors make the
     energies exact to about 1e-6.
     """
+    if weight.ndim == 1:
+        return ProbeBase(float(weight.detach().double().norm().item()))
     size = min(weight.shape)
     k, last = max(1, round(size / 10)), min(size - 1, round(9 * size / 10))  # the first and last of ten bins
     base = cached_decompose(weight, cache, rank=None if size <= _EXACT_BELOW else k + _OVERSAMPLE)
@@ -141,7 +145,8 @@ def _low_rank(update: Update, base: ProbeBase) -> tuple[Tensor, Energies]:
 
 
 def _dense(update: Update, base: ProbeBase) -> tuple[Tensor, Energies]:
-    change = update.delta().to("cpu", torch.float32)
+    assert update.dense is not None
+    change = (update.dense() if callable(update.dense) else update.dense).detach().to("cpu", torch.float32)
     energies: Energies = {}
     for name, vectors in _pieces(base):
         inside = change @ vectors if name.endswith("right") else change.T @ vectors
@@ -155,8 +160,10 @@ class CollapseAlarm:
     The reward counts as fallen when the mean over the last ``window`` steps lies below the best such mean so far by
     more than eight standard errors. The alarm rises when a fallen reward lost more than half of its best, or more
     than a fifth while something else went wrong too: entropy or length above twice their start, more completions
-    cut off, or energy moving to the base's leading directions. A reward that never rose raises it only if the
-    entropy explodes (five times its start). After a resume, show it the earlier rows again.
+    cut off, energy moving to the base's leading directions, or an update larger than the weights. A collapse within
+    the first window is one where no reward of a whole window reaches half of the first step's and something else went
+    wrong since that step. A reward that never rose raises it only if the entropy explodes (five times its start).
+    After a resume, show it the earlier rows again.
 
     Args:
         window: steps averaged.
@@ -172,6 +179,7 @@ class CollapseAlarm:
             raise UserError(f"the collapse alarm needs a window of at least 3 steps, got {window}")
         self.window = window
         self._recent: dict[str, deque[float]] = {}
+        self._first: dict[str, float] = {}
         self._start: dict[str, float] = {}
         self._best: tuple[float, float, int] | None = None  # mean, squared standard error, step
         self._energy: dict[str, tuple[float, float]] = {}  # first and latest
@@ -181,27 +189,28 @@ class CollapseAlarm:
         """Take the metrics of one step; return a sentence if the policy has collapsed, else ``None``.
 
         Reads ``reward``, ``entropy``, ``completions/mean_length``, ``completions/clipped_ratio``, ``spectrum/top_right``,
-        ``spectrum/top_left`` and ``step``, as far as they are there; rows without a reward (evaluation) only update
-        the energies.
+        ``spectrum/top_left``, ``spectrum/relative_norm`` and ``step``, as far as they are there. What is there but
+        ``None`` (as JSON has it) or NaN was not a number; a row without a reward (evaluation, or no reward was valid)
+        only updates the energies.
         """
-        for key in ("spectrum/top_right", "spectrum/top_left"):
-            if key in metrics:
+        for key in ("spectrum/top_right", "spectrum/top_left", "spectrum/relative_norm"):
+            if _is_number(metrics.get(key)):
                 first = self._energy.get(key, (metrics[key],))[0]
                 self._energy[key] = (first, metrics[key])
-        if "reward" not in metrics:
-            return None
         step = int(metrics.get("step", self._steps))
+        broken = next((key for key in _ALWAYS_NUMBERS if key in metrics and not _is_number(metrics[key])), None)
+        if broken is not None:
+            return f"{broken} is not a finite number at step {step}"
+        if not _is_number(metrics.get("reward")):
+            return None
         self._steps += 1
         for key in ("reward", "entropy", "completions/mean_length", "completions/clipped_ratio"):
-            value = metrics.get(key)
-            if value is None:
-                continue
-            if not math.isfinite(value):
-                return f"{key} is {value} at step {step}"
-            recent = self._recent.setdefault(key, deque(maxlen=self.window))
-            recent.append(float(value))
-            if len(recent) == self.window:
-                self._start.setdefault(key, _mean(recent))
+            if key in metrics:
+                recent = self._recent.setdefault(key, deque(maxlen=self.window))
+                recent.append(float(metrics[key]))
+                self._first.setdefault(key, recent[0])
+                if len(recent) == self.window:
+                    self._start.setdefault(key, _mean(recent))
         return self._judge(step)
 
     def _judge(self, step: int) -> str | None:
@@ -212,37 +221,47 @@ class CollapseAlarm:
         if self._best is None or now > self._best[0]:
             self._best = (now, error, step)
         best, best_error, best_step = self._best
-        signs = self._signs()
+        signs, when = self._signs(self._start), f"(last {self.window} steps, up to step {step})"
         fallen = best - now > 8 * math.sqrt(error + best_error)
         if fallen and (best - now > abs(best) / 2 or (best - now > abs(best) / 5 and signs)):
-            seen = f"reward fell from {best:.2f} (its best, up to step {best_step}) to {now:.2f}"
-            return ", ".join([f"{seen} (last {self.window} steps, up to step {step})", *signs])
-        entropy = self._grown("entropy", 5.0)
+            seen = f"reward fell from {best:.2f} (its best, up to step {best_step}) to {now:.2f} {when}"
+            return ", ".join([seen, *signs])
+        first = self._first["reward"]
+        early = self._signs(self._first)
+        if early and first - max(recent) > abs(first) / 2:
+            return ", ".join([f"reward fell from {first:.2f} (first step) to {now:.2f} {when}", *early])
+        entropy = self._grown("entropy", 5.0, self._start)
         if entropy and now <= self._start["reward"]:
             return f"{entropy} by step {step} and the reward ({now:.2f}) is no better than at the start"
         return None
 
-    def _signs(self) -> list[str]:
-        """What else went wrong, in words."""
-        found = [self._grown("entropy", 2.0), self._grown("completions/mean_length", 2.0)]
+    def _signs(self, start: Mapping[str, float]) -> list[str]:
+        """What else went wrong since the start, in words."""
+        found = [self._grown("entropy", 2.0, start), self._grown("completions/mean_length", 2.0, start)]
         cut = self._recent.get("completions/clipped_ratio")
-        if cut and len(cut) == self.window and _mean(cut) > 0.5 + self._start["completions/clipped_ratio"] / 2:
+        if cut and len(cut) == self.window and _mean(cut) > 0.5 + start["completions/clipped_ratio"] / 2:
             found.append(f"{_mean(cut):.0%} of the completions were cut off")
         for key, (first, latest) in self._energy.items():
-            if latest > 1.5 and latest > 1.5 * first:
+            if key == "spectrum/relative_norm":
+                found.append(f"the update is {latest:.2g}x as large as the base's weights" if latest > 1 else None)
+            elif latest > 1.5 and latest > 1.5 * first:
                 side = "input" if key.endswith("right") else "output"
                 found.append(
                     f"the update moved into the base's leading {side} directions ({first:.1f}x to {latest:.1f}x random)"
                 )
         return [sign for sign in found if sign]
 
-    def _grown(self, key: str, times: float) -> str | None:
+    def _grown(self, key: str, times: float, start: Mapping[str, float]) -> str | None:
         recent = self._recent.get(key)
         if not recent or len(recent) < self.window:
             return None
-        start, now = self._start[key], _mean(recent)
+        before, now = start[key], _mean(recent)
         plain = "length" if key == "completions/mean_length" else key
-        return f"{plain} rose from {start:.3g} to {now:.3g}" if start > 0 and now > times * start else None
+        return f"{plain} rose from {before:.3g} to {now:.3g}" if before > 0 and now > times * before else None
+
+
+def _is_number(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -8,13 +8,14 @@ from rlvr_lite.evaluation.metrics import avg_at_k, length_quantiles, maj_at_k, p
 from rlvr_lite.evaluation.policies import check_fingerprint, fingerprint
 from rlvr_lite.evaluation.power import power_table
 from rlvr_lite.evaluation.presets import PRESETS, Preset
-from rlvr_lite.evaluation.results import Evaluation, compare_evaluations
+from rlvr_lite.evaluation.results import EVALUATION_FILE, Evaluation, compare_evaluations
 from rlvr_lite.evaluation.samples import GREEDY, Sample
 from rlvr_lite.evaluation.scores import Score
 from rlvr_lite.evaluation.scoring import rescore, score
 
 __all__ = [
     "BENCHMARKS",
+    "EVALUATION_FILE",
     "GREEDY",
     "PAPER",
     "PRESETS",

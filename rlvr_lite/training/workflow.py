@@ -30,6 +30,7 @@ from rlvr_lite.training.environment import describe, peak_memory_bytes, threads,
 from rlvr_lite.training.preflight import preflight
 from rlvr_lite.training.resolve import check_early, default_directory, fill, is_done, reward_functions
 from rlvr_lite.training.run import Run
+from rlvr_lite.training.spectrum import Collapsed, SpectrumWatch, collapse
 from rlvr_lite.training.trainer import GRPOTrainer
 
 __all__ = ["train"]
@@ -125,7 +126,8 @@ class _Stages:
         saved, parity, problem = self._reload()
         failures += [problem] if problem else []
         self._score("after", saved)
-        status, reason = "failed" if failures else "done", "; ".join(failures)
+        seen = [said] if (said := collapse(self.files.metrics.rows())) else []
+        status, reason = "failed" if failures else "done", "; ".join(failures + seen)
         return self._end(status, reason, trainer, steps=steps, count=count, identity=identity, parity=parity)
 
     def _save(self, model: Any) -> None:
@@ -212,6 +214,7 @@ class _Stages:
         trainer = self._trainer(model)
         stop = CleanStop(config.max_hours)
         trainer.add_callback(stop)
+        trainer.add_callback(SpectrumWatch(trainer, stop, every=config.spectrum_steps, stops=config.stop_on_collapse))
         bar = Bar(config.method)
         if self.progress:
             trainer.add_callback(bar)
@@ -221,8 +224,8 @@ class _Stages:
         try:
             with stop.listening():
                 trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        except KeyboardInterrupt:
-            stop.reason = "interrupted"
+        except (KeyboardInterrupt, Collapsed):
+            stop.reason = stop.reason or "interrupted"
         finally:
             bar.close()
         return model, trainer, stop, not stop.reason and trainer.state.global_step >= config.steps

@@ -79,6 +79,23 @@ def test_probe_sees_the_energy_move_to_the_top():
     assert at(1.0) == pytest.approx(10)
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_probe_of_a_diverged_run_gives_no_number_and_the_alarm_says_so(dense):
+    run = make_run()
+    b, a, scale = run[0].factors
+    broken = {"dense": math.nan * b @ a} if dense else {"factors": (math.nan * b, a, scale)}
+    found = make_probe(run).measure([Update(run[0].name, run[0].base, **broken), *run[1:]])
+    assert math.isnan(found["spectrum/relative_norm"])
+    assert "relative_norm is not a finite number" in CollapseAlarm().see({"step": 3, **found})
+
+
+def test_probe_of_vectors_follows_their_norm():
+    updates = [Update(f"norm{i}", torch.full((4,), 2.0), dense=torch.tensor([0.0, 0.4, 0.0, 0.0])) for i in range(2)]
+    found = SpectrumProbe({update.name: probe_base(update.base) for update in updates}).measure(updates)
+    assert found["spectrum/relative_norm"] == pytest.approx(0.1)
+    assert set(found) == {"spectrum/relative_norm", "spectrum/seconds"}
+
+
 def test_probe_measures_when_due_and_refuses_what_it_does_not_know():
     run = make_run()
     probe = make_probe(run, every=5)
@@ -159,16 +176,52 @@ def test_alarm_needs_less_of_a_fall_when_something_else_went_wrong():
     assert "leading output directions (1.0x to 4.0x random)" in sentence
 
 
+def test_alarm_finds_a_collapse_within_the_first_window():
+    """As with a learning rate far too high: one step has rewards, then there is nothing but long noise."""
+    lost = {"length": lambda i: 6.5 if i == 0 else 50.0, "cut": lambda i: 0.0 if i == 0 else 0.85}
+    step, sentence = simulate(CollapseAlarm(), lambda i: -1.0 if i == 0 else -9.0, 40, **lost)
+    assert step <= 12
+    assert "first step" in sentence
+    assert "length rose from" in sentence
+    assert "cut off" in sentence
+    large = {"more": lambda i: {"spectrum/relative_norm": 50.0} if i % 5 == 4 else {}}
+    _, sentence = simulate(CollapseAlarm(), lambda i: -1.0 if i == 0 else -9.0, 40, **large)
+    assert "50x as large" in sentence
+    assert simulate(CollapseAlarm(), lambda i: -1.0 if i == 0 else -9.0, 40) is None  # a lucky step looks the same
+
+
+def test_alarm_keeps_quiet_after_a_lucky_first_step():
+    """Sixteen samples a step, 300 runs whose answers also grow: what is rare must not look like a collapse."""
+    rng = random.Random(1)
+    for _ in range(300):
+        alarm = CollapseAlarm()
+        for i in range(60):
+            reward = sum(rng.random() < 0.2 for _ in range(16)) / 16
+            length = 100 * (1 + i / 60) * math.exp(rng.gauss(0, 0.1))
+            row = {"step": i, "reward": reward, "completions/mean_length": length, "completions/clipped_ratio": 0.1}
+            assert alarm.see(row) is None
+
+
 def test_alarm_on_exploding_entropy_without_a_reward_to_lose():
     found = simulate(CollapseAlarm(), lambda i: -4, 100, entropy=lambda i: 0.3 if i < 40 else 3.0)
     assert found is not None
     assert "entropy rose" in found[1]
 
 
-def test_alarm_names_what_is_not_a_number():
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])  # None is what JSON makes of the others
+@pytest.mark.parametrize("key", ["entropy", "spectrum/relative_norm"])
+def test_alarm_names_what_is_not_a_number(key, value):
     alarm = CollapseAlarm()
     assert alarm.see({"step": 1, "reward": 0.5, "entropy": 0.1}) is None
-    assert alarm.see({"step": 2, "reward": 0.5, "entropy": math.nan}) == "entropy is nan at step 2"
+    assert alarm.see({"step": 2, "reward": 0.5, key: value}) == f"{key} is not a finite number at step 2"
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_alarm_passes_over_steps_without_a_valid_reward(value):
+    alarm = CollapseAlarm(window=5)
+    said = [alarm.see({"step": i, "reward": 0.6 if i < 20 else 0.1 if i % 2 else value}) for i in range(40)]
+    assert not any(said[:20])
+    assert any(said)
 
 
 def test_alarm_works_on_negative_rewards():

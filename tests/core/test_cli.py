@@ -42,6 +42,10 @@ def _error(capsys, *arguments):
         (["train", "--task", "none.jsonl"], "none.jsonl"),
         (["show", "nowhere"], "nowhere"),
         (["eval", "nowhere", "--benchmarks", "chain-sum:test", "--quiet"], "nowhere"),
+        (["eval"], "--power"),
+        (["eval", "tiny", "--power"], "leave tiny out"),
+        (["eval", "--power", "--benchmarks", "amie24"], "aime24"),
+        (["eval", "--power", "--k", "0"], "k must be"),
         (["demo", "--methods", "lorra"], "lora"),
         (["verify", "3"], "answer"),
     ],
@@ -77,10 +81,32 @@ def test_train_show_and_eval(capsys, tmp_path):
     main(["verify", "--audit", out])
 
 
-@pytest.mark.parametrize("command", ["methods", "tasks", "benchmarks", "power"])
+@pytest.mark.parametrize("command", ["methods", "tasks", "benchmarks", "eval --power"])
 def test_lists(capsys, command):
-    main([command])
+    main(command.split())
     assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_power_is_told_of_the_benchmarks_asked(capsys):
+    main(["eval", "--power", "--benchmarks", "aime24,math500", "--k", "8", "--comparisons", "13"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-3:-1]] == ["aime24", "math500"]
+    assert "13 comparisons" in lines[-1]
+    main(["eval", "--power", "--benchmark", "chain-sum:test", "--n", "100"])
+    assert "100" in capsys.readouterr().out
+
+
+def test_an_evaluation_is_shown_from_its_directory(capsys, tmp_path):
+    out = str(tmp_path / "scores")
+    (tmp_path / "mine.jsonl").write_text('{"problem": "1+2=?", "answer": "3"}\n{"problem": "2+5=?", "answer": "7"}\n')
+    main(["eval", "tiny", "--benchmark", f"mine={tmp_path / 'mine.jsonl'}", "--k", "2", "--out", out, "--quiet"])
+    told = capsys.readouterr().out
+    assert "mine" in told
+    main(["show", out, "--samples", "3", "--plot", str(tmp_path / "map.png")])
+    shown = capsys.readouterr().out
+    assert shown.startswith(told)
+    assert shown.count("right") + shown.count("wrong") >= 3
+    assert (tmp_path / "map.png").stat().st_size > 5_000
 
 
 def test_verify_explains(capsys):

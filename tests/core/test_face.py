@@ -38,6 +38,37 @@ def test_one_run_is_enough(runs):
     assert "lora" in rlvr_lite.spectrum(runs["lora"]).words()[0]
 
 
+def test_no_run_is_lost_among_others_of_its_method(runs, tmp_path):
+    twins = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "c"]
+    for twin in twins:
+        shutil.copytree(runs["lora"].directory, twin)
+    found = rlvr_lite.spectrum([runs["lora"], twins[2]])
+    assert [run.label for run in found.runs] == ["lora (lora)", "lora (c)"]
+    assert [run.label for run in rlvr_lite.spectrum(twins).runs] == [str(twin) for twin in twins]
+    with pytest.raises(UserError, match="twice"):
+        rlvr_lite.spectrum([twins[0], twins[0]])
+
+
+def test_an_evaluation_is_opened_from_its_directory(tmp_path):
+    options = {"n": 3, "k": 2, "max_new_tokens": 8, "progress": False}
+    found = rlvr_lite.evaluate("tiny", "chain-sum:test", out=tmp_path / "scores", **options)
+    opened = rlvr_lite.load(tmp_path / "scores")
+    assert isinstance(opened, rlvr_lite.Evaluation)
+    assert opened.to_dict() == found.to_dict()
+
+
+def test_an_evaluation_of_a_run_stays_beside_it(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["lora"].directory, run)
+    found = rlvr_lite.evaluate(run, "chain-sum:test", n=3, k=2, max_new_tokens=8, progress=False)
+    assert isinstance(rlvr_lite.load(run), rlvr_lite.Run)
+    assert rlvr_lite.load(run / "eval").to_dict() == found.to_dict()
+    found.save(run)  # a run keeps being one
+    assert isinstance(rlvr_lite.load(run), rlvr_lite.Run)
+    with pytest.raises(UserError, match="not a run"):
+        rlvr_lite.spectrum(run / "eval")
+
+
 def test_runs_on_different_bases_are_not_compared(runs, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(runs["lora"].directory, other)
