@@ -32,7 +32,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "nf4"]
 Loss = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce"]
 AdvantageScale = Literal["group", "batch", "none"]
 PromptStyle = Literal["bare", "instruct"]
-Option = str | int | float | bool
+#: Words last: what the command line reads is the first of these that fits.
+Option = int | float | bool | str
 
 #: The linear layers of a transformer block, the targets of every method alike.
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

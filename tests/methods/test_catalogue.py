@@ -10,6 +10,7 @@ from math import prod
 
 import pytest
 import torch
+import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 from rlvr_lite import methods
-from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig
+from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig, RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods import DEEPSEEK_R1_DISTILL_QWEN_1_5B as DEEPSEEK
 from rlvr_lite.methods import Layout
@@ -247,6 +248,13 @@ def test_an_option_that_means_nothing_is_refused(name, option, value):
     with pytest.raises(UserError, match=option) as caught:
         methods.resolve(name, AdapterConfig(options={option: value}), "tiny")
     assert "\n" not in str(caught.value)
+
+
+def test_options_on_the_command_line_are_numbers_where_they_look_like_it():
+    words = ["ratio", "2", "rho", "0.5", "start", "blocks"]
+    asked = tyro.cli(RunConfig, args=["--method-options", *words]).method_options
+    assert asked == {"ratio": 2, "rho": 0.5, "start": "blocks"}
+    methods.resolve("lora_plus", AdapterConfig(options={"ratio": asked["ratio"]}), "tiny")
 
 
 @pytest.mark.parametrize("name", methods.names())
