@@ -4,8 +4,8 @@
     RLVR_LITE_SMOLLM2=folder python -m tests.benchmarks.grpo_core --model smollm2 --quick
     python -m tests.benchmarks.grpo_core --memory              # at a vocabulary of 151,936
 
-Times are CPU seconds of one thread, the best of the repeats, both sides alternating. One step is ten groups; the stated
-share of them has no variance. ``ragged`` draws lengths whose mean is a third of C, otherwise every row has C tokens.
+Times are CPU seconds of one thread, the best of the repeats, both sides alternating. The stated share of
+a step's groups has no variance. ``ragged`` draws lengths whose mean is a third of C, otherwise every row has C tokens.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ from rlvr_lite.grpo import (
     trim,
 )
 from rlvr_lite.tables import Table
-
-GROUPS = 10
 
 
 def peft_model(name: str, seed: int, vocab: int = 128) -> tuple[Any, bool]:
@@ -98,18 +96,20 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="x")
 
 
-def step_batch(vocab: int, prompt: int, length: int, group: int, dead: float, ragged: bool, seed: int) -> Batch:
-    """Ten groups, of which the share ``dead`` has zero advantages."""
+def step_batch(
+    vocab: int, prompt: int, length: int, group: int, dead: float, ragged: bool, seed: int, groups: int = 10
+) -> Batch:
+    """Some groups, of which the share ``dead`` has zero advantages."""
     generator = torch.Generator().manual_seed(seed)
-    rows = GROUPS * group
-    prompts = torch.randint(2, vocab, (GROUPS, prompt), generator=generator).repeat_interleave(group, 0)
+    rows = groups * group
+    prompts = torch.randint(2, vocab, (groups, prompt), generator=generator).repeat_interleave(group, 0)
     completions = torch.randint(2, vocab, (rows, length), generator=generator)
     lengths = torch.full((rows,), length)
     if ragged:
         lengths = ragged_lengths(rows, length, generator)
     mask = (torch.arange(length) < lengths[:, None]).long()
-    advantages = torch.linspace(-1, 1, group).repeat(GROUPS)
-    advantages[: round(dead * GROUPS) * group] = 0
+    advantages = torch.linspace(-1, 1, group).repeat(groups)
+    advantages[: round(dead * groups) * group] = 0
     weights = row_weights(lengths, loss="dapo", max_length=length)
     return Batch(prompts, torch.ones_like(prompts), completions * mask, mask, advantages, weights)
 
@@ -141,12 +141,16 @@ def stock_step(trainer: Any, batch: Batch) -> Tensor:
     return loss.detach()
 
 
+def _score(model: Any, batch: Batch, packer: Packer) -> Tensor:
+    return completion_logprobs(
+        model, batch.prompt_ids, batch.prompt_mask, batch.completions, batch.mask, packer=packer
+    )[0]
+
+
 def our_step(model: Any, batch: Batch, packer: Packer) -> Tensor:
     """The same gradient with every saving."""
     live = trim(batch.rows(keep_informative(batch.advantages, batch.mask)))
-    logprobs, _ = completion_logprobs(
-        model, live.prompt_ids, live.prompt_mask, live.completions, live.mask, packer=packer
-    )
+    logprobs = _score(model, live, packer)
     loss, _ = policy_loss(logprobs, None, live.advantages, live.mask, loss="dapo", weights=live.weights)
     loss.backward()
     return loss.detach()
@@ -159,37 +163,32 @@ def gradient(model: Any) -> Tensor:
     return found
 
 
-def best_of(repeats: int, *sides: Callable[[], object]) -> list[float]:
-    """CPU seconds of each side, the least of the repeats, sides alternating."""
-    best = [float("inf")] * len(sides)
-    for _ in range(repeats):
-        for number, side in enumerate(sides):
-            start = time.process_time()
-            side()
-            best[number] = min(best[number], time.process_time() - start)
-    return best
+def timed(model: Any, step: Callable[[], object]) -> tuple[float, Tensor]:
+    """CPU seconds of a step and its gradient."""
+    start = time.process_time()
+    step()
+    return time.process_time() - start, gradient(model)
 
 
-def steps(name: str, quick: bool, repeats: int, ragged: bool) -> Table:
+def steps(name: str, quick: bool, repeats: int, ragged: bool, groups: int) -> Table:
     """The grid of completion length, prompt length, group size and share of groups without variance."""
     model, checkpointing = peft_model(name, seed=0)
     vocab = model.get_base_model().config.vocab_size
     trainer = stock_trainer(model, checkpointing, 256)
     packer = Packer()
-    lengths, groups, dead_shares = ((32, 256), (4,), (0.0, 0.6)) if quick else ((32, 128, 256), (4, 8), (0.0, 0.3, 0.6))
+    lengths, sizes, dead_shares = ((32, 256), (4,), (0.0, 0.6)) if quick else ((32, 128, 256), (4, 8), (0.0, 0.3, 0.6))
     rows = []
-    for length, prompt, group in itertools.product(lengths, (45, 200), groups):
+    for length, prompt, group in itertools.product(lengths, (45, 200), sizes):
         for dead in dead_shares:
-            batch = step_batch(vocab, prompt, length, group, dead, ragged, seed=length + prompt + group)
-            stock_step(trainer, batch)
-            theirs = gradient(model)
-            our_step(model, batch, packer)  # also proves packing for this shape, once
-            ours = gradient(model)
-            stock, own = best_of(
-                repeats,
-                lambda b=batch: (stock_step(trainer, b), model.zero_grad()),  # type: ignore[misc]
-                lambda b=batch: (our_step(model, b, packer), model.zero_grad()),  # type: ignore[misc]
-            )
+            batch = step_batch(vocab, prompt, length, group, dead, ragged, length + prompt + group, groups)
+            with torch.no_grad():  # proves packing for this shape, once in a run
+                _score(model, batch.rows(torch.arange(group)), packer)
+            stock, own = float("inf"), float("inf")
+            for _ in range(repeats):
+                seconds, theirs = timed(model, lambda b=batch: stock_step(trainer, b))  # type: ignore[misc]
+                stock = min(stock, seconds)
+                seconds, ours = timed(model, lambda b=batch: our_step(model, b, packer))  # type: ignore[misc]
+                own = min(own, seconds)
             row = {"C": length, "P": prompt, "G": group, "zero share": dead, "TRL s": stock, "ours s": own}
             row |= {"ratio": own / stock, "gradient difference": float((ours - theirs).norm() / theirs.norm())}
             rows.append(row)
@@ -197,7 +196,9 @@ def steps(name: str, quick: bool, repeats: int, ragged: bool) -> Table:
     refused = ", ".join(f"{reason}: {count}" for reason, count in packer.refused.items()) or "nothing"
     kind = "lengths with mean C/3" if ragged else "every row C tokens"
     return Table.of(
-        rows, f"Training part of a step, {name}, {kind}", f"packed {packer.packed} batches; refused {refused}"
+        rows,
+        f"Training part of a step, {name}, {groups} groups, {kind}",
+        f"packed {packer.packed} batches; refused {refused}",
     )
 
 
@@ -271,12 +272,10 @@ def head_memory(vocab: int = 151_936, length: int = 256, rows: int = 4, width: i
 
 def step_memory(vocab: int = 151_936, length: int = 256, rows: int = 4, prompt: int = 45) -> Table:
     """The training part of a step on a small model with a large vocabulary, one group, every row kept."""
-    global GROUPS
-    GROUPS = 1
     model, _ = peft_model("tiny", seed=0, vocab=vocab)
     trainer, packer = stock_trainer(model, False, length), Packer()
-    small = step_batch(vocab, 2, 3, rows, 0.0, False, seed=0)
-    batch = step_batch(vocab, prompt, length, rows, 0.0, False, seed=1)
+    small = step_batch(vocab, 2, 3, rows, 0.0, False, seed=0, groups=1)
+    batch = step_batch(vocab, prompt, length, rows, 0.0, False, seed=1, groups=1)
     stock_step(trainer, small), our_step(model, small, packer)  # also leaves gradients in place
     sides = {"ours": lambda: our_step(model, batch, packer), "TRL": lambda: stock_step(trainer, batch)}
     return _compared(
@@ -291,6 +290,7 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="corners of the grid only")
     options.add_argument("--ragged", action="store_true", help="lengths with a long tail")
     options.add_argument("--memory", action="store_true", help="memory instead of the grid of times")
+    options.add_argument("--groups", type=int, default=10)
     options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
     torch.set_num_threads(1)
@@ -298,7 +298,7 @@ def main() -> None:
     if chosen.memory:
         print(head_memory(), step_memory(), sep="\n\n")
     else:
-        print(steps(chosen.model, chosen.quick, chosen.repeats, chosen.ragged))
+        print(steps(chosen.model, chosen.quick, chosen.repeats, chosen.ragged, chosen.groups))
 
 
 if __name__ == "__main__":
