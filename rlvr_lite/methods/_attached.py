@@ -13,6 +13,7 @@ from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._attachment import Attachment, attachment, carries_method, remember, tensors
 from rlvr_lite.methods._hash import base_hash, tensors_hash
+from rlvr_lite.methods._hosting import check_hosting
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._optimizers import adamw
 from rlvr_lite.methods._registry import get
@@ -79,16 +80,22 @@ def _attach(
     layout = Layout.of_model(model)
     adapter = resolve(name, adapter, scale_of(layout.parameters))
     check_fits(name, adapter, layout)
+    host = getattr(model, "_rlvr_lite_host", None)  # of a base that another library's kernels run
+    hosting = None if host is None else check_hosting(name, precision_of(model), adapter)
+    if host is not None:
+        host.clear(model)
     base_names = frozenset(n for n, _ in tensors(model))
     digest = base_hash(model)
     frozen = "" if name == "full" else tensors_hash(dict(tensors(model)))
-    model.requires_grad_(False)
     _keep_weights_in_place(model)
     build = Build(adapter=adapter, layout=layout, total_steps=total_steps, seed=seed, blank=blank)
     with _seeded(model, seed):
         attached = method.build(model, build)
     remember(attached, Attachment(name, build, base_names, digest, frozen))
-    return attached.eval()
+    attached.eval()
+    if host is not None and hosting is not None:
+        host.settle(attached, fuse=hosting.route == "fused")
+    return attached
 
 
 def detach(model: nn.Module) -> nn.Module:

@@ -30,6 +30,12 @@ _PEFT_CANNOT = {
     ("road", "nf4-bf16"),
 }
 
+# These start from the base alone; every other draws something.
+_NOT_RANDOM = {
+    *["full", "ia3", "ln_tuning", "miss", "oft", "c3a", "road", "lora_xs", "mica", "olora", "rlpo", "rlmo", "geora"],
+    *["pissa", "pissa:residual", "milora", "milora:residual"],
+}
+
 
 @pytest.mark.parametrize(("name", "base"), cells.cells())
 def test_trains_exactly_what_its_name_says(name, base, record_property):
@@ -168,6 +174,8 @@ def test_the_start_is_decided_by_the_seed_alone(name):
     torch.manual_seed(5)
     assert torch.equal(drawn, torch.rand(2))
     assert all(torch.equal(first[n], again[n]) for n in first)
+    other = methods.trainable_state(cells.attach("fp32", name, seed=4))
+    assert all(torch.equal(first[n], other[n]) for n in first) == (name in _NOT_RANDOM)
 
 
 @pytest.mark.parametrize("name", [n for n in methods.names() if n != "full"])

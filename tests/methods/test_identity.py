@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from rlvr_lite import methods
 from rlvr_lite.config import LINEAR_LAYERS, AdapterConfig
@@ -105,3 +106,16 @@ def test_the_label_and_the_configuration_are_compared():
     model = cells.attach("fp32", "lora")
     assert "labelled rslora" in failures(model, "rslora")
     assert "asked for" in failures(model, "lora", dataclasses.replace(DEFAULT, alpha=1.0))
+
+
+@pytest.mark.parametrize("name", [n for n in methods.names() if methods.get(n).scale is not None])
+def test_the_scale_it_states_is_the_one_in_use(name):
+    asked = AdapterConfig(rank=methods.get(name).fixed_rank or 4, alpha=12)
+    model = cells.attach("fp32", name, asked)
+    stated = methods.identity(model, name, asked).scale
+    used = {update.factors[2] if update.factors else None for update in methods.updates(model)} - {None}
+    used |= {
+        m.scaling[ADAPTER] for m in model.modules() if isinstance(m, BaseTunerLayer) and name in ("dora", "randlora")
+    }
+    assert len(used) == 1
+    assert used.pop() == pytest.approx(stated, rel=1e-5)

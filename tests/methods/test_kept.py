@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rlvr_lite import methods
 from rlvr_lite.methods import _dense
+from rlvr_lite.methods._attachment import adapter_tensors
 from rlvr_lite.methods._kept import Keeping
 from tests.methods import cells
 
@@ -45,6 +46,22 @@ def test_it_follows_every_update(name, fused):
         model.train().eval()
         assert torch.equal(look(model), moved)
         assert not torch.equal(kept, moved)
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_it_follows_a_change_of_any_one_tensor(name):
+    model = cells.trained("fp32", name).eval()
+    tensors = {n: t for n, t in adapter_tensors(model).items() if ".layers.1.mlp.up_proj." in n or "randlora_B" in n}
+    assert tensors
+    for n, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            continue
+        look(model)
+        with torch.no_grad():
+            tensor.view(-1)[: tensor.numel() // 2].mul_(1.5)
+        moved = look(model)
+        model.train().eval()
+        assert torch.equal(look(model), moved), n
 
 
 @pytest.mark.parametrize("name", KEEPING)
