@@ -1,7 +1,7 @@
 """The training part of a step, and the memory of the output head: ours against stock TRL, measured in the same run.
 
     python -m tests.benchmarks.grpo_core                       # a random model of the embedded base's size
-    RLVR_LITE_SMOLLM2=folder python -m tests.benchmarks.grpo_core --model smollm2 --quick
+    RLVR_LITE_SMOLLM2=folder python -m tests.benchmarks.grpo_core --model smollm2 --groups 5 --points 64,200,8
     python -m tests.benchmarks.grpo_core --memory              # at a vocabulary of 151,936
 
 Times are CPU seconds of one thread, the best of the repeats, both sides alternating. The stated share of
@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ from rlvr_lite.grpo import (
     policy_loss,
     row_weights,
     token_logprobs,
-    trim,
 )
 from rlvr_lite.tables import Table
+from rlvr_lite.training.window import pieces_of
 
 
 def peft_model(name: str, seed: int, vocab: int = 128) -> tuple[Any, bool]:
@@ -147,13 +147,12 @@ def _score(model: Any, batch: Batch, packer: Packer) -> Tensor:
     )[0]
 
 
-def our_step(model: Any, batch: Batch, packer: Packer) -> Tensor:
-    """The same gradient with every saving."""
-    live = trim(batch.rows(keep_informative(batch.advantages, batch.mask)))
-    logprobs = _score(model, live, packer)
-    loss, _ = policy_loss(logprobs, None, live.advantages, live.mask, loss="dapo", weights=live.weights)
-    loss.backward()
-    return loss.detach()
+def our_step(model: Any, batch: Batch, packer: Packer) -> None:
+    """The same gradient with every saving, in the pieces that the trainer takes."""
+    for piece in pieces_of(batch.rows(keep_informative(batch.advantages, batch.mask)), None):
+        logprobs = _score(model, piece, packer)
+        loss, _ = policy_loss(logprobs, None, piece.advantages, piece.mask, loss="dapo", weights=piece.weights)
+        loss.backward()
 
 
 def gradient(model: Any) -> Tensor:
@@ -170,16 +169,21 @@ def timed(model: Any, step: Callable[[], object]) -> tuple[float, Tensor]:
     return time.process_time() - start, gradient(model)
 
 
-def steps(name: str, quick: bool, repeats: int, ragged: bool, groups: int) -> Table:
-    """The grid of completion length, prompt length, group size and share of groups without variance."""
+#: Completion length, prompt length and group size: the grid, and the point for which the savings are claimed.
+GRID = [(64, 200, 8), *itertools.product((32, 128, 256), (45, 200), (4, 8))]
+
+
+def steps(name: str, points: Sequence[tuple[int, int, int]], repeats: int, ragged: bool, groups: int) -> Table:
+    """Each point at three shares of groups without variance."""
     model, checkpointing = peft_model(name, seed=0)
     vocab = model.get_base_model().config.vocab_size
     trainer = stock_trainer(model, checkpointing, 256)
     packer = Packer()
-    lengths, sizes, dead_shares = ((32, 256), (4,), (0.0, 0.6)) if quick else ((32, 128, 256), (4, 8), (0.0, 0.3, 0.6))
+    warm = step_batch(vocab, 45, 32, 4, 0.0, ragged, 0, groups=1)
+    timed(model, lambda: stock_step(trainer, warm)), timed(model, lambda: our_step(model, warm, packer))
     rows = []
-    for length, prompt, group in itertools.product(lengths, (45, 200), sizes):
-        for dead in dead_shares:
+    for length, prompt, group in points:
+        for dead in (0.0, 0.3, 0.6):
             batch = step_batch(vocab, prompt, length, group, dead, ragged, length + prompt + group, groups)
             with torch.no_grad():  # proves packing for this shape, once in a run
                 _score(model, batch.rows(torch.arange(group)), packer)
@@ -287,7 +291,7 @@ def main() -> None:
     """Print the tables."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", choices=["tiny", "smollm2"], default="tiny")
-    options.add_argument("--quick", action="store_true", help="corners of the grid only")
+    options.add_argument("--points", nargs="+", metavar="C,P,G", help="instead of the whole grid")
     options.add_argument("--ragged", action="store_true", help="lengths with a long tail")
     options.add_argument("--memory", action="store_true", help="memory instead of the grid of times")
     options.add_argument("--groups", type=int, default=10)
@@ -298,7 +302,8 @@ def main() -> None:
     if chosen.memory:
         print(head_memory(), step_memory(), sep="\n\n")
     else:
-        print(steps(chosen.model, chosen.quick, chosen.repeats, chosen.ragged, chosen.groups))
+        points = [tuple(map(int, point.split(","))) for point in chosen.points] if chosen.points else GRID
+        print(steps(chosen.model, points, chosen.repeats, chosen.ragged, chosen.groups))
 
 
 if __name__ == "__main__":
