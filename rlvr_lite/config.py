@@ -89,11 +89,13 @@ class AdapterConfig:
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.rank is not None and self.rank < 1:
-            raise UserError(f"rank must be at least 1, got {self.rank}")
-        if self.alpha is not None and not (self.alpha > 0 and math.isfinite(self.alpha)):
-            raise UserError(f"alpha must be a positive number, got {self.alpha}")
-        if self.targets is not None and (isinstance(self.targets, str) or not self.targets):
+        if self.rank is not None and not (type(self.rank) is int and self.rank >= 1):
+            raise UserError(f"rank must be a whole number of at least 1, got {self.rank!r}")
+        alpha, targets = self.alpha, self.targets
+        if alpha is not None and not (isinstance(alpha, int | float) and alpha > 0 and math.isfinite(alpha)):
+            raise UserError(f"alpha must be a positive number, got {alpha!r}")
+        words = isinstance(targets, tuple | list) and all(isinstance(name, str) for name in targets)
+        if targets is not None and not (words and targets):
             raise UserError("targets must be a list of layer names, such as ('q_proj', 'v_proj')")
 
 
@@ -190,6 +192,8 @@ class RunConfig:
         gradient_checkpointing: recompute activations in the backward pass.
         micro_batch: completions a backward pass; ``None`` takes a whole step at once where that fits.
         eval_problems: held-out problems scored before and after training; 0 leaves evaluation out.
+        eval_split: where they come from; what is chosen by their score belongs to ``validation``.
+        eval_before: score the base too; a study does that once for all its runs.
         eval_k: samples a problem in that evaluation, besides the greedy one.
         save_steps: a checkpoint every so many steps; 0 keeps only the end and interruptions.
         keep_checkpoints: how many checkpoints are kept.
@@ -232,6 +236,8 @@ class RunConfig:
     gradient_checkpointing: bool | None = None
     micro_batch: int | None = None
     eval_problems: int = 100
+    eval_split: Literal["validation", "test", "ood"] = "test"
+    eval_before: bool = True
     eval_k: int = 8
     save_steps: int = 0
     keep_checkpoints: int = 2
@@ -279,6 +285,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "advantage_scale": get_args(AdvantageScale),
     "prompt_style": get_args(PromptStyle),
     "backend": ("auto", "transformers", "unsloth"),
+    "eval_split": ("validation", "test", "ood"),
 }
 _AT_LEAST: Mapping[str, float] = {
     "steps": 1,

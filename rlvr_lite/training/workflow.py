@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import transformers
-import trl
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -25,8 +24,9 @@ from rlvr_lite.config import RunConfig, SamplingConfig, replace_fields, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import RunDirectory, read_json, write_json, write_text
 from rlvr_lite.training import checkpoints
+from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
-from rlvr_lite.training.environment import describe, peak_memory_bytes, threads, versions
+from rlvr_lite.training.environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
 from rlvr_lite.training.preflight import preflight
 from rlvr_lite.training.resolve import check_early, default_directory, fill, is_done, reward_functions
 from rlvr_lite.training.run import Run
@@ -41,7 +41,7 @@ _LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has
 
 def train(
     method: str = "lora",
-    base: str = "tiny",
+    base: str | bases.Base = "tiny",
     task: Any = "chain-sum",
     *,
     config: RunConfig | None = None,
@@ -55,7 +55,8 @@ def train(
 
     Args:
         method: a name of ``rlvr_lite.list_methods()``.
-        base: ``tiny``, a Hub model id or a local model directory.
+        base: ``tiny``, a Hub model id or a local model directory; or a loaded base, which is left as it was, so that
+            one serves many runs (``full`` loads its own).
         task: a name of ``rlvr_lite.list_tasks()``, the path of a JSONL file, or a ``datasets.Dataset`` with columns
             problem and answer.
         config: start from this configuration instead of the defaults.
@@ -72,7 +73,9 @@ def train(
     functions, names = reward_functions(overrides.pop("rewards", config.rewards if config else ("accuracy",)))
     chosen = tasks.get(task, **overrides.get("task_options", config.task_options if config else {}))
     label = task if isinstance(task, str) else chosen.name
-    named = {"method": method, "base": base, "task": label, "rewards": names}
+    held = base if isinstance(base, bases.Base) else None
+    name = base.name if isinstance(base, bases.Base) else base
+    named = {"method": method, "base": name, "task": label, "rewards": names}
     if config is not None:  # a positional argument left at its default does not overrule the configuration
         named = {k: v for k, v in named.items() if k == "rewards" or v != getattr(RunConfig(), k)}
     asked = replace_fields(config or RunConfig(), named | overrides)
@@ -80,18 +83,32 @@ def train(
     directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
     if is_done(directory, asked):
         return Run(directory.root)
-    stages = _Stages(asked, directory, chosen, functions, progress)
+    reset_peak_memory()
+    stages = _Stages(asked, directory, chosen, functions, progress, held)
     with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()):
-        return stages.go()
+        try:
+            return stages.go()
+        finally:
+            stages.release()
 
 
 class _Stages:
     """The stages of one run, in order; each leaves a file by which a restart knows it."""
 
-    def __init__(self, asked: RunConfig, files: RunDirectory, task: tasks.Task, functions: list[Any], progress: bool):
+    def __init__(
+        self,
+        asked: RunConfig,
+        files: RunDirectory,
+        task: tasks.Task,
+        functions: list[Any],
+        progress: bool,
+        held: bases.Base | None,
+    ):
         self.asked, self.files, self.task, self.functions, self.progress = asked, files, task, functions, progress
+        self.held = None if methods.get(asked.method).writes_base else held
+        self.attached: Any = None
         self.seconds: dict[str, float] = {}
-        for split in ("train", "test") if asked.eval_problems else ("train",):
+        for split in ("train", asked.eval_split) if asked.eval_problems else ("train",):
             if not task.problems(split):
                 raise UserError(
                     f"task {task.name} has no {split} problems: give it more rows, or set eval_problems to 0"
@@ -105,14 +122,19 @@ class _Stages:
             methods.check_fits(self.config.method, self.config.adapter, layout)
 
     def _load_base(self) -> bases.Base:
-        asked = self.asked
+        asked, held = self.asked, self.held
+        if held is not None:
+            if asked.precision not in ("auto", held.precision):
+                raise UserError(f"the loaded base is in {held.precision}, not {asked.precision}: load another")
+            return held
         return bases.load(asked.base, asked.precision, backend=asked.backend, revision=asked.revision)
 
     def go(self) -> Run:
         """Run every stage that is still to be done."""
         self._begin()
         transformers.set_seed(self.config.seed)
-        self._score("before", self.loaded.model)
+        if self.config.eval_before:
+            self._score("before", self.loaded.model)
         model, trainer, stop, finished = self._train()
         if not finished:
             return self._end("stopped", stop.reason or "interrupted", trainer)
@@ -146,7 +168,7 @@ class _Stages:
     def _reload(self) -> tuple[Any, float | None, str]:
         """The saved adapter on a fresh base, how far it is from the trained policy, and what speaks against it."""
         self.loaded = self._fresh_base()
-        saved = methods.load(self.loaded.model, self.files.adapter)
+        saved = self.attached = methods.load(self.loaded.model, self.files.adapter)
         recorded = read_json(self.files.adapter / "rlvr_lite.json")["facts"]["fingerprint"]
         try:
             return saved, evaluation.check_fingerprint(saved, self.loaded.tokenizer, recorded), ""
@@ -154,11 +176,20 @@ class _Stages:
             return saved, None, str(error)
 
     def _fresh_base(self) -> bases.Base:
-        """The base once more from its source, so that what is scored is what was saved."""
+        """The base once more, so that what is scored is what was saved."""
+        self.release()
         del self.loaded
         gc.collect()
         torch.cuda.empty_cache()
         return self._load_base()
+
+    def release(self) -> None:
+        """Give a base that was handed in back as it was."""
+        attached, self.attached = self.attached, None
+        if self.held is not None and attached is not None:
+            base: Any = methods.detach(attached)
+            base.gradient_checkpointing_disable()
+            base.eval()
 
     def _begin(self) -> None:
         """Write what is run, unless a run that was killed has done so."""
@@ -184,7 +215,7 @@ class _Stages:
             return
         target.parent.mkdir(exist_ok=True)
         started = time.perf_counter()
-        problems = self.task.problems("test")[: config.eval_problems]
+        problems = self.task.problems(config.eval_split)[: config.eval_problems]
         score = evaluation.score(
             model,
             self.loaded.tokenizer,
@@ -208,7 +239,7 @@ class _Stages:
     def _train(self) -> tuple[Any, GRPOTrainer, CleanStop, bool]:
         config = self.config
         assert config.steps is not None
-        model = methods.attach(
+        model = self.attached = methods.attach(
             self.loaded.model, config.method, config.adapter, total_steps=config.steps, seed=config.seed
         )
         trainer = self._trainer(model)
@@ -246,7 +277,7 @@ class _Stages:
         trainer = GRPOTrainer(
             model,
             self.functions,
-            self._arguments(),
+            arguments(config, self.loaded.compute_dtype, self.files.checkpoints),
             self._dataset(),
             processing_class=self.loaded.tokenizer,
             optimizers=(optimizer, scheduler),
@@ -265,41 +296,6 @@ class _Stages:
                 {"id": p.id, "prompt": self.task.messages(p, style), "problem": p.problem, "answer": p.answer}
                 for p in self.task.problems("train")
             ]
-        )
-
-    def _arguments(self) -> trl.GRPOConfig:
-        config = self.config
-        rows = (config.prompts_per_step or 1) * config.group_size
-        cuda = torch.cuda.is_available()
-        return trl.GRPOConfig(
-            output_dir=str(self.files.checkpoints),
-            use_cpu=not cuda,
-            bf16=self.loaded.compute_dtype == torch.bfloat16,
-            fp16=self.loaded.compute_dtype == torch.float16,
-            per_device_train_batch_size=rows,
-            gradient_accumulation_steps=1,
-            num_generations=config.group_size,
-            max_steps=config.steps or 1,
-            learning_rate=config.learning_rate or 0.0,
-            max_grad_norm=config.max_grad_norm,
-            max_completion_length=config.max_completion_length,
-            temperature=config.temperature,
-            top_k=0,
-            beta=config.kl_coef,
-            epsilon=config.clip_low,
-            epsilon_high=1 + config.clip_high if config.loss == "cispo" else config.clip_high,
-            loss_type=config.loss,
-            scale_rewards=config.advantage_scale,
-            reward_weights=None if config.reward_weights is None else list(config.reward_weights),
-            gradient_checkpointing=bool(config.gradient_checkpointing),
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-            logging_steps=1,
-            save_strategy="steps" if config.save_steps else "no",
-            save_steps=config.save_steps or 500,
-            save_total_limit=config.keep_checkpoints,
-            seed=config.seed,
-            report_to=list(config.report_to) or "none",
-            disable_tqdm=True,
         )
 
     # ---- proof and summary ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 
 import rlvr_lite
-from rlvr_lite import methods, records
+from rlvr_lite import bases, methods, records, tasks
 from rlvr_lite.errors import UserError
 from rlvr_lite.training.resolve import default_directory
 from rlvr_lite.training.run import Run
@@ -246,3 +246,28 @@ def test_a_run_without_any_signal_fails_and_says_why(tmp_path):
     run = rlvr_lite.train("lora", task="linear-equation", out=tmp_path / "run", **SMALL)
     assert run.status == "failed"
     assert "two different rewards" in run.summary["reason"]
+
+
+def test_one_loaded_base_serves_runs_that_end_as_if_each_had_its_own(tmp_path):
+    base = bases.load("tiny")
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    for method in ("dora", "ln_tuning", "pissa:residual", "lora"):
+        shared = rlvr_lite.train(method, base, out=tmp_path / method / "shared", **SMALL)
+        alone = rlvr_lite.train(method, out=tmp_path / method / "alone", **SMALL)
+        assert not hasattr(base.model, "peft_config")
+        assert (shared.files.adapter / "manifest.json").read_bytes() == (
+            alone.files.adapter / "manifest.json"
+        ).read_bytes()
+        assert all(torch.equal(before[name], tensor) for name, tensor in base.model.state_dict().items())
+
+
+def test_the_score_before_is_left_out_and_the_split_is_chosen_on_request(tmp_path):
+    run = rlvr_lite.train("lora", out=tmp_path / "run", **SMALL | {"eval_before": False, "eval_split": "validation"})
+    assert set(run.summary["evaluation"]) == {"after"}
+    asked = {row["id"] for row in records.read_jsonl(run.files.evaluations / "after.jsonl")}
+    assert asked <= {problem.id for problem in tasks.get("chain-sum").problems("validation")}
+
+
+def test_a_loaded_base_of_another_precision_is_refused(tmp_path):
+    with pytest.raises(UserError, match="fp32, not bf16"):
+        rlvr_lite.train("lora", bases.load("tiny"), out=tmp_path / "run", precision="bf16", progress=False)
