@@ -23,11 +23,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
 
     >>> print(unknown_name("method", "lorra", ["lora", "dora", "full"]))
     unknown method 'lorra': did you mean 'lora' or 'dora'?
+    >>> print(unknown_name("method", "LoRA", ["lora", "full"]))
+    unknown method 'LoRA': did you mean 'lora'?
     >>> print(unknown_name("method", "xyz", ["lora", "full"]))
     unknown method 'xyz': choose one of full, lora
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    folded = {word.casefold(): word for word in known}
+    near = [folded[word] for word in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
     if near:
         return UserError(f"unknown {kind} {name!r}: did you mean {' or '.join(map(repr, near))}?")
     return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")

@@ -159,7 +159,14 @@ def disabled(model: nn.Module) -> Iterator[None]:
 
 
 def optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
-    """The method's optimizer over the model's trainable tensors; every parameter group has a ``name``."""
+    """The method's optimizer over the model's trainable tensors; every parameter group has a ``name``.
+
+    Raises:
+        UserError: the model carries another method.
+    """
+    carried = attachment(model).method
+    if carried != name:
+        raise UserError(f"the model carries {carried}, not {name}: ask for the optimizer of {carried}")
     return (get(name).optimizer or adamw)(model, learning_rate, weight_decay)
 
 

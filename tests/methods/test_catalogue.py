@@ -306,7 +306,12 @@ def test_a_rank_the_layers_have_no_room_for_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    "given_", [{"rank": 0}, {"rank": -1}, {"alpha": 0.0}, {"alpha": float("nan")}, {"targets": ()}]
+    "given_",
+    [
+        *[{"rank": rank} for rank in (0, -1, 2.5, "8", True)],
+        *[{"alpha": alpha} for alpha in (0, -1.0, float("nan"), float("inf"), "16")],
+        *[{"targets": targets} for targets in ((), "q_proj", (3,), 7)],
+    ],
 )
 def test_sizes_that_mean_nothing_are_refused(given_):
     with pytest.raises(UserError):
@@ -384,6 +389,11 @@ def test_a_model_without_a_method_says_so():
         methods.trainable_state(cells.fresh("fp32"))
 
 
+def test_the_optimizer_of_another_method_is_refused():
+    with pytest.raises(UserError, match="carries lora, not lora_plus"):
+        methods.optimizer(cells.attach("fp32", "lora"), "lora_plus", 1e-3)
+
+
 def test_a_run_of_no_steps_is_refused():
     with pytest.raises(UserError, match="total_steps"):
         cells.attach("fp32", "lora", steps=0)
@@ -399,12 +409,13 @@ def test_full_has_no_frozen_policy():
 
 def test_one_base_serves_one_method_after_another():
     base = cells.fresh("nf4-bf16")
-    untouched = cells.logits(base)
+    untouched, modules = cells.logits(base), {n for n, _ in base.named_modules()}
     for name in ("pissa", "dora", "ln_tuning", "vera"):
         model = cells.attach(base, name)
         assert methods.identity(model, name, AdapterConfig()).failures == []
         base = methods.detach(model)
         assert torch.equal(cells.logits(base), untouched)
+        assert {n for n, _ in base.named_modules()} == modules
 
 
 def test_a_method_registered_twice_is_a_programming_error():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from rlvr_lite import methods
 from rlvr_lite.errors import UserError
+from rlvr_lite.methods._attachment import adapter_tensors
 from tests.methods import cells
 from tests.methods.cells import BASES, DEFAULT
 
@@ -48,6 +49,7 @@ def test_trains_exactly_what_its_name_says(name, base, record_property):
 
     before = cells.toy_loss(model.eval()).item()
     optimizer = methods.optimizer(model, name, methods.learning_rate(name, "tiny").value)
+    frozen = {n: p.clone() for n, p in adapter_tensors(model).items() if not p.requires_grad} if name != "full" else {}
     moved = cells.train(model, name, optimizer, range(1, 4))
     assert set().union(*moved) == set(cells.trainable(model))
     assert cells.toy_loss(model.eval()).item() < before
@@ -57,6 +59,7 @@ def test_trains_exactly_what_its_name_says(name, base, record_property):
     assert proof.failures == []
     assert proof.trainable_parameters == proof.expected_parameters
     assert not torch.equal(cells.logits(model), start)
+    assert all(torch.equal(adapter_tensors(model)[n], p) for n, p in frozen.items())
     if name == "full":
         return
     with methods.disabled(model):
@@ -78,6 +81,9 @@ def test_a_saved_adapter_says_the_same_on_a_fresh_base(name, base, tmp_path):
     loaded = methods.load(cells.fresh(base), tmp_path / "adapter")
     assert (cells.logits(loaded) - said).abs().max() <= tolerance
     assert not cells.trainable(loaded)
+    if name != "full":
+        with methods.disabled(loaded):
+            assert torch.equal(cells.logits(loaded), cells.logits(cells.fresh(base)))
     if name == "full" or (name, base) in _PEFT_CANNOT:
         return
     plain = cells.keep_unpacked(PeftModel.from_pretrained(cells.fresh(base), tmp_path / "adapter"))
