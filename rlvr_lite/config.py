@@ -192,6 +192,8 @@ class RunConfig:
         gradient_checkpointing: recompute activations in the backward pass.
         micro_batch: completions a backward pass; ``None`` takes a whole step at once where that fits.
         eval_problems: held-out problems scored before and after training; 0 leaves evaluation out.
+        eval_split: where they come from; what is chosen by their score belongs to ``validation``.
+        eval_before: score the base too; a study does that once for all its runs.
         eval_k: samples a problem in that evaluation, besides the greedy one.
         save_steps: a checkpoint every so many steps; 0 keeps only the end and interruptions.
         keep_checkpoints: how many checkpoints are kept.
@@ -234,6 +236,8 @@ class RunConfig:
     gradient_checkpointing: bool | None = None
     micro_batch: int | None = None
     eval_problems: int = 100
+    eval_split: Literal["validation", "test", "ood"] = "test"
+    eval_before: bool = True
     eval_k: int = 8
     save_steps: int = 0
     keep_checkpoints: int = 2
@@ -281,6 +285,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "advantage_scale": get_args(AdvantageScale),
     "prompt_style": get_args(PromptStyle),
     "backend": ("auto", "transformers", "unsloth"),
+    "eval_split": ("validation", "test", "ood"),
 }
 _AT_LEAST: Mapping[str, float] = {
     "steps": 1,
