@@ -2,7 +2,7 @@
 
 from rlvr_lite.delivery.conversation import Chat, Reply, chat
 from rlvr_lite.delivery.exporting import Form, Target, export
-from rlvr_lite.delivery.low_rank import LowRank, low_rank
+from rlvr_lite.delivery.factors import LowRank, low_rank
 from rlvr_lite.delivery.provenance import Verification, load_export, verify_export
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlvr_lite.delivery import gguf_file, hub
-from rlvr_lite.delivery.card import card
-from rlvr_lite.delivery.provenance import EXPORT_FILE, REFERENCE_FILE, ROUNDING, limit_of, open_form, same_tokens
-from rlvr_lite.delivery.reference import Distance, Reference, answer, distance, logits, prompts_of, stored_distance
+from rlvr_lite.delivery.model_card import card
+from rlvr_lite.delivery.provenance import EXPORT_FILE, REFERENCE_FILE, ROUNDING, open_form, same_tokens
+from rlvr_lite.delivery.reference import Distance, Reference, answer, distance, logits, prompts_of, with_held
 from rlvr_lite.delivery.trained import RunFacts, Trained, load_base, load_trained, quietly, read_run
 from rlvr_lite.delivery.writers import DTYPES, Written, merge, write_adapter, write_lora, write_merged
 from rlvr_lite.errors import UserError, unknown_name
@@ -163,12 +164,11 @@ def _make(run: RunFacts, wish: _Wish, target: Path) -> str:
         model, tokenizer = open_form(folder, facts)
         rows = logits(model, reference.ids, reference.answers)
         measured = distance(said, rows)
-        facts["limit"] = limit_of(stored_distance(reference, rows))
         facts["tokenizer"] = "same" if same_tokens(reference, tokenizer) else "differs"
         facts["notes"] = [*written.notes, *_notes(facts, measured, effect)]
         facts |= {"measured": measured.to_dict(), "effect": effect.to_dict()}
         facts["bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        write_json(folder / REFERENCE_FILE, reference.to_dict())
+        write_text(folder / REFERENCE_FILE, json.dumps(with_held(reference, rows).to_dict(), allow_nan=False))
         write_json(folder / EXPORT_FILE, facts)
         write_text(folder / "README.md", card(facts))
     return _report(target, facts, reference, measured, effect)

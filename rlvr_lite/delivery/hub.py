@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.delivery.card import card, licence_of
+from rlvr_lite.delivery.model_card import card, licence_of
 from rlvr_lite.delivery.provenance import EXPORT_FILE
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import damage, read_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from rlvr_lite.delivery.trained import RunFacts
 
-__all__ = ["Distance", "Reference", "answer", "distance", "logits", "prompts_of", "stored_distance"]
+__all__ = ["Distance", "Reference", "answer", "distance", "logits", "prompts_of", "stored_distance", "with_held"]
 
 PROMPTS = 20
 TOKENS = 24
@@ -38,6 +39,7 @@ class Reference:
         answers: tokens of each greedy answer.
         tokens: of each answer, at each token, the ids of the highest logits, the highest first.
         values: those logits.
+        held: the logits of the same ids in the export, which may have lost something on the way; empty before it is made.
     """
 
     prompts: tuple[str, ...]
@@ -45,10 +47,11 @@ class Reference:
     answers: tuple[tuple[int, ...], ...]
     tokens: tuple[Any, ...]
     values: tuple[Any, ...]
+    held: tuple[Any, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {name: list(getattr(self, name)) for name in ("prompts", "ids", "answers", "tokens", "values")}
+        return {field.name: list(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Reference:
@@ -58,9 +61,8 @@ class Reference:
             UserError: something is missing.
         """
         try:
-            ids = tuple(map(tuple, stored["ids"]))
-            answers = tuple(map(tuple, stored["answers"]))
-            return cls(tuple(stored["prompts"]), ids, answers, tuple(stored["tokens"]), tuple(stored["values"]))
+            lists = {field.name: tuple(stored[field.name]) for field in dataclasses.fields(cls)}
+            return cls(**lists | {name: tuple(map(tuple, lists[name])) for name in ("ids", "answers")})
         except (KeyError, TypeError) as error:
             raise UserError("the reference of this export is damaged: export the run again") from error
 
@@ -92,10 +94,17 @@ def prompts_of(run: RunFacts, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     try:
         task = tasks.get(run.config.task, **run.config.task_options)
         split = "test" if "test" in task.splits else task.splits[0]
-        return [render(tokenizer, task.messages(problem, style)) for problem in task.problems(split)[:PROMPTS]]
+        return [render(tokenizer, task.messages(problem, style)) for problem in _first(task, split)]
     except UserError:  # problems that came in memory, or whose files are elsewhere
         recorded = run.adapter["facts"].get("fingerprint") or {"prompts": ["1+1="]}
         return list(recorded["prompts"])
+
+
+def _first(task: tasks.Task, split: str) -> list[tasks.Problem]:
+    try:
+        return task.problems(split, PROMPTS)  # a generated task draws no more than these
+    except UserError:
+        return task.problems(split)
 
 
 def answer(
@@ -118,9 +127,20 @@ def answer(
     answers = [tuple(row[keep.bool()].tolist()) for row, keep in zip(drawn.tokens, drawn.mask, strict=True)]
     rows = logits(model, texts, answers)
     top = [row.topk(min(_SHOWN, row.shape[-1]), dim=-1) for row in rows]
-    values = tuple([[float(f"{v:.7g}") for v in line] for line in t.values.tolist()] for t in top)
-    found = Reference(tuple(prompts), tuple(texts), tuple(answers), tuple(t.indices.tolist() for t in top), values)
-    return found, rows
+    tokens, values = tuple(t.indices.tolist() for t in top), tuple(_numbers(t.values) for t in top)
+    return Reference(tuple(prompts), tuple(texts), tuple(answers), tokens, values), rows
+
+
+def _numbers(values: Tensor) -> list[list[float]]:
+    """Rows of numbers with the digits that fp32 has."""
+    return [[float(f"{value:.8g}") for value in row] for row in values.tolist()]
+
+
+def with_held(reference: Reference, rows: Sequence[Tensor]) -> Reference:
+    """The same with the logits ``[T, V]`` of the export."""
+    shown = zip(rows, reference.tokens, strict=True)
+    held = tuple(_numbers(row.gather(-1, torch.tensor(tokens))) for row, tokens in shown)
+    return dataclasses.replace(reference, held=held)
 
 
 @torch.no_grad()
@@ -146,12 +166,11 @@ def distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Distance:
     return Distance(apart, apart / max(float(a.abs().max()), 1e-6), float(same), max(0.0, float(kl)))
 
 
-def stored_distance(reference: Reference, rows: Sequence[Tensor]) -> Distance:
-    """How far logits are from those that were stored; the KL is not known from them."""
-    apart, largest, same = 0.0, 1e-6, []
-    for tokens, values, row in zip(reference.tokens, reference.values, rows, strict=True):
-        top, expected = torch.tensor(tokens), torch.tensor(values)
-        apart = max(apart, float((row.gather(-1, top) - expected).abs().max()))
-        largest = max(largest, float(expected.abs().max()))
-        same += (row.argmax(-1) == top[:, 0]).tolist()
-    return Distance(apart, apart / largest, sum(same) / len(same), math.nan)
+def stored_distance(reference: Reference, stored: Sequence[Any], rows: Sequence[Tensor]) -> Distance:
+    """How far logits are from stored ones (``values`` or ``held``); the KL is not known from them."""
+    shown = [row.gather(-1, torch.tensor(tokens)) for row, tokens in zip(rows, reference.tokens, strict=True)]
+    expected = torch.cat([torch.tensor(values) for values in stored])
+    apart = float((torch.cat(shown) - expected).abs().max())  # NaN if there is any
+    first = torch.cat([torch.tensor(tokens)[:, 0] for tokens in reference.tokens])
+    same = (torch.cat([row.argmax(-1) for row in rows]) == first).double().mean()
+    return Distance(apart, apart / max(float(expected.abs().max()), 1e-6), float(same), math.nan)

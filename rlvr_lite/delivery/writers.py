@@ -13,7 +13,7 @@ import torch
 
 from rlvr_lite import methods
 from rlvr_lite.config import SCALES, AdapterConfig
-from rlvr_lite.delivery.low_rank import low_rank
+from rlvr_lite.delivery.factors import low_rank
 from rlvr_lite.delivery.trained import RunFacts, Trained, load_base
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import MANIFEST, write_json

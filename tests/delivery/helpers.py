@@ -44,7 +44,7 @@ def made_run(out: Path, method: str = "lora", base: str = "tiny", *, steps: int 
     hashed = methods.base_hash(bases.load(base, found.precision, device="cpu").model)
     write_json(out / "env.json", {"base": {"name": base, "revision": found.revision, "hash": hashed}})
     task = tasks.get(config.task)
-    prompts = [task.messages(problem, config.prompt_style) for problem in task.problems("test")[:8]]
+    prompts = [task.messages(problem, config.prompt_style) for problem in task.problems("test", 8)]
     said = evaluation.fingerprint(model, found.tokenizer, prompts, found.precision)
     methods.save(model, out / "adapter", facts={"fingerprint": said})
     score = {"greedy": {"value": 0.5, "low": 0.4, "high": 0.6}, "avg@8": {"value": 0.45, "low": 0.4, "high": 0.5}}

@@ -165,10 +165,15 @@ def _proofs(facts: Mapping[str, Any]) -> str:
 def _recipe(config: Mapping[str, Any]) -> str:
     names = "steps learning_rate warmup_steps prompts_per_step group_size max_completion_length temperature loss"
     names += " advantage_scale clip_low clip_high kl_coef rewards rank alpha targets method_options precision seed"
-    rows = [
-        {"setting": name, "value": str(config[name])} for name in names.split() if config[name] not in (None, {}, ())
-    ]
+    rows = [{"setting": name, "value": _plain(config[name])} for name in names.split()]
+    rows = [row for row in rows if row["value"]]
     return Table.of(rows).to_markdown()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {one}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
 
 
 def _licences(facts: Mapping[str, Any], licence: str | None) -> str:
