@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 _SIDES = (("right", "input (right) directions"), ("left", "output (left) directions"))
+_LEAST = 1 / 16  # of an energy over random that a bar shows
+_TICKS = (
+    (1 / 16, "≤ 1/16"),
+    (1 / 4, "1/4"),
+    (1 / 2, "1/2"),
+    (1, "1"),
+    (2, "2"),
+    (4, "4"),
+    (8, "8"),
+    (16, "16"),
+    (32, "32"),
+)
 
 
 def draw(spectrum: Spectrum, kind: str) -> Figure:
@@ -56,36 +68,60 @@ def _runs(spectrum: Spectrum) -> list[RunSpectrum]:
     return [run for run in spectrum.runs if run.moved]
 
 
+def _ink() -> Any:
+    """The colour of lines that are no run's, on whatever background the style has."""
+    return plt.rcParams["axes.labelcolor"]
+
+
+def _colours(count: int) -> list[Any]:
+    """As many colours as runs: the style's own, or a continuous scale where those do not suffice."""
+    cycle = plt.rcParams["axes.prop_cycle"].by_key().get("color", ["C0"])
+    return cycle[:count] if count <= len(cycle) else list(plt.get_cmap("turbo")(np.linspace(0.05, 0.95, count)))
+
+
+def _legend(part: Any, axes: list[Axes]) -> None:
+    """One legend beside the axes, where it hides nothing."""
+    found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    part.legend(found.values(), found.keys(), loc="outside right upper", fontsize=8, frameon=False)
+
+
 def _bins(part: Any, spectrum: Spectrum) -> None:
+    """Bars from 1 (random) up or down, on a scale on which half and double are as long."""
     axes: list[Axes] = list(part.subplots(1, 2, sharey=True))
     runs = _runs(spectrum)
-    width = 0.8 / len(runs)
+    colours, width, highest = _colours(len(runs)), 0.8 / len(runs), 2.0
     for axis, (side, title) in zip(axes, _SIDES, strict=True):
         for i, run in enumerate(runs):
             bins = run.bins(side)
             places = np.arange(len(bins)) + (i - (len(runs) - 1) / 2) * width
-            heights = [b.ratio if b else np.nan for b in bins]
-            spread = [3 * b.deviation if b else np.nan for b in bins]
-            axis.bar(places, heights, width, label=run.label, color=f"C{i}")
-            low, high = 1 - np.array(spread), 1 + np.array(spread)
-            axis.vlines(places, low, high, "0.35", label="random ± 3 sd" if i == 0 else "")
-        axis.axhline(1, color="0.35", linewidth=1)
-        axis.set(title=title, xlabel="tenth of the base's singular directions, largest first")
+            ratios = np.array([b.ratio if b else np.nan for b in bins])
+            spread = np.array([3 * b.deviation if b else np.nan for b in bins])
+            axis.bar(places, ratios - 1, width, bottom=1, label=run.label, color=colours[i])
+            low, high = np.maximum(1 - spread, _LEAST), 1 + spread
+            axis.vlines(places, low, high, _ink(), linewidth=1, label="random ± 3 sd" if i == 0 else "")
+            highest = max(highest, float(np.nanmax(ratios, initial=1.0)))
+        axis.axhline(1, color=_ink(), linewidth=1)
+        axis.set(title=title, xlabel="tenth of the base's singular directions, largest first", yscale="log")
         axis.set_xticks(range(10), [str(i + 1) for i in range(10)])
+    axes[0].set_ylim(_LEAST, highest * 1.3)
+    axes[0].set_yticks(*zip(*[tick for tick in _TICKS if tick[0] <= highest * 1.3], strict=True))
+    axes[0].minorticks_off()
     axes[0].set_ylabel("energy / random")
-    axes[1].legend(fontsize=8)
+    _legend(part, axes)
 
 
 def _cumulative(part: Any, spectrum: Spectrum) -> None:
     axes: list[Axes] = list(part.subplots(1, 2, sharey=True))
+    runs = _runs(spectrum)
+    colours = _colours(len(runs))
     for axis, (side, title) in zip(axes, _SIDES, strict=True):
-        for i, run in enumerate(_runs(spectrum)):
+        for i, run in enumerate(runs):
             curve, slope = run.curve(side)
-            axis.plot(GRID, [np.nan if value is None else value for value in curve], label=run.label, color=f"C{i}")
-            axis.plot((0, 1), (0, slope), color="0.35", linestyle="--", linewidth=1, label="random" if i == 0 else None)
+            axis.plot(GRID, [np.nan if value is None else value for value in curve], label=run.label, color=colours[i])
+            axis.plot((0, 1), (0, slope), color=_ink(), linestyle="--", linewidth=1, label="random" if i == 0 else None)
         axis.set(title=title, xlabel="fraction of singular directions, largest first", xlim=(0, 1), ylim=(0, 1.02))
     axes[0].set_ylabel("cumulative energy")
-    axes[1].legend(fontsize=8, loc="lower right")
+    _legend(part, axes)
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -96,7 +132,7 @@ def _place(name: str) -> tuple[int, str]:
 
 def _map_height(runs: list[RunSpectrum]) -> float:
     layers = {_place(matrix.name)[0] for run in runs for matrix in run.moved}
-    return max(2.2, 0.8 + 0.16 * len(layers)) * len(runs)
+    return 1.2 + max(1.2, 0.5 + 0.09 * len(layers)) * len(runs)
 
 
 def _layers(part: Any, spectrum: Spectrum) -> None:
@@ -117,12 +153,14 @@ def _layers(part: Any, spectrum: Spectrum) -> None:
                     cells[layers.index(layer), modules.index(module)] = np.log2(max(energy.bins[0].ratio, 2**-3))
             image = axis.imshow(cells, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
             axis.set_title(f"{run.label}: top 10 % of {title}", fontsize=9)
-            axis.set_xticks(range(len(modules)), modules, fontsize=8, rotation=30)
+            axis.set_xticks(range(len(modules)), modules if run is runs[-1] else [], fontsize=8, rotation=30)
             step = max(1, len(layers) // 12)
             axis.set_yticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]], fontsize=8)
         row[0].set_ylabel("layer")
-    bar = part.colorbar(image, ax=list(grid.flat), ticks=range(-3, 4), label="energy / random")
-    bar.ax.set_yticklabels(["≤ ⅛", "¼", "½", "1", "2", "4", "≥ 8"])
+    place = {"location": "top", "aspect": 50, "shrink": 0.6, "pad": 0.2 / _map_height(runs)}
+    bar = part.colorbar(image, ax=list(grid.flat), ticks=range(-3, 4), **place)
+    bar.set_label("energy / random", fontsize=8)
+    bar.ax.set_xticklabels(["≤ 1/8", "1/4", "1/2", "1", "2", "4", "≥ 8"], fontsize=8)
 
 
 def _trajectories(part: Any, spectrum: Spectrum) -> None:
@@ -132,12 +170,14 @@ def _trajectories(part: Any, spectrum: Spectrum) -> None:
         ("spectrum/relative_norm", "|dW| / |W|"),
     )
     axes: list[Axes] = list(part.subplots(1, len(columns)))
+    labels = [run.label for run in _runs(spectrum)]
+    colours = dict(zip(labels, _colours(len(labels)), strict=True))  # those of the other plots
     for axis, (key, title) in zip(axes, columns, strict=True):
-        for i, (label, rows) in enumerate(spectrum.trajectories.items()):
+        for label, rows in spectrum.trajectories.items():
             points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
             if points:
-                axis.plot(*zip(*points, strict=True), marker=".", label=label, color=f"C{i}")
+                axis.plot(*zip(*points, strict=True), marker=".", label=label, color=colours.get(label, _ink()))
         if key != "spectrum/relative_norm":
-            axis.axhline(1, color="0.35", linestyle="--", linewidth=1)
+            axis.axhline(1, color=_ink(), linestyle="--", linewidth=1, label="random")
         axis.set(title=title, xlabel="step")
-    axes[-1].legend(fontsize=8)
+    _legend(part, axes)

@@ -72,6 +72,8 @@ class Spectrum:
 
     def note(self) -> str:
         """What the columns mean, and how exact the base's decomposition is."""
+        if not any(run.matrices for run in self.runs):
+            return "relative norm: |dw| / |w|, averaged over the vectors."
         error = max((m.base_error for run in self.runs for m in run.matrices), default=0.0)
         exact = "exact" if error == 0 else f"randomised, singular values within {error:.1e} of the largest"
         return (

@@ -107,7 +107,7 @@ def test_plots_show_what_they_should(spectrum, kind, axes):
 
 def test_bars_of_the_plot_are_the_ratios(spectrum):
     axis = spectrum.plot("bins").axes[0]
-    heights = [patch.get_height() for patch in axis.patches]
+    heights = [patch.get_y() + patch.get_height() for patch in axis.patches]
     expected = [average.ratio for run in spectrum.runs for average in run.bins("right")]
     assert heights == pytest.approx(expected)
 
@@ -145,6 +145,7 @@ def test_vectors_say_what_is_measured_instead(vectors):
     assert first.largest == pytest.approx(0.2)
     assert (first.moved, second.moved) == (0.5, 0.0)
     assert next(iter(vectors.table()))["vectors"] == 2
+    assert "top/bottom" not in vectors.note()
 
 
 def test_vector_and_matrix_runs_stand_in_one_table(vectors):

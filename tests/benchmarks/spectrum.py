@@ -1,19 +1,21 @@
 """Spectral analysis of a LoRA on the shapes of a 1.5B model: from the factors, against dense decompositions.
 
     python -m tests.benchmarks.spectrum [--repeats 3] [--float32]
+    python -m tests.benchmarks.spectrum --share     # the live probe inside real runs (SmolLM2: RLVR_LITE_SMOLLM2)
 
 28 layers x 7 matrices = 196 updates of rank 32 with random weights and factors. Each distinct shape is measured and
 multiplied by how often it occurs; a dense SVD of all 196 would take a quarter of an hour and tell the same. Both sides
 take W's own decomposition as given (it is computed once and cached; its time is shown apart) and measure the same:
 singular values and ranks of dW, energies on both sides, rotation, drift and intruders of the leading subspace.
 Times are CPU seconds of one thread, so that a busy machine does not favour a side; medians, sides in the same run.
-The peak memory is that of each side's own tensors, measured in a fresh process beside the weight and its decomposition.
+The peak memory is what a side adds in a fresh process to the weight, its decomposition and the libraries (Linux only).
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import gc
+import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +28,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlvr_lite import methods
 from rlvr_lite.analysis.spectrum import (
     BaseSpectrum,
     SpectrumProbe,
@@ -36,9 +37,8 @@ from rlvr_lite.analysis.spectrum import (
     measure_matrix,
     probe_base,
 )
-from rlvr_lite.config import AdapterConfig
 from rlvr_lite.tables import Table
-from tests.models import random_qwen2
+from rlvr_lite.training import train
 
 RANK = 32
 LAYERS = 28
@@ -130,44 +130,71 @@ def peak(name: str, side: str, path: str) -> None:
     found = load_file(path)
     base = BaseSpectrum(SHAPES[name][0], "", found["values"], found["basis"], float(weight.norm()))
     u, vh = found["u"].clone(), found["vh"].clone()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak of getting here
+    before = _status("VmRSS")
     if side == "low-rank":
         low_rank(base, weight, update)
     else:
         dense(u, base.values, vh, weight, update)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(_status("VmHWM") - before)
 
 
-def probe_share(every: int = 10) -> str:
-    """The live probe on a model of the embedded base's size against the training part of a step, no rollout counted."""
-    model = random_qwen2(hidden=128, layers=3, heads=4, kv_heads=2, intermediate=256, vocab=128)
-    model = methods.attach(model, "lora", AdapterConfig(rank=16, alpha=32.0), total_steps=1, seed=0).train()
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.01)
-    probe = SpectrumProbe({update.name: probe_base(update.weight()) for update in methods.updates(model)}, every)
-    tokens = torch.randint(5, 128, (128, 40))  # 16 prompts, 8 completions each, prompt and answer
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
-    def step() -> None:
-        model(input_ids=tokens, labels=tokens).loss.backward()
-        model.zero_grad()
 
-    spent, whole = seconds(lambda: probe.measure(methods.updates(model)), 20), seconds(step, 5)
-    return (
-        f"live probe on the embedded base's size: {spent * 1e3:.1f} ms; forward and backward of one step {whole * 1e3:.0f} ms; "
-        f"every {every} steps the probe costs {spent / every / whole:.2%} of that"
-    )
+def share() -> None:
+    """The live probe inside real runs: its seconds against those of a step, rollout included, in the same run."""
+    bases: dict[str, tuple[str, str, dict[str, int]]] = {"tiny": ("tiny", "chain-sum", {"steps": 8})}
+    if "RLVR_LITE_SMOLLM2" in os.environ:
+        short = {"steps": 3, "prompts_per_step": 4, "group_size": 4, "max_completion_length": 64}
+        bases["SmolLM2-135M"] = (os.environ["RLVR_LITE_SMOLLM2"], "gsm8k", short)
+    rows = []
+    for title, (base, task, sizes) in bases.items():
+        for method in ("lora", "dora", "full"):
+            with tempfile.TemporaryDirectory() as folder:
+                run = train(
+                    method,
+                    base,
+                    task,
+                    out=Path(folder) / "run",
+                    progress=False,
+                    eval_problems=0,
+                    spectrum_steps=1,
+                    **sizes,
+                )
+                measured = run.metrics()
+            probe = [row["spectrum/seconds"] for row in measured]
+            part = [row["spectrum/seconds"] / row["step_time"] for row in measured]
+            rows.append(
+                {
+                    "base": title,
+                    "method": method,
+                    "step (s)": statistics.median(row["step_time"] for row in measured),
+                    "probe (s)": statistics.median(probe),
+                    "every step": f"{statistics.median(part):.2%} ({min(part):.2%} to {max(part):.2%})",
+                    "every 10 steps": f"{statistics.median(part) / 10:.2%}",
+                }
+            )
+    note = "Median over the steps of one run, wall time of one process; lora from its factors, the others dense."
+    print(Table.of(rows, title="Live probe: share of a training step", note=note))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--float32", action="store_true", help="also the dense path in fp32, which is less exact")
+    parser.add_argument("--share", action="store_true", help="the live probe inside real runs, against their steps")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.peak:
         peak(*options.peak)
+        return
+    if options.share:
+        share()
         return
     rows, probes, updates = [], {}, []
     total: dict[str, float] = {}
@@ -218,7 +245,6 @@ def main() -> None:
     held = sum(b.left_top.numel() + b.right_top.numel() for b in probes.values()) * 4
     print(f"live probe: {seconds(lambda: probe.measure(updates), options.repeats):.2f} s for all 196 matrices", end="")
     print(f" ({held / 1e6:.0f} MB for one of each shape)")
-    print(probe_share())
 
 
 if __name__ == "__main__":
