@@ -59,6 +59,13 @@ def test_majority_counts_spellings_of_the_right_answer_together() -> None:
     assert maj_at_k(["1/2", "0.5", "3", "3", "\\frac12"], [True, True, False, False, True]) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("answers", "share"), [("12", 1 / 2), ("123", 1 / 3), ("1122", 1 / 2), ("1223", 0.0), ("223311", 1 / 3)]
+)
+def test_a_tie_is_broken_at_random(answers: str, share: float) -> None:
+    assert maj_at_k(list(answers), [answer == "1" for answer in answers]) == pytest.approx(share)
+
+
 def test_silence_does_not_vote() -> None:
     assert maj_at_k([None, None, None, "7"], [False, False, False, True]) == 1.0
     assert maj_at_k([None, None], [False, False]) == 0.0

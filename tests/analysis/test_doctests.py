@@ -1,0 +1,18 @@
+"""The examples in the docstrings of this room hold."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import rlvr_lite.analysis
+
+MODULES = [module.name for module in pkgutil.iter_modules(rlvr_lite.analysis.__path__)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"rlvr_lite.analysis.{name}")).failed == 0
