@@ -13,19 +13,33 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rlvr_lite import analysis, bases, delivery, evaluation, grpo, methods, rewards, sampling, tasks, training
+    from rlvr_lite import (
+        analysis,
+        bases,
+        delivery,
+        evaluation,
+        grpo,
+        methods,
+        planning,
+        rewards,
+        sampling,
+        tasks,
+        training,
+    )
     from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig
     from rlvr_lite.delivery import chat, export, verify_export
     from rlvr_lite.errors import UserError
     from rlvr_lite.evaluation import Evaluation, evaluate, list_benchmarks
     from rlvr_lite.face import load, spectrum
     from rlvr_lite.methods import list_methods
+    from rlvr_lite.planning import Plan, plan
     from rlvr_lite.tasks import list_tasks
     from rlvr_lite.training import Run, train
 
 __all__ = [
     "AdapterConfig",
     "Evaluation",
+    "Plan",
     "Run",
     "RunConfig",
     "SamplingConfig",
@@ -43,6 +57,8 @@ __all__ = [
     "list_tasks",
     "load",
     "methods",
+    "plan",
+    "planning",
     "rewards",
     "sampling",
     "spectrum",
@@ -59,10 +75,23 @@ _HOMES = {
     "evaluation": ("Evaluation", "evaluate", "list_benchmarks"),
     "face": ("load", "spectrum"),
     "methods": ("list_methods",),
+    "planning": ("Plan", "plan"),
     "tasks": ("list_tasks",),
     "training": ("Run", "train"),
 }
-_ROOMS = ("analysis", "bases", "delivery", "evaluation", "grpo", "methods", "rewards", "sampling", "tasks", "training")
+_ROOMS = (
+    "analysis",
+    "bases",
+    "delivery",
+    "evaluation",
+    "grpo",
+    "methods",
+    "planning",
+    "rewards",
+    "sampling",
+    "tasks",
+    "training",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlvr_lite.analysis import replication, spectrum, statistics
+    from rlvr_lite.analysis import memory, replication, spectrum, statistics
 
-__all__ = ["replication", "spectrum", "statistics"]
+__all__ = ["memory", "replication", "spectrum", "statistics"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.grpo import eval_mode, output_head
+from rlvr_lite.grpo import OutputHead, eval_mode, output_head
 from rlvr_lite.sampling.cache import growing_cache
 from rlvr_lite.sampling.choice import choose
 from rlvr_lite.sampling.keys import Uniforms
 
-__all__ = ["Rollout", "rollout"]
+__all__ = ["Rollout", "next_hidden", "rollout"]
 
 _SLACK = 8  # finished rows are taken out once they are at least 1 in so many: copying the cache is not free
 
@@ -32,6 +33,22 @@ class Rollout:
     tokens: Tensor
     mask: Tensor
     logprobs: Tensor
+
+
+def next_hidden(head: OutputHead, token: Tensor, seen: Tensor, position: Tensor, cache: Cache) -> Tensor:
+    """Hidden states ``[B, H]`` at one more token of each row, which joins the cache.
+
+    Args:
+        head: the model, taken apart.
+        token: int64 ``[B]``.
+        seen: mask ``[B, T + 1]`` of the tokens cached and of this one.
+        position: int64 ``[B, 1]`` of this token.
+        cache: keys and values of T tokens.
+    """
+    output = head.backbone(
+        input_ids=token[:, None], attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True
+    )
+    return output.last_hidden_state[:, -1]
 
 
 @torch.no_grad()
@@ -106,12 +123,6 @@ def rollout(
                 cache.batch_select_indices(kept)
                 row, seen, position, token, alive = (x[kept] for x in (row, seen, position, token, alive))
             position = position + 1
-            hidden = head.backbone(
-                input_ids=token[:, None],
-                attention_mask=seen[:, : input_ids.shape[1] + step + 1],
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
+            hidden = next_hidden(head, token, seen[:, : input_ids.shape[1] + step + 1], position, cache)
     used = int(mask.any(0).sum())
     return Rollout(tokens[:, :used], mask[:, :used], logprobs[:, :used])

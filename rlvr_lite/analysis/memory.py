@@ -1,0 +1,355 @@
+r"""Peak memory of every phase of a training step, from the shapes of a base alone.
+
+With L layers of width H and inner width I, e bytes a number, N tokens of a micro-batch (each shared prompt once), C the
+longest completion, V the vocabulary and t trained numbers:
+
+==========  =======================================================================================================
+held        weights + adapter + moments of the optimizer; on every phase's bill
+rollout     KV cache ``2 L rows kv_heads head_dim room e`` with the room it has after its last growth, and logits
+forward     ``L N H e`` kept for the backward pass, hidden states at the head, and a chunk of logits: ``12 B`` a logit
+backward    kept layers + one block's activations ``N (a H + b I) + c C (P + C) + d W`` + gradients ``4 t``
+optimizer   gradients ``4 t``
+==========  =======================================================================================================
+
+a, b, c, d depend on the method and the precision alone; ``_memory_costs`` holds them, taken from dry runs of two layers by
+``python -m tests.benchmarks.plan calibrate``. Everything is bytes. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlvr_lite.analysis._memory_costs import BLOCK, FORWARD, HEAD, like
+
+__all__ = [
+    "GIB",
+    "PHASES",
+    "Adapter",
+    "Shape",
+    "Step",
+    "last_growth",
+    "micro_batch",
+    "peak",
+    "phases",
+    "prompts_at_once",
+    "quantised",
+    "weights",
+]
+
+GIB = 2**30
+#: In the order of a step.
+PHASES = ("load", "rollout", "scoring", "forward", "backward", "optimizer")
+_CHUNK = {"cuda": 2**25, "cpu": 2**23}  # logits formed at a time by grpo.token_logprobs
+_BLOCK = 64  # numbers that share a scale in NF4, and 256 scales share another
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of a decoder such as Llama, Qwen 2 or SmolLM.
+
+    Attributes:
+        vocabulary: V.
+        hidden: H.
+        intermediate: I, inside the feed-forward part.
+        layers: L.
+        heads: of queries.
+        kv_heads: of keys and values.
+        head_dim: width of each.
+        tied: whether the output head is the embedding.
+        qkv_bias: whether the projections of queries, keys and values have biases.
+    """
+
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tied: bool = False
+    qkv_bias: bool = False
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> Shape:
+        """From the contents of a ``config.json``.
+
+        >>> small = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2}
+        >>> Shape.of_config(small | {"num_attention_heads": 2, "model_type": "qwen2"}).parameters
+        1624
+        """
+        heads = config["num_attention_heads"]
+        return cls(
+            vocabulary=config["vocab_size"],
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            tied=bool(config.get("tie_word_embeddings", False)),
+            qkv_bias=config.get("model_type") == "qwen2" or bool(config.get("attention_bias", False)),
+        )
+
+    @property
+    def linears(self) -> tuple[int, ...]:
+        """Numbers in each of the seven matrices of a block: q, k, v, o, gate, up, down."""
+        queries, keys = self.heads * self.head_dim * self.hidden, self.kv_heads * self.head_dim * self.hidden
+        inner = self.hidden * self.intermediate
+        return queries, keys, keys, queries, inner, inner, inner
+
+    @property
+    def others(self) -> int:
+        """Numbers outside those matrices: embedding, head, norms, biases."""
+        bias = (self.heads + 2 * self.kv_heads) * self.head_dim if self.qkv_bias else 0
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings + self.layers * (2 * self.hidden + bias) + self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All numbers; a tied head counts once."""
+        return self.layers * sum(self.linears) + self.others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What a method adds to a base.
+
+    Attributes:
+        method: its name.
+        trained: numbers that are trained, in fp32.
+        frozen: bytes of what it adds without training it.
+        moments: bytes of the optimizer's state.
+    """
+
+    method: str
+    trained: int
+    frozen: int = 0
+    moments: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """The sizes of one optimizer step.
+
+    Attributes:
+        prompts: whose completions are sampled at once.
+        group_size: completions a prompt (G).
+        prompt_length: tokens (P).
+        completion_length: tokens of the longest completion (C).
+        micro_batch: completions a backward pass.
+        rows: completions of the whole step.
+        checkpointing: whether activations are recomputed in the backward pass.
+        reference: whether the frozen base scores completions too (``kl_coef > 0``).
+    """
+
+    prompts: int
+    group_size: int
+    prompt_length: int
+    completion_length: int
+    micro_batch: int
+    rows: int
+    checkpointing: bool = True
+    reference: bool = False
+
+    @property
+    def sampled(self) -> int:
+        """Completions sampled at once."""
+        return self.prompts * self.group_size
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch whose completions are all of full length: a shared prompt counts once."""
+        prompts = -(-self.micro_batch // self.group_size)
+        return prompts * self.prompt_length + self.micro_batch * (self.completion_length - 1)
+
+
+def quantised(numbers: int) -> int:
+    """Bytes of a matrix in NF4 with double quantisation (QLoRA, arXiv 2305.14314, §3): 4.127 bits a number.
+
+    >>> quantised(4096 * 4096) * 8 / 4096**2
+    4.1277313232421875
+    """
+    scales = -(-numbers // _BLOCK)
+    return -(-numbers // 2) + scales + 4 * -(-scales // 256) + 4 * (16 + 256 + 1)
+
+
+def weights(shape: Shape, precision: str, *, full: bool = False) -> int:
+    """Bytes of the base; ``full`` fine-tuning holds it in fp32."""
+    if precision == "nf4":
+        return shape.layers * sum(map(quantised, shape.linears)) + 2 * shape.others
+    return (4 if full or precision == "fp32" else 2) * shape.parameters
+
+
+def last_growth(prompt: int, completion: int) -> tuple[int, int]:
+    """Tokens in the cache before and room after it grows for the last time (``sampling.growing_cache``).
+
+    >>> last_growth(256, 2048)
+    (1924, 2406)
+    """
+    room = prompt
+    while True:
+        following = max(room + 1 + 64, int((room + 1) * 1.25))
+        if following >= prompt + completion - 1:
+            return room, following
+        room = following
+
+
+def phases(
+    shape: Shape, precision: str, adapter: Adapter, step: Step, *, device: str = "cuda"
+) -> dict[str, dict[str, int]]:
+    """Bytes by phase and kind at the highest moment of each phase.
+
+    Args:
+        shape: of the base.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``nf4`` (which computes in 16 bits).
+        adapter: what the method adds.
+        step: its sizes.
+        device: ``cuda`` or ``cpu``.
+    """
+    return _Bill(shape, precision, adapter, step, device).phases()
+
+
+def peak(bill: Mapping[str, Mapping[str, int]]) -> tuple[str, int]:
+    """The phase that needs most, and its bytes."""
+    return max(((name, sum(kinds.values())) for name, kinds in bill.items()), key=lambda item: item[1])
+
+
+def micro_batch(
+    shape: Shape, precision: str, adapter: Adapter, step: Step, budget: int, *, device: str = "cuda"
+) -> int:
+    """The most completions a backward pass for which forward and backward stay within ``budget`` bytes; 0 if none do.
+
+    Whole groups are preferred, because they share their prompt.
+    """
+
+    def fits(size: int) -> bool:
+        bill = phases(shape, precision, adapter, dataclasses.replace(step, micro_batch=size), device=device)
+        return all(sum(bill[phase].values()) <= budget for phase in ("forward", "backward"))
+
+    sizes = set(range(1, step.group_size)) | set(range(step.group_size, step.rows + 1, step.group_size))
+    return max((n for n in sizes | {step.rows} if n <= step.rows and fits(n)), default=0)
+
+
+def prompts_at_once(
+    shape: Shape, precision: str, adapter: Adapter, step: Step, budget: int, *, device: str = "cuda"
+) -> int:
+    """The most prompts, halving from all, whose completions can be sampled at once within ``budget`` bytes; 0 if none."""
+    prompts = max(1, step.rows // step.group_size)
+    while prompts:
+        bill = phases(shape, precision, adapter, dataclasses.replace(step, prompts=prompts), device=device)
+        if sum(bill["rollout"].values()) <= budget:
+            return prompts
+        prompts //= 2
+    return 0
+
+
+@dataclass(frozen=True)
+class _Bill:
+    """The terms of the sum."""
+
+    shape: Shape
+    precision: str
+    adapter: Adapter
+    step: Step
+    device: str
+
+    @property
+    def _size(self) -> int:
+        """Bytes of an activation."""
+        return 4 if self.precision == "fp32" or (self.precision == "nf4" and self.device == "cpu") else 2
+
+    @property
+    def _full(self) -> bool:
+        return self.adapter.method == "full"
+
+    @property
+    def _gradients(self) -> int:
+        return 4 * self.adapter.trained
+
+    @property
+    def _casts(self) -> int:
+        """What autocast keeps of trained fp32 numbers in 16 bits."""
+        return 2 * self.adapter.trained if self._size == 2 else 0
+
+    def phases(self) -> dict[str, dict[str, int]]:
+        base = {"weights": weights(self.shape, self.precision, full=self._full)}
+        if not self._full:
+            base["adapter"] = 4 * self.adapter.trained + self.adapter.frozen
+        held = base | {"optimizer": self.adapter.moments}
+        earlier = self._gradients if self.step.rows > self.step.micro_batch else 0
+        last = max(self._backward_start(), self._backward_end(), key=lambda x: x[0] + x[1])
+        bill = {
+            "load": base,
+            "rollout": held | self._rollout(),
+            "forward": held | self._forward() | {"gradients": earlier},
+            "backward": held | {"gradients": earlier + last[0], "activations": last[1]},
+            "optimizer": held | {"gradients": self._gradients},
+        }
+        if self.step.reference:
+            bill["scoring"] = held | self._scored()
+        return {phase: bill[phase] for phase in PHASES if phase in bill}
+
+    def _without_gradients(self, tokens: int, *, adapted: bool) -> int:
+        return int(FORWARD[self._size][0 if adapted else 1] * tokens * self.shape.intermediate)
+
+    @property
+    def _kept(self) -> int:
+        """What a block keeps for the backward pass when it is recomputed there: its input."""
+        return self.step.tokens * self.shape.hidden * self._size
+
+    def _block(self) -> int:
+        """Activations of a block at the highest moment of its backward pass."""
+        costs = BLOCK[like(self.adapter.method)]
+        kind = "fp32" if self._size == 4 else "nf4" if self.precision == "nf4" else "bf16"
+        a, b, c, d = costs.get(kind) or BLOCK["lora"][kind]
+        tokens, completion, shape = self.step.tokens, self.step.completion_length, self.shape
+        quadratic = completion * (completion + self.step.prompt_length)
+        a_token = a * shape.hidden + b * shape.intermediate
+        return int(tokens * a_token + c * quadratic + d * sum(shape.linears))
+
+    def _backward_start(self) -> tuple[int, int]:
+        """Gradients and activations when the last block is about to be finished."""
+        layers = self.shape.layers
+        if not self.step.checkpointing:
+            return self._gradients // layers, layers * self._block()
+        head = 4 * self.shape.vocabulary * self.shape.hidden if self._full else 0
+        return self._gradients // layers + head, layers * self._kept + self._block()
+
+    def _backward_end(self) -> tuple[int, int]:
+        """The same at the first block."""
+        return self._gradients, self._kept + self._block()
+
+    def _logits(self, rows: int) -> int:
+        chunk = max(16, _CHUNK[self.device] // self.shape.vocabulary)
+        return 12 * min(chunk, rows) * self.shape.vocabulary
+
+    def _forward(self) -> dict[str, int]:
+        shape, step = self.shape, self.step
+        layers = shape.layers * (self._kept if step.checkpointing else self._block())
+        head = int(HEAD[self._size] * step.tokens * shape.hidden)
+        block = self._without_gradients(step.tokens, adapted=True)
+        logits = self._logits(step.micro_batch * step.completion_length)
+        return {
+            "activations": layers + self._casts + max(head, block - logits),
+            "head": logits,
+        }
+
+    def _scored(self) -> dict[str, int]:
+        block = self._without_gradients(self.step.tokens, adapted=False)
+        logits = self._logits(self.step.micro_batch * self.step.completion_length)
+        return {"activations": max(0, block - logits), "head": logits}
+
+    def _rollout(self) -> dict[str, int]:
+        shape, step, e = self.shape, self.step, self._size
+        before, room = last_growth(step.prompt_length, step.completion_length)
+        a_token = 2 * shape.kv_heads * shape.head_dim * e * step.sampled
+        prefill = self._without_gradients(step.prompts * step.prompt_length, adapted=True)
+        logits = step.sampled * shape.vocabulary * (e + 12)
+        unpacked = max(shape.linears) * e if self.precision == "nf4" else 0
+        growing = {"KV cache": a_token * (shape.layers * room + before), "activations": self._casts + unpacked}
+        drawing = {"KV cache": a_token * shape.layers * room, "activations": self._casts, "head": logits}
+        reading = {"KV cache": a_token * shape.layers * step.prompt_length, "activations": self._casts + prefill}
+        return max((growing, drawing, reading), key=lambda x: sum(x.values()))

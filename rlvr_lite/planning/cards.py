@@ -1,0 +1,101 @@
+"""Graphics cards by name: how much memory they have, and which 16-bit type they compute in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rlvr_lite.analysis.memory import GIB
+from rlvr_lite.errors import UserError, unknown_name
+
+__all__ = ["CARDS", "Card", "card", "smallest"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A graphics card.
+
+    Attributes:
+        name: as its maker writes it.
+        memory: bytes, as sold.
+        capability: CUDA compute capability; bf16 needs 8.0.
+    """
+
+    name: str
+    memory: int
+    capability: float
+
+    @property
+    def half(self) -> Literal["bf16", "fp16"]:
+        """The 16-bit type it computes in."""
+        return "bf16" if self.capability >= 8 else "fp16"
+
+    def __str__(self) -> str:
+        size = f"{self.memory / GIB:g} GiB"
+        return self.name if self.name.endswith("GiB") else f"{self.name} ({size})"
+
+
+def _card(name: str, gib: float, capability: float) -> Card:
+    return Card(name, int(gib * GIB), capability)
+
+
+#: Capabilities from NVIDIA's list of CUDA GPUs, the smallest card first.
+CARDS: tuple[Card, ...] = (
+    _card("RTX 3060", 12, 8.6),
+    _card("RTX 4070 Ti", 12, 8.9),
+    _card("T4", 16, 7.5),
+    _card("RTX 4070 Ti Super", 16, 8.9),
+    _card("RTX 4080", 16, 8.9),
+    _card("L4", 24, 8.9),
+    _card("RTX 3090", 24, 8.6),
+    _card("RTX 4090", 24, 8.9),
+    _card("A100 40GB", 40, 8.0),
+    _card("L40S", 48, 8.9),
+    _card("A100 80GB", 80, 8.0),
+    _card("H100", 80, 9.0),
+)
+_ALIASES: Mapping[str, str] = {"a100": "A100 40GB", "4070tisuper": "RTX 4070 Ti Super"}
+
+
+def _key(name: str) -> str:
+    """A name without what people leave out.
+
+    >>> _key("NVIDIA GeForce RTX 3060"), _key("rtx-3060"), _key("Tesla T4")
+    ('3060', '3060', 't4')
+    """
+    return re.sub(r"nvidia|geforce|tesla|rtx|[\s_\-]", "", name.lower())
+
+
+def card(name: str) -> Card:
+    """A card by its name, or by its memory.
+
+    Args:
+        name: such as ``T4``, ``RTX 3060`` or ``16GiB``; GB is read as GiB, as cards are sold.
+
+    Raises:
+        UserError: no such card.
+    """
+    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:gib|gb|g)\s*", name.lower())
+    if size:
+        gib = float(size[1])
+        if not 1 <= gib <= 1024:
+            raise UserError(f"a card of {gib:g} GiB: give its memory in GiB, such as 16GiB")
+        return _card(f"{gib:g} GiB", gib, 8.0)
+    known = {_key(c.name): c for c in CARDS}
+    known |= {alias: known[_key(full)] for alias, full in _ALIASES.items()}
+    found = known.get(_key(name)) or known.get(re.sub(r"\d+gi?b$", "", _key(name)))
+    if found is None:
+        names = {_key(c.name): c.name for c in CARDS}
+        try:
+            raise unknown_name("card", _key(name), names)
+        except UserError as error:
+            shown = re.sub(r"'([^']*)'", lambda m: repr(names.get(m[1], name)), str(error))
+            raise UserError(f"{shown.rstrip('?')}? or give its memory, such as 16GiB") from None
+    return found
+
+
+def smallest(needed: int) -> Card | None:
+    """The card with the least memory that has at least ``needed`` bytes; ``None`` if there is none here."""
+    return next((c for c in sorted(CARDS, key=lambda c: c.memory) if c.memory >= needed), None)

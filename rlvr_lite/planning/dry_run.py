@@ -1,0 +1,330 @@
+"""The real step on fake tensors: what each phase holds at its highest moment, without weights and without a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+
+from rlvr_lite import grpo, methods, sampling
+from rlvr_lite.analysis.memory import PHASES, Step, last_growth
+from rlvr_lite.config import AdapterConfig, SamplingConfig
+from rlvr_lite.grpo import logprobs as head_module
+from rlvr_lite.methods._optimizers import eight_bit
+from rlvr_lite.planning.bases import config_of
+from rlvr_lite.planning.meter import Meter, dense_weight
+from rlvr_lite.planning.shapes import as_fake, policy_on_meta
+from rlvr_lite.sampling.cache import growing_cache
+
+if TYPE_CHECKING:
+    from rlvr_lite.planning.planned import Plan
+
+__all__ = ["Runner", "dry_run", "measure_step", "planned_phases"]
+
+
+def planned_phases(plan: Plan) -> dict[str, dict[str, int]]:
+    """The phases of a plan by a dry run of its step, as on a GPU."""
+    from transformers import AutoConfig
+
+    found = dict(config_of(plan.config.base, plan.config.revision))
+    config = AutoConfig.for_model(found.pop("model_type"), **found)
+    meter = dry_run(config, str(plan.config.precision), plan.config.method, plan.config.adapter, plan.step)
+    peaks = {phase: {k: n for k, n in kinds.items() if k != "total"} for phase, kinds in meter.peaks.items()}
+    return {phase: peaks[phase] for phase in PHASES if phase in peaks}
+
+
+def dry_run(
+    config: Any, precision: str, method: str, adapter: AdapterConfig, step: Step, *, device: str = "cuda"
+) -> Meter:
+    """Run every phase of a step on fake tensors.
+
+    Args:
+        config: transformers configuration of the base.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``nf4``.
+        method: its name.
+        adapter: its size and place, resolved.
+        step: sizes.
+        device: ``cuda`` counts what a GPU would hold (chunks of the head, 8-bit moments), ``cpu`` what a CPU would.
+
+    Returns:
+        The meter: bytes by phase and kind.
+    """
+    compute = torch.float32 if precision == "fp32" else torch.bfloat16  # bf16 and fp16 are of one size
+    model = policy_on_meta(config, precision, method, adapter, compute)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        as_fake(model)
+        return measure_step(model, method, compute, step, device=device, fake=True)
+
+
+def measure_step(
+    model: nn.Module, method: str, compute: torch.dtype, step: Step, *, device: str, fake: bool = False
+) -> Meter:
+    """Run every phase of a step on a policy, real or fake, and count it.
+
+    Args:
+        model: with the method attached.
+        method: its name.
+        compute: dtype of activations.
+        step: sizes.
+        device: whose habits are followed, see :func:`dry_run`.
+        fake: whether the model's tensors have no values.
+    """
+    backbone = grpo.output_head(model).causal_lm.config
+    meter = Meter(_Kinds(backbone), {"bitsandbytes::gemm_4bit": dense_weight})
+    runner = Runner(model, method, compute, step, device, _Proven() if fake else grpo.Packer(), meter)
+    with _as_on(device):
+        runner.weights()
+        runner.step_once()
+    return meter
+
+
+class _Kinds:
+    """Tells logits and the cache of keys and values from other activations by their shapes."""
+
+    def __init__(self, config: Any):
+        self.vocabulary = config.vocab_size
+        heads = config.num_attention_heads
+        self.cached = (config.num_key_value_heads, getattr(config, "head_dim", None) or config.hidden_size // heads)
+        self.makers = {torch.ops.aten.new_empty.default, torch.ops.aten.index_select.default}
+
+    def __call__(self, func: Any, made: Tensor) -> str | None:
+        if made.dim() and made.shape[-1] == self.vocabulary:
+            return "head"
+        if made.dim() == 4 and func in self.makers and (made.shape[1], made.shape[3]) == self.cached:
+            return "KV cache"
+        return None
+
+
+@contextlib.contextmanager
+def _as_on(device: str) -> Iterator[None]:
+    """The head's chunks as large as on that device."""
+    with mock.patch.dict(head_module._CHUNK, cpu=head_module._CHUNK[device]):
+        yield
+
+
+class _Proven(grpo.Packer):
+    """Packs wherever it is cheaper: without values there is nothing to compare."""
+
+    def _proof(self, *_: Any) -> None:
+        return None
+
+
+class Runner:
+    """The phases of one step, in order."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: str,
+        compute: torch.dtype,
+        step: Step,
+        device: str,
+        packer: grpo.Packer,
+        meter: Any,
+    ):
+        self.model, self.method, self.compute, self.step = model, method, compute, step
+        self.device, self.packer, self.meter = device, packer, meter
+        self.head = grpo.output_head(model)
+        self.place = self.head.weight.device
+
+    def step_once(self) -> None:
+        """Every phase, training first: from then on the optimizer's moments stay."""
+        moments = self.train()
+        self.rollout()
+        self.decode()
+        self.score()
+        del moments
+
+    # ---- weights ----------------------------------------------------------------------------------------------
+
+    def weights(self) -> None:
+        """Count what lies in memory before the first step."""
+        known = methods.attachment(self.model).base_names
+        with self.meter.phase("load"):
+            for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
+                base = name.removeprefix("base_model.model.").replace(".base_layer.", ".") in known
+                self.meter.add(tensor, "weights" if base else "adapter")
+                for part in _quantisation(tensor):
+                    self.meter.add(part, "weights")
+
+    # ---- rollout ----------------------------------------------------------------------------------------------
+
+    def rollout(self) -> None:
+        """Read the prompts and draw the first token of every completion."""
+        step = self.step
+        ids, mask = self._prompts(step.prompts)
+        rows = step.prompts * step.group_size
+        with self.meter.phase("rollout"), self._autocast():
+            sampling.rollout(
+                self.model,
+                ids,
+                mask,
+                group_size=step.group_size,
+                sampling=SamplingConfig(max_new_tokens=1),
+                eos_ids=[0],
+                pad_id=0,
+                row_keys=sampling.row_keys(0, rows=rows),
+            )
+
+    @torch.no_grad()
+    def decode(self) -> None:
+        """The token at which the cache grows for the last time: no later one needs more."""
+        from rlvr_lite.sampling.choice import choose
+
+        step, rows = self.step, self.step.prompts * self.step.group_size
+        config = self.head.backbone.config
+        length, _ = last_growth(step.prompt_length, step.completion_length)
+        with self.meter.phase("rollout"), self._autocast(), grpo.eval_mode(self.model):
+            cache = growing_cache(config)
+            shape = (rows, *self._cached(length))
+            for layer in cache.layers:
+                states = torch.empty(shape, dtype=self.compute, device=self.place)
+                layer.update(states, states)
+            del states
+            hidden = sampling.next_hidden(
+                self.head,
+                torch.ones(rows, dtype=torch.long, device=self.place),
+                torch.ones(rows, length + 1, dtype=torch.long, device=self.place),
+                torch.full((rows, 1), length, device=self.place),
+                cache,
+            )
+            uniforms = torch.zeros(rows, dtype=torch.float64, device=self.place)
+            choose(self.head.logits(hidden), uniforms, SamplingConfig())
+
+    def _cached(self, length: int) -> tuple[int, int, int]:
+        config = self.head.causal_lm.config
+        heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return config.num_key_value_heads, length, heads
+
+    # ---- scoring and training ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def score(self) -> None:
+        """Log-probabilities of one micro-batch under the frozen base, as a KL term needs them."""
+        if self.step.reference:
+            with self.meter.phase("scoring"), grpo.eval_mode(self.model), methods.disabled(self.model):
+                self._logprobs(self._piece())
+
+    def train(self) -> Any:
+        """Forward, backward and gradient of one piece, as the trainer's ``accumulate`` does it, and the update.
+
+        Returns:
+            What holds the optimizer's moments.
+        """
+        model, meter = self.model, self.meter
+        if self.step.checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+        model.train()
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        hooks = [p.register_post_accumulate_grad_hook(lambda p: meter.add(p.grad, "gradients")) for p in parameters]
+        optimizer: Any = self._eight_bit_moments(parameters)
+        if not optimizer:
+            optimizer = methods.optimizer(model, self.method, 1e-5)
+            self._first_update(optimizer, parameters)
+        with meter.phase("forward"):
+            before = self._earlier_gradients(parameters)
+            piece = self._piece()
+            scored = self._logprobs(piece)[0]
+            loss, _ = grpo.policy_loss(scored, None, piece.advantages, piece.mask, weights=piece.weights)
+            del scored
+        with meter.phase("backward"):
+            loss.backward()
+            del loss
+            for p, grad in zip(parameters, before, strict=bool(before)):
+                assert p.grad is not None
+                p.grad = grad.add_(p.grad)
+            del before
+            penalty = methods.penalty(model, self.method)
+            if penalty is not None:
+                penalty.backward()
+                del penalty
+        with meter.phase("optimizer"):
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            if isinstance(optimizer, torch.optim.Optimizer):
+                optimizer.step()
+        for p in parameters:
+            p.grad = None
+        for hook in hooks:
+            hook.remove()
+        return optimizer
+
+    def _first_update(self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+        """An update by nothing, after which the moments are there, as in every step but the first."""
+        with self.meter.phase("optimizer"), self.meter.kind("optimizer"):
+            for p in parameters:
+                p.grad = torch.zeros_like(p)
+            optimizer.step()
+            for p in parameters:
+                p.grad = None
+
+    def _earlier_gradients(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+        """Of the pieces before, which the trainer keeps apart until a piece is complete; none if there is only one."""
+        if self.step.rows <= self.step.micro_batch:
+            return []
+        with self.meter.kind("gradients"):
+            return [torch.zeros_like(p) for p in parameters]
+
+    def _eight_bit_moments(self, parameters: list[nn.Parameter]) -> list[Tensor]:
+        """Adam's moments as bitsandbytes' paged 8-bit AdamW holds them, whose kernels run on a GPU only."""
+        if (
+            self.place.type == "cuda"
+            or self.method == "lora_fa"
+            or not eight_bit(self.device, sum(p.numel() for p in parameters))
+        ):
+            return []
+        with self.meter.phase("optimizer"), self.meter.kind("optimizer"):
+            moments = []
+            for p in parameters:
+                small = p.numel() < 4096  # stays in 32 bits
+                for _ in range(2):
+                    moments.append(torch.zeros(p.numel(), dtype=torch.float32 if small else torch.uint8))
+                    moments.append(torch.zeros(0 if small else -(-p.numel() // 256)))
+        return moments
+
+    def _logprobs(self, rows: grpo.Batch) -> tuple[Tensor, Tensor]:
+        with self._autocast():
+            return grpo.completion_logprobs(
+                self.model, rows.prompt_ids, rows.prompt_mask, rows.completions, rows.mask, packer=self.packer
+            )
+
+    # ---- inputs -----------------------------------------------------------------------------------------------
+
+    def _prompts(self, count: int) -> tuple[Tensor, Tensor]:
+        with unset_fake_temporarily():
+            ids = torch.ones(count, self.step.prompt_length, dtype=torch.long, device=self.place)
+            return ids, torch.ones_like(ids)
+
+    def _piece(self) -> grpo.Batch:
+        """One micro-batch of completions that end at different lengths, all of them long: groups stay together."""
+        step = self.step
+        rows = min(step.micro_batch, step.rows)
+        with unset_fake_temporarily():
+            group = torch.arange(rows, device=self.place) // step.group_size
+            ids = (1 + group)[:, None].expand(rows, step.prompt_length).contiguous()
+            mask = torch.ones(rows, step.completion_length, dtype=torch.long, device=self.place)
+            mask[1:, -1] = 0
+            return grpo.Batch(
+                prompt_ids=ids,
+                prompt_mask=torch.ones_like(ids),
+                completions=torch.ones_like(mask),
+                mask=mask,
+                advantages=torch.ones(rows, device=self.place),
+                weights=torch.ones(rows, device=self.place),
+            )
+
+    def _autocast(self) -> Any:
+        if self.compute == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.place.type, dtype=self.compute)
+
+
+def _quantisation(tensor: Tensor) -> Iterator[Tensor]:
+    state = getattr(tensor, "quant_state", None)
+    while state is not None:
+        yield from (t for t in (state.absmax, state.code, state.offset) if isinstance(t, Tensor))
+        state = state.state2

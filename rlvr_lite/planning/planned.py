@@ -1,0 +1,284 @@
+"""Before a run starts: does it fit the card, what takes the memory, and what would fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from rlvr_lite import methods
+from rlvr_lite.analysis import memory
+from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
+from rlvr_lite.config import SCALES, Precision, RunConfig, replace_fields
+from rlvr_lite.errors import UserError
+from rlvr_lite.planning import advice
+from rlvr_lite.planning.adapters import adapter_of, layout_of
+from rlvr_lite.planning.bases import config_of
+from rlvr_lite.planning.cards import Card, card
+from rlvr_lite.tables import Table
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+__all__ = ["CONTEXT", "FRAGMENTATION", "USABLE", "Plan", "make", "plan"]
+
+#: Assumed, not measured: the CUDA context with the libraries' workspaces, what the allocator loses between blocks (a share
+#: of everything but weights), and the share of a card's memory that programs get (a T4 sold with 16 GB gives 14.7 GiB).
+CONTEXT = 3 * GIB // 4
+FRAGMENTATION = 0.05
+USABLE = 0.92
+
+
+def plan(
+    base: str,
+    method: str = "lora",
+    gpu: str | None = None,
+    *,
+    config: RunConfig | None = None,
+    prompt_length: int = 256,
+    **overrides: Any,
+) -> Plan:
+    """What a run needs in memory, phase by phase, from the base's shapes alone.
+
+    Args:
+        base: ``tiny``, a model folder, a Hub model in the cache, or a well-known one (no network is needed).
+        method: a name of ``rlvr_lite.list_methods()``.
+        gpu: a card such as ``"RTX 3060"``, or memory such as ``"16GiB"``; ``None`` takes this machine's, if it has one.
+        config: start from this configuration instead of the defaults.
+        prompt_length: tokens of the longest prompt.
+        **overrides: any field of ``RunConfig``.
+
+    Returns:
+        The plan, which prints itself. Its numbers are planned, not measured.
+
+    Raises:
+        UserError: an unknown base, method, card or option; a method on a base it cannot sit on; a rank without room.
+    """
+    if prompt_length < 1:
+        raise UserError(f"prompt_length must be at least 1, got {prompt_length}")
+    asked = replace_fields(config or RunConfig(), {"base": base, "method": method} | overrides)
+    methods.get(asked.method)
+    chosen = card(gpu) if gpu is not None else _this_card()
+    shape = Shape.of_config(config_of(asked.base, asked.revision))
+    return make(asked, shape, chosen, prompt_length)
+
+
+def make(asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int) -> Plan:
+    """The plan of a configuration on a base and a card, its open fields filled as a run would fill them."""
+    layout = layout_of(shape)
+    scale = methods.scale_of(layout.parameters)
+    resolved = methods.resolve(asked.method, asked.adapter, scale)
+    methods.check_fits(asked.method, resolved, layout)
+    defaults = SCALES[scale]
+    precision = cast(Precision, (chosen.half if chosen else "bf16") if asked.precision == "auto" else asked.precision)
+    methods.check_precision(asked.method, precision)
+    prompts = asked.prompts_per_step or defaults.prompts_per_step
+    rows = prompts * asked.group_size
+    values = {
+        "precision": precision,
+        "prompts_per_step": prompts,
+        "max_completion_length": asked.max_completion_length or defaults.max_completion_length,
+        "gradient_checkpointing": defaults.gradient_checkpointing
+        if asked.gradient_checkpointing is None
+        else asked.gradient_checkpointing,
+        "micro_batch": min(rows, asked.micro_batch or defaults.micro_batch or rows),
+        "rank": resolved.rank,
+        "alpha": resolved.alpha,
+        "targets": resolved.targets,
+        "method_options": dict(resolved.options),
+    }
+    config = dataclasses.replace(asked, **cast(dict[str, Any], values))
+    size = 4 if precision == "fp32" else 2
+    adapter = adapter_of(asked.method, layout, resolved, device="cuda", size=size)
+    step = Step(
+        prompts=prompts,
+        group_size=config.group_size,
+        prompt_length=prompt_length,
+        completion_length=config.max_completion_length or 1,
+        micro_batch=config.micro_batch or rows,
+        rows=rows,
+        checkpointing=bool(config.gradient_checkpointing),
+        reference=config.kl_coef > 0,
+    )
+    if chosen is not None:
+        room = room_of(chosen)
+        step = dataclasses.replace(step, prompts=memory.prompts_at_once(shape, precision, adapter, step, room) or 1)
+    bill = memory.phases(shape, precision, adapter, step)
+    return Plan(asked, config, shape, chosen, adapter, step, bill)
+
+
+def _this_card() -> Card | None:
+    """The first card of this machine."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    facts = torch.cuda.get_device_properties(0)
+    return Card(facts.name, int(facts.total_memory / USABLE), facts.major + facts.minor / 10)
+
+
+def room_of(chosen: Card) -> int:
+    """Bytes of live tensors that a card has room for, after context and fragmentation."""
+    return int((chosen.memory * USABLE - CONTEXT) / (1 + FRAGMENTATION))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned run.
+
+    Attributes:
+        asked: the configuration as it was asked for.
+        config: the same with the fields filled that decide about memory.
+        shape: of the base.
+        card: it is planned for; ``None`` if none was named and this machine has none.
+        adapter: what the method adds.
+        step: sizes; ``step.prompts`` are the prompts sampled at once.
+        phases: bytes by phase and kind at the highest moment of each phase.
+        source: ``closed form``, ``dry run`` or ``measured``.
+    """
+
+    asked: RunConfig
+    config: RunConfig
+    shape: Shape
+    card: Card | None
+    adapter: Adapter
+    step: Step
+    phases: Mapping[str, Mapping[str, int]]
+    source: str = "closed form"
+
+    # ---- numbers ----------------------------------------------------------------------------------------------
+
+    @property
+    def peak_phase(self) -> str:
+        """The phase that needs most."""
+        return memory.peak(self.phases)[0]
+
+    @property
+    def peak(self) -> int:
+        """Bytes of live tensors at the highest moment."""
+        return memory.peak(self.phases)[1]
+
+    def needed(self, phase: str | None = None) -> int:
+        """Bytes of a card that a phase takes, context and fragmentation included; by default the highest phase's."""
+        kinds = self.phases[phase or self.peak_phase]
+        loose = sum(size for kind, size in kinds.items() if kind != "weights")
+        return sum(kinds.values()) + int(FRAGMENTATION * loose) + CONTEXT
+
+    @property
+    def available(self) -> int | None:
+        """Bytes the card gives to programs."""
+        return None if self.card is None else int(self.card.memory * USABLE)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits the card; ``None`` without one."""
+        return None if self.available is None else self.needed() <= self.available
+
+    def with_fields(self, **fields: Any) -> Plan:
+        """The plan of the same run with other values for some fields of its configuration."""
+        return make(dataclasses.replace(self.config, **fields), self.shape, self.card, self.step.prompt_length)
+
+    @cached_property
+    def knobs(self) -> Table:
+        """What each change saves, in GiB."""
+        return advice.knobs(self)
+
+    @property
+    def advice(self) -> list[str]:
+        """Sentences: whether it fits, what to change first, whether a 16-bit base would fit as well."""
+        return advice.sentences(self)
+
+    def fit(self) -> RunConfig:
+        """A configuration that fits the card, changed as little as possible; give it to ``rlvr_lite.train(config=...)``.
+
+        Gradient checkpointing, micro-batch and the base's precision are changed first, because they leave the learning
+        problem alone; then the completion length and last the group size.
+
+        Raises:
+            UserError: there is no card, or nothing fits; the message names the least that would.
+        """
+        return advice.fit(self)
+
+    # ---- how it shows itself ----------------------------------------------------------------------------------
+
+    @property
+    def table(self) -> Table:
+        """One row a phase, in GiB."""
+        kinds = list(dict.fromkeys(kind for bill in self.phases.values() for kind in bill if kind != "total"))
+        rows = [
+            {"phase": phase}
+            | {kind: round(bill.get(kind, 0) / GIB, 3) for kind in kinds}
+            | {"tensors": round(sum(bill.values()) / GIB, 2), "with context": round(self.needed(phase) / GIB, 2)}
+            for phase, bill in self.phases.items()
+        ]
+        note = (
+            f"GiB, {self.source}; {CONTEXT / GIB:g} GiB of context and {FRAGMENTATION:.0%} of fragmentation are assumed"
+        )
+        return Table.of(rows, title=self.title, note=note)
+
+    @property
+    def title(self) -> str:
+        """One line: what is planned."""
+        c, step = self.config, self.step
+        on = f" on {self.card}" if self.card else ""
+        return (
+            f"{c.base}, {c.precision}, {c.method}{f' r={c.rank}' if c.rank else ''}: {c.prompts_per_step} prompts x "
+            f"{c.group_size} completions of {c.max_completion_length} tokens, micro-batch {step.micro_batch}{on}"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([str(self.table), "", *self.advice, "", str(self.knobs)])
+
+    def _repr_html_(self) -> str:
+        import html
+
+        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.advice)
+        return self.table._repr_html_() + said + self.knobs._repr_html_()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table of phases as a ``pandas.DataFrame`` (needs pandas)."""
+        return self.table.to_pandas()
+
+    def plot(self) -> Figure:
+        """A bar for each phase, stacked by kind, with the card's memory as a line."""
+        from rlvr_lite.planning.plot import bars
+
+        return bars(self)
+
+    # ---- JSON -------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The plan as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            UserError: the text is no plan.
+        """
+        try:
+            values = json.loads(text)
+            return cls(
+                asked=replace_fields(RunConfig(), values["asked"]),
+                config=replace_fields(RunConfig(), values["config"]),
+                shape=Shape(**values["shape"]),
+                card=None if values["card"] is None else Card(**values["card"]),
+                adapter=Adapter(**values["adapter"]),
+                step=Step(**values["step"]),
+                phases=values["phases"],
+                source=values["source"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(f"not a plan: {type(error).__name__} {error}; write one with Plan.to_json") from error
+
+    def dry_run(self) -> Plan:
+        """The same plan with the phases of the real step, run on fake tensors: seconds, no GPU, no weights."""
+        from rlvr_lite.planning.dry_run import planned_phases
+
+        return dataclasses.replace(self, phases=planned_phases(self), source="dry run")
