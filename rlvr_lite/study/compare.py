@@ -1,0 +1,159 @@
+"""A fair comparison of methods: one call, which goes on where it was stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from rlvr_lite import bases
+from rlvr_lite.config import RunConfig, replace_fields
+from rlvr_lite.errors import UserError
+from rlvr_lite.study.design import Cell, Design, Tune, make_arms, split_axes
+from rlvr_lite.study.engines import Engine, EngineName
+from rlvr_lite.study.engines import engine as open_engine
+from rlvr_lite.study.store import Store
+from rlvr_lite.study.study import Study
+from rlvr_lite.tasks import get as get_task
+
+__all__ = ["compare"]
+
+_PATIENCE = 2.0  # seconds between looks at what another process is doing
+
+
+def compare(
+    methods: str | Sequence[str] | Mapping[str, Any],
+    base: str = "tiny",
+    task: str = "chain-sum",
+    *,
+    seeds: int | Sequence[int] = 3,
+    tune: Tune = "lr",
+    budget: int | None = None,
+    reference: str | None = None,
+    zone: float = 0.0,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    out: str | Path | None = None,
+    config: RunConfig | None = None,
+    progress: bool = True,
+    **overrides: Any,
+) -> Study:
+    """Compare methods on one base and task: same prompts in the same order, same budget, same problems, several seeds.
+
+    Calling it again with the same directory continues a study that was stopped or killed, adds methods and seeds that
+    are new, and returns one that is done. Several processes may call it at once on one directory.
+
+    Args:
+        methods: names of ``rlvr_lite.list_methods()``; or a mapping from a row's name to a method or to the fields of
+            ``RunConfig`` in which that row differs, such as ``{"lora r8": {"method": "lora", "rank": 8}}``.
+        base: ``tiny``, a Hub model id or a local model directory.
+        task: a name of ``rlvr_lite.list_tasks()`` or the path of a JSONL file.
+        seeds: how many training seeds, or which.
+        tune: ``lr`` gives every row the same learning-rate search: five rates at half a decade from each other around
+            the method's default (or around ``learning_rate``), on the validation split and a seed of its own, by
+            successive halving; ``none`` takes the default as it is.
+        budget: completions a run may draw; rows of different batch then have equal rollouts. ``None``: equal steps.
+        reference: row that the others are compared with; by default ``lora`` where it is there, else the first.
+        zone: half width of the zone of practical equivalence, in accuracy.
+        engine: ``local``, ``process`` or ``ray``.
+        workers: runs at once of the latter two.
+        address: of a running Ray cluster.
+        out: directory of the study; by default one under ``runs/`` named after base and task.
+        config: what all runs share, instead of the defaults.
+        progress: show a progress bar.
+        **overrides: fields of ``RunConfig`` that all runs share; one given as a list becomes an axis, with a row for
+            each of its values.
+
+    Raises:
+        UserError: something cannot be done as asked; nothing was trained.
+    """
+    shared, axes = split_axes(overrides)
+    start = replace_fields(config or RunConfig(), {"base": base, "task": task, "method": "lora", "seed": 0, **shared})
+    if "learning_rate" in axes and tune == "lr":
+        raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
+    arms = make_arms(methods, axes)
+    labels = [arm.label for arm in arms]
+    chosen = reference or ("lora" if "lora" in labels else labels[0] if labels else "")
+    design = Design(
+        arms=arms,
+        shared=start,
+        scale=_scale(start),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        tune=tune,
+        budget=budget,
+        reference=chosen,
+        zone=zone,
+    )
+    _check(design)
+    root = Path(out) if out is not None else Path("runs") / f"study-{Path(base).name}-{Path(task).stem}"
+    store = Store(root)
+    design = store.open(design)
+    store.forgive(cell for cell in design.known(store.accuracies(design)))
+    with open_engine(engine, root, workers=workers, address=address) as workforce:
+        _work(design, store, workforce, progress)
+    study = Study(root, design)
+    study.report()
+    return study
+
+
+def _scale(config: RunConfig) -> str:
+    """Order of size of the base, from its configuration alone."""
+    from transformers import AutoConfig
+
+    from rlvr_lite import methods
+
+    folder = bases.locate(config.base, config.revision).folder
+    return methods.scale_of(methods.Layout.of_config(AutoConfig.from_pretrained(folder)).parameters)
+
+
+def _check(design: Design) -> None:
+    """Refuse what would fail in every run, before the first."""
+    from rlvr_lite.training.resolve import check_early
+
+    task = get_task(design.shared.task, **design.shared.task_options)
+    splits = ["train", design.shared.eval_split, *(["validation"] if design.tune == "lr" else [])]
+    for split in splits:
+        if not task.problems(split):
+            raise UserError(f"task {task.name} has no {split} problems: give it more rows")
+    for arm in design.arms:
+        check_early(design.config(arm))
+
+
+def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> None:
+    """Give out cells as they become known until none is open."""
+    flying: dict[str, Cell] = {}
+    elsewhere: dict[str, float] = {}
+    with tqdm(desc="study", unit="run", disable=not progress, dynamic_ncols=True) as bar:
+        while True:
+            scores = store.accuracies(design)
+            cells = design.known(scores)
+            left = [cell for cell in cells if store.state(cell) == "open"]
+            bar.total, bar.n = _expected(design, cells), len(cells) - len(left)
+            bar.refresh()
+            now = time.monotonic()
+            ready = [c for c in left if c.key not in flying and elsewhere.get(c.key, 0.0) <= now]
+            for cell in ready[: workforce.capacity - len(flying)]:
+                bar.set_postfix_str(cell.key, refresh=False)
+                flying[cell.key] = cell
+                workforce.submit(cell)
+            if flying:
+                cell, settled, lost = workforce.finished()
+                del flying[cell.key]
+                if lost:
+                    store.fail(cell, lost)
+                elif not settled:
+                    elsewhere[cell.key] = time.monotonic() + _PATIENCE
+            elif left:
+                time.sleep(_PATIENCE)
+            else:
+                return
+
+
+def _expected(design: Design, cells: Sequence[Cell]) -> int:
+    """Runs of the whole study, those that cannot be named yet included."""
+    trials = 7 if design.tune == "lr" else 0
+    return max(len(cells), len(design.seeds) * (1 + len(design.arms)) + trials * len(design.arms))

@@ -1,0 +1,195 @@
+"""Who does the cells of a study: this process, fresh processes, or the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.study.design import Cell
+
+__all__ = ["Engine", "EngineName", "engine"]
+
+EngineName = Literal["local", "process", "ray"]
+#: A worker that died (killed, out of memory) is replaced so many times for one cell; its run goes on where it was.
+_RETRIES = 2
+
+
+class Engine(Protocol):
+    """Takes cells and gives them back when they are settled.
+
+    Attributes:
+        capacity: cells under way at once.
+    """
+
+    capacity: int
+
+    def submit(self, cell: Cell) -> None:
+        """Begin a cell."""
+
+    def finished(self) -> tuple[Cell, bool, str]:
+        """Wait for a cell: it, whether it is settled (``False``: somebody else is at it), and why its worker was lost."""
+
+
+@contextmanager
+def engine(name: EngineName, root: Path, *, workers: int | None = None, address: str | None = None) -> Iterator[Engine]:
+    """An engine for the study in ``root``.
+
+    Args:
+        name: ``local`` works one cell after another here and loads the base once; ``process`` takes a fresh process for
+            each, so that all memory is returned; ``ray`` one task a GPU (a core without one).
+        root: of the study; for a cluster on a file system that all its machines see.
+        workers: cells at once of ``process`` (by default one a GPU, or one without) and, without a GPU, of ``ray``.
+        address: of a running Ray cluster; by default one is started on this machine.
+
+    Raises:
+        UserError: the engine does not exist, or Ray is not installed.
+    """
+    if name not in get_args(EngineName):
+        raise unknown_name("engine", name, get_args(EngineName))
+    if workers is not None and workers < 1:
+        raise UserError(f"workers must be at least 1, got {workers}")
+    if name == "local":
+        yield _Local(root)
+    elif name == "process":
+        made = _Processes(root, workers or max(1, _gpus()))
+        try:
+            yield made
+        finally:
+            made.close()
+    else:
+        with _ray(root, workers, address) as cluster:
+            yield cluster
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+class _Local:
+    """One cell after another in this process."""
+
+    capacity = 1
+
+    def __init__(self, root: Path):
+        from rlvr_lite.study.work import Held
+
+        self._root, self._held = root, Held()
+        self._cell: Cell | None = None
+
+    def submit(self, cell: Cell) -> None:
+        self._cell = cell
+
+    def finished(self) -> tuple[Cell, bool, str]:
+        from rlvr_lite.study.work import do
+
+        assert self._cell is not None
+        cell, self._cell = self._cell, None
+        return cell, do(self._root, cell, self._held), ""
+
+
+def _alone(root: Path, cell: Cell, device: str | None = None) -> bool:
+    """One cell in a process of its own."""
+    import warnings
+
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    warnings.simplefilter("ignore", FutureWarning)
+    from rlvr_lite.study.work import Held, do
+
+    return do(root, cell, Held())
+
+
+class _Processes:
+    """A fresh process a cell, each on the next free GPU."""
+
+    def __init__(self, root: Path, capacity: int):
+        from pebble import ProcessPool
+
+        self.capacity, self._root = capacity, root
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(max_workers=capacity, max_tasks=1, context=context)
+        gpus = _gpus()
+        self._free = [str(i % gpus) if gpus else None for i in range(capacity)]
+        self._flying: dict[Future[bool], tuple[Cell, str | None, int]] = {}
+
+    def submit(self, cell: Cell) -> None:
+        self._start(cell, self._free.pop(), 0)
+
+    def _start(self, cell: Cell, device: str | None, tries: int) -> None:
+        self._flying[self._pool.schedule(_alone, (self._root, cell, device))] = (cell, device, tries)
+
+    def finished(self) -> tuple[Cell, bool, str]:
+        from pebble import ProcessExpired
+
+        while True:
+            done = next(iter(wait(self._flying, return_when=FIRST_COMPLETED).done))
+            cell, device, tries = self._flying.pop(done)
+            try:
+                settled, lost = done.result(), ""
+            except ProcessExpired as error:
+                if tries < _RETRIES:
+                    self._start(cell, device, tries + 1)
+                    continue
+                settled, lost = (
+                    True,
+                    f"its process died {tries + 1} times (exit status {error.exitcode}): out of memory?",
+                )
+            self._free.append(device)
+            return cell, settled, lost
+
+    def close(self) -> None:
+        """End the workers; runs that are under way go on with the next call."""
+        self._pool.stop()
+        self._pool.join()
+
+
+@contextmanager
+def _ray(root: Path, workers: int | None, address: str | None) -> Iterator[Engine]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            "the ray engine needs Ray: pip install 'rlvr-lite[ray]', or use the engine 'process'"
+        ) from error
+    if address is not None and workers is not None:
+        raise UserError("a running cluster has its own number of workers: leave workers out")
+    started = not ray.is_initialized()
+    if started:
+        options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level="error", **options)
+    try:
+        yield _Ray(ray, root)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class _Ray:
+    """One task a GPU of a Ray cluster; a lost worker's task is run again elsewhere."""
+
+    def __init__(self, ray: Any, root: Path):
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        self.capacity = gpus or max(1, int(resources.get("CPU", 1)))
+        self._ray, self._root = ray, root.resolve()
+        self._task = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_calls=1, max_retries=_RETRIES)(_alone)
+        self._flying: dict[Any, Cell] = {}
+
+    def submit(self, cell: Cell) -> None:
+        self._flying[self._task.remote(self._root, cell)] = cell
+
+    def finished(self) -> tuple[Cell, bool, str]:
+        done = self._ray.wait(list(self._flying), num_returns=1)[0][0]
+        cell = self._flying.pop(done)
+        try:
+            return cell, bool(self._ray.get(done)), ""
+        except self._ray.exceptions.WorkerCrashedError:
+            return cell, True, f"its worker died {_RETRIES + 1} times: out of memory?"

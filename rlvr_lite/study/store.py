@@ -1,0 +1,187 @@
+"""A study on disk: one directory a cell, one manifest of what is compared, and who works on what."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvr_lite.config import RunConfig, from_json, to_json
+from rlvr_lite.errors import UserError
+from rlvr_lite.evaluation import Score
+from rlvr_lite.records import read_json, write_json
+from rlvr_lite.study.design import Arm, Cell, Design
+from rlvr_lite.training import Run
+
+__all__ = ["MANIFEST", "Store", "read_design"]
+
+MANIFEST = "study.json"
+_FORMAT = 1
+_FAILURE = "failure.json"
+#: What may grow when a study is called again; all else must be as it was.
+_GROWING = ("arms", "seeds")
+
+
+@dataclass(frozen=True)
+class Store:
+    """The files of a study.
+
+    Attributes:
+        root: its directory.
+    """
+
+    root: Path
+
+    def path(self, cell: Cell) -> Path:
+        """The directory of a cell."""
+        row, _, name = cell.key.rpartition("/")
+        return self.root / (f"runs/{_slug(row)}/{name}" if row else name)
+
+    def lease(self, cell: Cell) -> Path:
+        """The file by which a process says that it works on a cell."""
+        folder = self.root / "leases"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{_slug(cell.key)}.json"
+
+    # ---- the manifest -----------------------------------------------------------------------------------------
+
+    def open(self, design: Design) -> Design:
+        """Begin the study, or go on with it: what this call adds is kept, what it leaves out stays.
+
+        Returns:
+            The design with every row and seed that the study has had so far.
+
+        Raises:
+            UserError: the directory holds something else, or a study that differs in more than rows and seeds.
+        """
+        manifest = self.root / MANIFEST
+        if self.root.exists() and not manifest.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise UserError(f"{self.root} holds other files: choose an empty or new --out")
+        if manifest.exists():
+            design = _merged(read_design(self.root), design, self.root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot create {self.root}: {error.strerror}; choose another --out") from error
+        write_json(manifest, {"study": _FORMAT, **_describe(design)})
+        return design
+
+    # ---- outcomes ---------------------------------------------------------------------------------------------
+
+    def score(self, cell: Cell) -> Score | None:
+        """Who solved what, once a cell is done."""
+        when = "before" if cell.stage == "base" else "after"
+        path = self.path(cell) / "eval" / f"{when}.jsonl"
+        return Score.read(path, "study") if self.state(cell) == "done" and path.is_file() else None
+
+    def run(self, cell: Cell) -> Run:
+        """The run of a cell that trains."""
+        return Run(self.path(cell))
+
+    def state(self, cell: Cell) -> str:
+        """``done``, ``failed`` or ``open``."""
+        folder = self.path(cell)
+        if (folder / _FAILURE).exists():
+            return "failed"
+        if not (folder / "summary.json").exists():
+            return "open"
+        status = read_json(folder / "summary.json")["status"]
+        return status if status in ("done", "failed") else "open"
+
+    def reason(self, cell: Cell) -> str:
+        """Why a cell failed."""
+        folder = self.path(cell)
+        if (folder / _FAILURE).exists():
+            return str(read_json(folder / _FAILURE)["error"])
+        return str(read_json(folder / "summary.json")["reason"]) if (folder / "summary.json").exists() else ""
+
+    def fail(self, cell: Cell, error: BaseException | str) -> None:
+        """Note that a cell cannot be done, with the reason."""
+        folder = self.path(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        said = error if isinstance(error, str) else " ".join(f"{type(error).__name__}: {error}".split())
+        said = str(error) if isinstance(error, UserError) else said
+        trace = "" if isinstance(error, str) else "".join(traceback.format_exception(error))
+        write_json(folder / _FAILURE, {"error": said, "traceback": trace})
+
+    def forgive(self, cells: Iterable[Cell]) -> None:
+        """Let what broke off with an error be tried again, as after freeing memory; failed proofs stay."""
+        for cell in cells:
+            (self.path(cell) / _FAILURE).unlink(missing_ok=True)
+
+    def accuracies(self, design: Design) -> dict[str, float | None]:
+        """Mean avg@k of every finished cell by its key, ``None`` where it failed; what a search is decided by."""
+        found: dict[str, float | None] = {}
+        while True:
+            fresh = [c for c in design.known(found) if c.key not in found and self.state(c) != "open"]
+            if not fresh:
+                return found
+            for cell in fresh:
+                score = self.score(cell)
+                found[cell.key] = None if score is None else score.metrics()[f"avg@{score.k}"].value
+
+
+def read_design(root: Path) -> Design:
+    """The design of the study in a directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (root / MANIFEST).is_file():
+        raise UserError(f"{root} is not a study: it has no {MANIFEST}")
+    facts = read_json(root / MANIFEST)
+    if not isinstance(facts, dict) or facts.get("study") != _FORMAT:
+        raise UserError(f"{root / MANIFEST} is not a study of this version: begin a new one")
+    facts.pop("study")
+    arms = tuple(Arm(arm["label"], _tuples(arm["overrides"])) for arm in facts.pop("arms"))
+    shared = from_json(RunConfig, json.dumps(facts.pop("shared")))
+    return Design(arms, shared, seeds=tuple(facts.pop("seeds")), **facts)
+
+
+def _describe(design: Design) -> dict[str, Any]:
+    return {
+        "arms": [{"label": arm.label, "overrides": dict(arm.overrides)} for arm in design.arms],
+        "shared": json.loads(to_json(design.shared)),
+        "scale": design.scale,
+        "seeds": list(design.seeds),
+        "tune": design.tune,
+        "budget": design.budget,
+        "reference": design.reference,
+        "zone": design.zone,
+    }
+
+
+def _merged(old: Design, new: Design, root: Path) -> Design:
+    before, now = json.loads(json.dumps(_describe(old))), json.loads(json.dumps(_describe(new)))
+    for name in before:
+        if name in _GROWING or before[name] == now[name]:
+            continue
+        if name == "shared":
+            name = next(n for n in before["shared"] if before["shared"][n] != now["shared"][n])
+            was, wanted = before["shared"][name], now["shared"][name]
+        else:
+            was, wanted = before[name], now[name]
+        raise UserError(f"{root} holds a study with {name} = {was!r}, not {wanted!r}: choose another --out")
+    for arm in new.arms:
+        same = next((a for a in old.arms if a.label == arm.label), arm)
+        if json.dumps(dict(same.overrides), sort_keys=True) != json.dumps(dict(arm.overrides), sort_keys=True):
+            raise UserError(f"{root} holds another row {arm.label!r}: give this one another name")
+    arms = {arm.label: arm for arm in (*old.arms, *new.arms)}
+    seeds = tuple(dict.fromkeys((*old.seeds, *new.seeds)))
+    return dataclasses.replace(old, arms=tuple(arms.values()), seeds=seeds)
+
+
+def _tuples(overrides: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+
+
+def _slug(text: str) -> str:
+    """A file name that no two texts share."""
+    plain = re.sub(r"[^A-Za-z0-9._=+-]", "-", text)[:80]
+    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -1,0 +1,333 @@
+"""A study as it stands on disk: its rows, what may be said about them, and what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvr_lite.analysis.replication import Comparison, compare_to_reference, seed_problem_interval
+from rlvr_lite.analysis.statistics import Interval
+from rlvr_lite.config import RunConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import read_json
+from rlvr_lite.study.design import Arm, Cell, Design
+from rlvr_lite.study.store import Store, read_design
+from rlvr_lite.tables import Table
+from rlvr_lite.training import Run
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Row", "Study", "Trial"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a learning-rate search.
+
+    Attributes:
+        learning_rate: that was tried.
+        steps: it was trained for.
+        rung: of the search, from 0.
+        score: accuracy on the validation split; ``None`` where it failed or is not done.
+        status: ``done``, ``failed`` or ``open``.
+    """
+
+    learning_rate: float
+    steps: int
+    rung: int
+    score: Interval | None
+    status: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a comparison.
+
+    Attributes:
+        label: its name.
+        config: of its runs; the seed in it means nothing.
+        learning_rate: it is compared at; ``None`` as long as it is not known.
+        trials: of the search for it.
+        runs: finished runs of the comparison by seed.
+        scores: avg@k of every seed and problem, ``[S, P]``; ``None`` until every seed is done.
+        problem: why the row is incomplete; empty if it is complete.
+    """
+
+    label: str
+    config: RunConfig
+    learning_rate: float | None
+    trials: tuple[Trial, ...]
+    runs: Mapping[int, Run]
+    scores: NDArray[np.float64] | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison of methods, finished or not.
+
+    Attributes:
+        directory: of the study.
+        design: what is compared.
+    """
+
+    directory: Path
+    design: Design
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Study:
+        """The study in a directory.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = Path(directory)
+        return cls(path, read_design(path))
+
+    # ---- what is on disk --------------------------------------------------------------------------------------
+
+    @cached_property
+    def _accuracies(self) -> dict[str, float | None]:
+        return self._store.accuracies(self.design)
+
+    @property
+    def _store(self) -> Store:
+        return Store(self.directory)
+
+    @cached_property
+    def rows(self) -> dict[str, Row]:
+        """The rows by label, in the order they were entered."""
+        return {arm.label: self._row(arm) for arm in self.design.arms}
+
+    def _row(self, arm: Arm) -> Row:
+        store, design = self._store, self.design
+        trials = tuple(self._trial(cell) for rung in design.search(arm, self._accuracies) for cell in rung)
+        rate = design.learning_rate(arm, self._accuracies)
+        cells = [] if rate is None else design.finals(arm, rate)
+        states = {cell.config.seed: store.state(cell) for cell in cells}
+        runs = {cell.config.seed: store.run(cell) for cell in cells if states[cell.config.seed] == "done"}
+        problem = ""
+        failed = [cell for cell in cells if states[cell.config.seed] == "failed"]
+        if failed:
+            problem = f"seed {failed[0].config.seed} failed: {store.reason(failed[0])}"
+        elif rate is None and trials and all(trial.status == "failed" for trial in trials):
+            first = design.search(arm, self._accuracies)[0][0]
+            problem = f"every learning rate failed: {store.reason(first)}"
+        elif len(runs) < len(design.seeds):
+            problem = f"{len(runs)} of {len(design.seeds)} seeds done"
+        scores = None if problem else np.stack([self._by_problem(cell) for cell in cells])
+        config = next(iter(runs.values())).config if runs else design.config(arm)
+        return Row(arm.label, config, rate, trials, runs, scores, problem)
+
+    def _trial(self, cell: Cell) -> Trial:
+        score = self._store.score(cell)
+        found = None if score is None else score.metrics()[self.metric]
+        rate, steps = cell.config.learning_rate or 0.0, cell.config.steps or 0
+        return Trial(rate, steps, cell.rung, found, self._store.state(cell))
+
+    def _by_problem(self, cell: Cell) -> NDArray[np.float64]:
+        score = self._store.score(cell)
+        if score is None:
+            raise UserError(f"{self._store.path(cell)} lost its answers: delete it and call compare again")
+        return score.by_problem()[self.metric]
+
+    @property
+    def metric(self) -> str:
+        """What is compared, such as ``avg@8``."""
+        return f"avg@{self.design.shared.eval_k}"
+
+    @cached_property
+    def base(self) -> NDArray[np.float64] | None:
+        """The untrained base's avg@k of every seed and problem, ``[S, P]``; ``None`` until it is scored."""
+        cells = self.design.base_cells()
+        if any(self._store.state(cell) != "done" for cell in cells):
+            return None
+        return np.stack([self._by_problem(cell) for cell in cells])
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do; rows may have failed."""
+        return all(self._store.state(cell) != "open" for cell in self.design.known(self._accuracies))
+
+    @property
+    def search_seconds(self) -> dict[str, float]:
+        """What the search of each row took, in seconds of training and scoring."""
+        return {arm.label: self._seconds(self.design.search(arm, self._accuracies)) for arm in self.design.arms}
+
+    def _seconds(self, rungs: list[list[Cell]]) -> float:
+        cells = [cell for rung in rungs for cell in rung if self._store.state(cell) == "done"]
+        return sum(sum(_times(self._store.run(cell))) for cell in cells)
+
+    # ---- what may be said -------------------------------------------------------------------------------------
+
+    def accuracy(self, label: str) -> Interval | None:
+        """A row's accuracy over seeds and problems; ``None`` while it is incomplete."""
+        scores = self._known(label).scores
+        return None if scores is None else seed_problem_interval(scores)
+
+    def comparison(self, label: str) -> Comparison | None:
+        """A row against the reference; ``None`` for the reference itself and while one of both is incomplete."""
+        self._known(label)
+        return self._comparisons.get(label)
+
+    @cached_property
+    def _comparisons(self) -> dict[str, Comparison]:
+        scores = {label: row.scores for label, row in self.rows.items() if row.scores is not None}
+        if self.design.reference not in scores or len(scores) < 2:
+            return {}
+        found = compare_to_reference(scores, self.design.reference, zone=self.design.zone)
+        return {comparison.method: comparison for comparison in found}
+
+    def _known(self, label: str) -> Row:
+        self.design.arm(label)
+        return self.rows[label]
+
+    def trained_parameters(self, label: str) -> int | None:
+        """Trained parameters of a row's runs."""
+        return self._median(label, "trainable_parameters")
+
+    def peak_memory(self, label: str) -> int | None:
+        """Most bytes held at once: on the GPU, or resident in a process that may have held other runs before."""
+        return self._median(label, "peak_memory_bytes")
+
+    def train_seconds(self, label: str) -> float | None:
+        """Median over seeds of the seconds spent in optimizer steps, rollouts included."""
+        seconds = [run.summary["seconds"]["train"] for run in self._known(label).runs.values()]
+        return float(np.median(seconds)) if seconds else None
+
+    def _median(self, label: str, fact: str) -> int | None:
+        values = [run.summary[fact] for run in self._known(label).runs.values() if run.summary[fact] is not None]
+        return int(np.median(values)) if values else None
+
+    @property
+    def leaderboard(self) -> Table:
+        """Accuracy with interval, difference to the reference with interval, verdict; best row first.
+
+        Holds no clock: a study that was killed and continued gives the same bytes as one that was left alone.
+        """
+        rows: list[dict[str, Any]] = []
+        for label in sorted(self.rows, key=self._order):
+            row, accuracy, against = self.rows[label], self.accuracy(label), self.comparison(label)
+            cells: dict[str, Any] = {"row": label, self.metric: None if accuracy is None else str(accuracy)}
+            verdict: str | None = row.problem or None
+            difference = adjusted = best = None
+            if against is not None:
+                d = against.difference
+                difference = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+                adjusted, best, verdict = f"{against.adjusted_p:.3g}", f"{against.best:.0%}", against.verdict
+            elif label == self.design.reference and not row.problem:
+                verdict = "reference"
+            cells |= {f"against {self.design.reference}": difference, "p (Holm)": adjusted, "verdict": verdict}
+            cells |= {"P(best)": best, "trained": self.trained_parameters(label), "learning rate": row.learning_rate}
+            rows.append(cells)
+        if self.base is not None:
+            rows.append({"row": "untrained base", self.metric: str(seed_problem_interval(self.base)), "trained": 0})
+        return Table.of(rows, title=self.title, note=self._note())
+
+    def _order(self, label: str) -> tuple[bool, float]:
+        accuracy = self.accuracy(label)
+        return (accuracy is None, 0.0 if accuracy is None else -accuracy.value)
+
+    @property
+    def title(self) -> str:
+        """What was compared on what."""
+        shared = self.design.shared
+        return f"{len(self.rows)} methods on {shared.task}, base {shared.base}, {len(self.design.seeds)} seeds"
+
+    def _note(self) -> str:
+        design = self.design
+        equal = "equal steps" if design.budget is None else f"equal rollouts ({design.budget:,} completions a run)"
+        tuned = "each at the learning rate of its own search" if design.tune == "lr" else "no learning-rate search"
+        zone = f"; equivalent means within {design.zone:g}" if design.zone else ""
+        return (
+            f"{equal}, {tuned}; {design.shared.eval_problems} problems x {design.shared.eval_k} answers; 95 % intervals "
+            f"over seeds and problems, paired, Holm over all rows{zone}."
+        )
+
+    @property
+    def learning_rates(self) -> Table:
+        """Each row's chosen rate, how wide its good band is, and whether it lies at the edge of what was tried.
+
+        The good band holds the rates of the first rung whose accuracy lies inside the interval of the best; its width
+        is in decades, half a decade a rate.
+        """
+        rows: list[dict[str, Any]] = []
+        for label, row in self.rows.items():
+            first = [t for t in row.trials if t.rung == 0 and t.score is not None]
+            cells: dict[str, Any] = {"row": label, "chosen": row.learning_rate}
+            if first:
+                best = max((t.score for t in first if t.score is not None), key=lambda score: score.value)
+                good = [t.learning_rate for t in first if t.score is not None and t.score.value >= best.low]
+                edges = (min(t.learning_rate for t in row.trials), max(t.learning_rate for t in row.trials))
+                cells |= {
+                    "good from": min(good),
+                    "to": max(good),
+                    "decades": round(math.log10(max(good) / min(good)) + 0.5, 1),
+                    "at the edge": row.learning_rate in edges,
+                    "trials": len(row.trials),
+                    "failed": sum(t.status == "failed" for t in row.trials),
+                }
+            rows.append(cells)
+        return Table.of(rows, title="Learning rates", note="Scored on the validation split, with a seed of its own.")
+
+    @property
+    def costs(self) -> Table:
+        """Trained parameters, memory, time, tokens and size on disk of each row."""
+        rows = []
+        for label, row in self.rows.items():
+            seconds, memory = self.train_seconds(label), self.peak_memory(label)
+            tokens = [sum(m.get("tokens/spent", 0) for m in run.metrics()) for run in row.runs.values()]
+            sizes = [sum(f.stat().st_size for f in run.files.adapter.iterdir()) for run in row.runs.values()]
+            rows.append(
+                {
+                    "row": label,
+                    "trained": self.trained_parameters(label),
+                    "peak MiB": None if memory is None else round(memory / 2**20),
+                    "train s": None if seconds is None else round(seconds, 1),
+                    "search s": round(self.search_seconds[label], 1),
+                    "rollout tokens": int(np.median(tokens)) if tokens else None,
+                    "adapter KiB": round(float(np.median(sizes)) / 1024, 1) if sizes else None,
+                }
+            )
+        return Table.of(rows, title="Costs", note="Medians over seeds; seconds of the machine it ran on.")
+
+    # ---- shown ------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return f"{self.leaderboard}\n{self.directory}"
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.directory)!r}, {len(self.rows)} rows, {'complete' if self.complete else 'under way'})"
+
+    def _repr_html_(self) -> str:
+        from rlvr_lite.study.report import notebook_parts
+
+        return notebook_parts(self)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report, one HTML file that needs no network; by default ``report.html`` in the directory."""
+        from rlvr_lite.study.report import write_report
+
+        return write_report(self, Path(path) if path is not None else self.directory / "report.html")
+
+    def to_markdown(self) -> str:
+        """The leaderboard in GitHub's Markdown."""
+        from rlvr_lite.study.report import to_markdown
+
+        return to_markdown(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The leaderboard as a ``pandas.DataFrame`` (needs pandas)."""
+        return self.leaderboard.to_pandas()
+
+
+def _times(run: Run) -> list[float]:
+    return [value for name, value in read_json(run.files.summary)["seconds"].items() if name != "step"]

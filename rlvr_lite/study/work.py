@@ -1,0 +1,101 @@
+"""Doing one cell of a study, in whatever process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rlvr_lite import bases, tasks
+from rlvr_lite.config import RunConfig, SamplingConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.evaluation import score
+from rlvr_lite.records import write_json
+from rlvr_lite.study.design import Cell
+from rlvr_lite.study.lease import lease
+from rlvr_lite.study.store import Store
+from rlvr_lite.training import train
+from rlvr_lite.training.environment import threads
+from rlvr_lite.training.resolve import fill
+
+__all__ = ["Held", "Interrupted", "do"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a run; it is saved, and the study with it."""
+
+
+class Held:
+    """The base that serves all runs of one process, loaded when it is first needed."""
+
+    def __init__(self) -> None:
+        self._base: bases.Base | None = None
+        self._asked: tuple[str, str, str, str | None] | None = None
+
+    def of(self, config: RunConfig) -> bases.Base:
+        """The base of a run; another one than before takes its place."""
+        asked = (config.base, config.precision, config.backend, config.revision)
+        if self._base is None or asked != self._asked:
+            self.drop()
+            self._base = bases.load(config.base, config.precision, backend=config.backend, revision=config.revision)
+            self._asked = asked
+        return self._base
+
+    def drop(self) -> None:
+        """Forget it, because a run that broke off may have left its adapter on it."""
+        self._base = self._asked = None
+
+
+def do(root: Path, cell: Cell, held: Held) -> bool:
+    """Do a cell, or note why it cannot be done.
+
+    Returns:
+        Whether the cell is settled; ``False`` if somebody else is at it.
+
+    Raises:
+        Interrupted: the user asked to stop.
+    """
+    store = Store(root)
+    with lease(store.lease(cell)) as mine:
+        if not mine:
+            return False
+        if store.state(cell) != "open":
+            return True
+        try:
+            if cell.stage == "base":
+                _score_base(store.path(cell), cell.config, held)
+                return True
+            run = train(config=cell.config, base=held.of(cell.config), out=store.path(cell), progress=False)
+        except Exception as error:  # whatever breaks one row, the others go on
+            held.drop()
+            store.fail(cell, error)
+            return True
+        if run.status == "stopped" and cell.config.max_hours is None:
+            raise Interrupted
+        if run.status == "stopped":
+            store.fail(cell, f"stopped: {run.summary['reason']}")
+        return True
+
+
+def _score_base(out: Path, config: RunConfig, held: Held) -> None:
+    """The untrained base, scored as every run's policy is."""
+    base = held.of(config)
+    task = tasks.get(config.task, **config.task_options)
+    filled = fill(config, scale=base.scale, precision=base.precision, task=task)
+    problems = task.problems(config.eval_split)[: config.eval_problems]
+    if not problems:
+        raise UserError(f"task {task.name} has no {config.eval_split} problems: give it more rows")
+    (out / "eval").mkdir(parents=True, exist_ok=True)
+    with threads(1 if base.scale == "tiny" else torch.get_num_threads()):
+        found = score(
+            base.model,
+            base.tokenizer,
+            problems,
+            messages=lambda problem: task.messages(problem, filled.prompt_style or "instruct"),
+            k=filled.eval_k,
+            sampling=SamplingConfig(temperature=filled.temperature, max_new_tokens=filled.max_completion_length or 1),
+            seed=filled.seed,
+            name="before",
+            log=out / "eval" / "before.jsonl",
+        )
+    write_json(out / "summary.json", {"status": "done", "reason": "", "evaluation": {"before": found.to_dict()}})
