@@ -84,7 +84,7 @@ def evaluate(
         engine: who draws the answers.
         out: directory for the results; a run has its own.
         quiet: no progress bars.
-        power: needs no policy: the smallest difference in avg@k that each benchmark could show, by training seeds.
+        power: needs no policy: the smallest difference in avg@k that each benchmark (by default the paper's six) can show.
         comparisons: with `--power`: methods compared with the reference, for Holm's correction.
     """
     if power:

@@ -78,7 +78,7 @@ class Shape:
 
         >>> small = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2}
         >>> Shape.of_config(small | {"num_attention_heads": 2, "model_type": "qwen2"}).parameters
-        1624
+        1880
         """
         heads = config["num_attention_heads"]
         return cls(
@@ -170,7 +170,7 @@ def quantised(numbers: int) -> int:
     """Bytes of a matrix in NF4 with double quantisation (QLoRA, arXiv 2305.14314, §3): 4.127 bits a number.
 
     >>> quantised(4096 * 4096) * 8 / 4096**2
-    4.1277313232421875
+    4.127473831176758
     """
     scales = -(-numbers // _BLOCK)
     return -(-numbers // 2) + scales + 4 * -(-scales // 256) + 4 * (16 + 256 + 1)
@@ -187,7 +187,7 @@ def last_growth(prompt: int, completion: int) -> tuple[int, int]:
     """Tokens in the cache before and room after it grows for the last time (``sampling.growing_cache``).
 
     >>> last_growth(256, 2048)
-    (1924, 2406)
+    (1928, 2411)
     """
     room = prompt
     while True:

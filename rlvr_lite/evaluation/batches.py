@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rlvr_lite.analysis.memory import last_growth
+
 __all__ = ["Batch", "plan_batches"]
 
 
@@ -35,10 +37,11 @@ def plan_batches(lengths: Sequence[int], k: int, longest: int, room: int, max_ro
         lengths: prompt tokens of each problem.
         k: answers a problem.
         longest: most new tokens an answer may have.
-        room: tokens that the key-value cache holds at most; a batch has at least one answer whatever it costs.
+        room: tokens that the key-value cache may hold; an answer takes what its cache has room for after its last growth
+            (``analysis.memory.last_growth``), and a batch has at least one whatever it costs.
         max_rows: most answers in a batch.
 
-    >>> list(plan_batches([5, 3, 5], k=2, longest=5, room=40))
+    >>> list(plan_batches([5, 3, 5], k=2, longest=5, room=280))
     [Batch(problems=(1, 0), start=0, stop=2), Batch(problems=(2,), start=0, stop=2)]
     """
     order = sorted(range(len(lengths)), key=lambda position: (lengths[position], position))
@@ -47,7 +50,7 @@ def plan_batches(lengths: Sequence[int], k: int, longest: int, room: int, max_ro
 
         def rows(end: int) -> int:
             """Answers that fit if the problem at ``end - 1``, the longest so far, is the last of the batch."""
-            return max(1, min(max_rows, room // (lengths[order[end - 1]] + longest)))
+            return max(1, min(max_rows, room // last_growth(lengths[order[end - 1]], longest)[1]))
 
         end = at + 1
         if rows(end) < k:

@@ -13,11 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_lite import bases
+from rlvr_lite.analysis.memory import last_growth
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import evaluate, load_problems, score
 from rlvr_lite.evaluation.batches import Batch, plan_batches
 from rlvr_lite.evaluation.engines import TransformersEngine, VLLMEngine
+from rlvr_lite.sampling import rollout
+from rlvr_lite.sampling.cache import _GrowingLayer
+from tests.models import random_qwen2
 
 SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=24)
 
@@ -26,7 +30,7 @@ SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=24)
     st.lists(st.integers(1, 60), min_size=1, max_size=25),
     st.integers(1, 9),
     st.integers(1, 50),
-    st.integers(0, 900),
+    st.integers(0, 9000),
     st.integers(1, 40),
 )
 def test_batches_hold_every_answer_once_and_no_more_than_there_is_room_for(
@@ -38,9 +42,38 @@ def test_batches_hold_every_answer_once_and_no_more_than_there_is_room_for(
     for batch in batches:
         count = len(batch.problems) * (batch.stop - batch.start)
         assert count == 1 or count <= rows
-        assert count == 1 or count * (max(lengths[p] for p in batch.problems) + longest) <= room
+        assert count == 1 or count * last_growth(max(lengths[p] for p in batch.problems), longest)[1] <= room
     order = [lengths[p] for b in batches for p in b.problems]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize(("prompts", "longest"), [((30, 30), 3), ((20, 50), 90), ((200, 200), 300)])
+def test_the_cache_holds_no_more_than_the_plan_says(
+    prompts: tuple[int, ...], longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room of the buffers of a real rollout whose answers are all of full length, a row."""
+    held = []
+    enlarged = _GrowingLayer._enlarged
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        buffer = enlarged(*arguments)
+        held.append(buffer.shape[-2])
+        return buffer
+
+    monkeypatch.setattr(_GrowingLayer, "_enlarged", staticmethod(watched))
+    model = random_qwen2(layers=1)
+    width = max(prompts)
+    rollout(
+        model,
+        torch.randint(5, 60, (len(prompts), width)),
+        torch.tensor([[0] * (width - n) + [1] * n for n in prompts]),
+        group_size=2,
+        sampling=SamplingConfig(max_new_tokens=longest),
+        eos_ids=[],
+        pad_id=0,
+        row_keys=list(range(2 * len(prompts))),
+    )
+    assert max(held) == last_growth(width, longest)[1]
 
 
 def test_halves_are_the_whole() -> None:
