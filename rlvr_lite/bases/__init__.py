@@ -1,7 +1,26 @@
 """Frozen pretrained models to train adapters on, and the small one that ships with the package."""
 
-from rlvr_lite.bases._base import Base
-from rlvr_lite.bases._load import load
-from rlvr_lite.bases._locate import EMBEDDED
+from __future__ import annotations
 
-__all__ = ["EMBEDDED", "Base", "load"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.bases._locate import EMBEDDED, locate
+
+if TYPE_CHECKING:
+    from rlvr_lite.bases._base import Base
+    from rlvr_lite.bases._decode_check import check_decode
+    from rlvr_lite.bases._load import load
+
+__all__ = ["EMBEDDED", "Base", "check_decode", "load", "locate"]
+
+_HOMES = {"Base": "_base", "check_decode": "_decode_check", "load": "_load"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: Unsloth must come before the libraries that loading needs."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -12,15 +12,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
+from rlvr_lite.bases._backend import claim
 from rlvr_lite.bases._base import Base, count_parameters, linear4bit_layers, scale_of
 from rlvr_lite.bases._locate import EMBEDDED, Located, locate
+from rlvr_lite.bases._unsloth import load_unsloth
 from rlvr_lite.config import Precision
 from rlvr_lite.errors import UserError, unknown_name
 
 __all__ = ["load"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_BACKENDS = ("auto", "transformers", "unsloth")
 # It warns on every CPU that an optional package is missing, which nothing here uses.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
@@ -44,24 +45,19 @@ def load(
             below. ``nf4`` holds the linear layers in 4-bit NormalFloat with double quantisation
             (Dettmers et al. 2023, arXiv:2305.14314, section 3); norms, biases, embeddings and the head keep the
             compute type.
-        backend: ``transformers``; ``auto`` takes it too.
+        backend: ``transformers``, ``unsloth`` (a CUDA GPU, and ``import unsloth`` before every other import), or
+            ``auto``: Unsloth where it has been imported, transformers otherwise. A process keeps to one.
         revision: of a Hub model: branch, tag or commit.
         device: such as ``cpu`` or ``cuda:1``; by default the first card, if there is one.
         compute_dtype: of an ``nf4`` base; by default what ``auto`` would take.
 
     Raises:
         UserError: the base cannot be found or fetched, holds no safetensors, needs code of its own, is not a causal
-            language model, or cannot be had in this precision on this device.
+            language model, or cannot be had in this precision, on this device or from this backend.
     """
-    if backend not in _BACKENDS:
-        raise unknown_name("backend", backend, _BACKENDS)
     if precision not in get_args(Precision):
         raise unknown_name("precision", precision, get_args(Precision))
-    if backend == "unsloth":
-        raise UserError(
-            "backend unsloth needs a CUDA GPU and the extra (pip install 'rlvr-lite[unsloth]'), and is not available "
-            "yet: leave --backend out"
-        )
+    chosen = claim(backend)
     place = _device(device)
     located = locate(str(name), revision)
     concrete = _precision(name, precision, place, located)
@@ -69,13 +65,19 @@ def load(
         raise UserError(f"compute_dtype is for nf4; a {concrete} base computes in {concrete}: leave it out")
     dtype = (compute_dtype or native_dtype(place)) if concrete == "nf4" else _DTYPES[concrete]
     with _quiet(when=name in EMBEDDED):
-        model = _model(name, located, concrete, dtype, place)
+        loader = load_unsloth if chosen == "unsloth" else _model
+        model = loader(name, located, concrete, dtype, place)
     tokenizer = _tokenizer(name, located, model)
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.requires_grad_(False).eval()
-    return Base(model, tokenizer, str(name), located.revision, concrete, scale_of(count_parameters(model)))
+    for layer in linear4bit_layers(model):
+        # On CPUs with AVX512_BF16 bitsandbytes would repack the weight in place at the first forward in eval mode;
+        # later gradients through the layer are then cut off.
+        layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+        layer.compute_dtype = dtype  # type: ignore[assignment]
+    return Base(model, tokenizer, str(name), located.revision, concrete, scale_of(count_parameters(model)), chosen)
 
 
 def native_dtype(device: torch.device) -> torch.dtype:
@@ -159,11 +161,6 @@ def _model(name: str, located: Located, precision: str, dtype: torch.dtype, devi
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"base {name} lacks {len(missing)} weights ({missing[0]}, ...): fetch or save it once more")
-    for layer in linear4bit_layers(model):
-        # On CPUs with AVX512_BF16 bitsandbytes would repack the weight in place at the first forward in eval mode;
-        # later gradients through the layer are then cut off.
-        layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-        layer.compute_dtype = dtype  # type: ignore[assignment]
     return model
 
 

@@ -6,14 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlvr_lite.training._stock import GRPOConfig
     from rlvr_lite.training.plots import training_curves
     from rlvr_lite.training.run import Run
     from rlvr_lite.training.trainer import GRPOTrainer
     from rlvr_lite.training.workflow import train
 
-__all__ = ["GRPOTrainer", "Run", "train", "training_curves"]
+__all__ = ["GRPOConfig", "GRPOTrainer", "Run", "train", "training_curves"]
 
-_HOMES = {"GRPOTrainer": "trainer", "Run": "run", "train": "workflow", "training_curves": "plots"}
+_HOMES = {
+    "GRPOConfig": "_stock",
+    "GRPOTrainer": "trainer",
+    "Run": "run",
+    "train": "workflow",
+    "training_curves": "plots",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import trl
 from torch import nn
 from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import TrainOutput
@@ -15,6 +14,8 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import checkpoints
 from rlvr_lite.training._policy import attached, load_trained_state, trained_state
+from rlvr_lite.training._stock import GRPOTrainer
+from rlvr_lite.training.parallel import Processes
 from rlvr_lite.training.window import fields_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Resumable"]
 
 
-class Resumable(trl.GRPOTrainer):
+class Resumable(GRPOTrainer):
     """TRL's trainer with checkpoints that are atomic, complete and made of JSON and safetensors.
 
     Attributes:
@@ -31,6 +32,7 @@ class Resumable(trl.GRPOTrainer):
         rollout_log: a line a completion, or ``None``.
         window_steps: micro-steps that share their rollouts.
         gradients_seen: names of trained tensors that have had a gradient.
+        processes: those that share this run; the main one writes.
     """
 
     model: Any
@@ -45,6 +47,7 @@ class Resumable(trl.GRPOTrainer):
     rollout_log: JsonLines | None
     window_steps: int
     gradients_seen: set[str]
+    processes: Processes
     _window: Batch | None
     _restored: dict[str, Any] | None
 
@@ -52,11 +55,13 @@ class Resumable(trl.GRPOTrainer):
         """As TRL, and a line of ``metrics.jsonl``."""
         super().log(logs, start_time)
         row = {"step": self.state.global_step, **{k: _finite(v) for k, v in logs.items()}}
-        if self.is_in_train and "train_runtime" not in logs and self.accelerator.is_main_process:
+        if self.is_in_train and "train_runtime" not in logs and self.processes.main:
             self.metrics_log.append(row)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """One directory, written whole or not at all, of JSON and safetensors."""
+        """One directory, written whole or not at all, of JSON and safetensors; all processes are the same but for it."""
+        if not self.processes.main:
+            return
         folder = Path(self._get_output_dir(trial=trial))
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
@@ -118,6 +123,8 @@ class Resumable(trl.GRPOTrainer):
         self._cut_logs(checkpoints.read(checkpoint, "logs"))
 
     def _cut_logs(self, positions: dict[str, int]) -> None:
+        if not self.processes.main:
+            return
         self.metrics_log.path.parent.mkdir(parents=True, exist_ok=True)
         self.metrics_log.cut(positions["metrics"])
         if self.rollout_log is not None:

@@ -5,29 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import trl
 
 from rlvr_lite.config import RunConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.training._stock import GRPOConfig
 
 __all__ = ["arguments"]
 
 
-def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path) -> trl.GRPOConfig:
+def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, processes: int = 1) -> GRPOConfig:
     """The settings of a filled configuration.
 
     Args:
         config: the run, every field filled in.
         compute_dtype: of the base's activations; decides mixed precision.
         output: where checkpoints go.
+        processes: how many share a step.
+
+    Raises:
+        UserError: the completions of a step cannot be shared evenly.
     """
     rows = (config.prompts_per_step or 1) * config.group_size
+    if rows % processes:
+        raise UserError(
+            f"{rows} completions a step cannot be shared by {processes} processes: make prompts_per_step a multiple of {processes}"
+        )
     cuda = torch.cuda.is_available()
-    return trl.GRPOConfig(
+    return GRPOConfig(
         output_dir=str(output),
         use_cpu=not cuda,
         bf16=compute_dtype == torch.bfloat16,
         fp16=compute_dtype == torch.float16,
-        per_device_train_batch_size=rows,
+        per_device_train_batch_size=rows // processes,
         gradient_accumulation_steps=1,
         num_generations=config.group_size,
         max_steps=config.steps or 1,

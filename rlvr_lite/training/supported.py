@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any
 
 from transformers import TrainingArguments
-from trl import GRPOConfig
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.training._stock import GRPOConfig
 
-__all__ = ["refuse_unsupported", "refuse_wrong_types"]
+__all__ = ["refuse_chats_without_template", "refuse_unsupported", "refuse_wrong_types"]
 
 #: Fields that ``GRPOConfig`` adds to ``TrainingArguments`` and that are carried out here as TRL documents them.
 HONOURED = frozenset(
@@ -53,6 +53,10 @@ _REFUSED_ARGUMENTS = {
 
 def refuse_unsupported(args: GRPOConfig) -> None:
     """Raise a ``UserError`` that names every setting which differs from its default and is not honoured here."""
+    if type(args).__name__.startswith("Unsloth"):
+        raise UserError(
+            "this GRPOConfig is Unsloth's, with other defaults than TRL's: take rlvr_lite.training.GRPOConfig instead"
+        )
     inherited = {f.name for f in dataclasses.fields(TrainingArguments)}
     defaults = GRPOConfig(output_dir=str(args.output_dir), use_cpu=args.use_cpu, bf16=args.bf16, fp16=args.fp16)
     for name in (f.name for f in dataclasses.fields(args)):
@@ -98,3 +102,11 @@ def refuse_wrong_types(train_dataset: Any, eval_dataset: Any) -> None:
             raise UserError(f"{name} has no 'prompt' column; it has {', '.join(map(repr, dataset.column_names))}")
         if len(dataset) == 0:
             raise UserError(f"{name} is empty")
+
+
+def refuse_chats_without_template(dataset: Any, tokenizer: Any) -> None:
+    """Raise if the prompts are chats and nothing says how to put a chat into text."""
+    if dataset is not None and not isinstance(dataset[0]["prompt"], str) and not tokenizer.chat_template:
+        raise UserError(
+            "the prompts are chats but the tokenizer has no chat template: set one, or give prompts as text"
+        )

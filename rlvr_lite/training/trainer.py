@@ -1,4 +1,4 @@
-"""GRPO on one GPU: TRL's trainer with its sampling, scoring, batching and checkpoints replaced.
+"""GRPO on one GPU or several: TRL's trainer with its sampling, scoring, batching and checkpoints replaced.
 
 ``trl.GRPOTrainer`` and transformers keep the configuration, optimizer, scheduler, mixed precision, callbacks and
 logging. The hooks replaced here have been stable over many releases: ``_prepare_inputs``, ``training_step``,
@@ -8,15 +8,14 @@ logging. The hooks replaced here have been stable over many releases: ``_prepare
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import trl
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -24,14 +23,17 @@ from rlvr_lite import grpo, methods, sampling
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
-from rlvr_lite.training._policy import plain, reference
+from rlvr_lite.training._policy import drop_fused_head, plain, reference, restore_precision, trained_values
 from rlvr_lite.training._resumable import Resumable
+from rlvr_lite.training._stock import GRPOConfig
 from rlvr_lite.training.callbacks import Follow
 from rlvr_lite.training.collect import Collector
 from rlvr_lite.training.guard import guard
 from rlvr_lite.training.order import Tickets
-from rlvr_lite.training.supported import refuse_unsupported, refuse_wrong_types
-from rlvr_lite.training.window import cut, micro_steps, pieces_of
+from rlvr_lite.training.parallel import Processes
+from rlvr_lite.training.scoring import Piece, of_pieces
+from rlvr_lite.training.supported import refuse_chats_without_template, refuse_unsupported, refuse_wrong_types
+from rlvr_lite.training.window import cut, micro_steps, on_device, pieces_of
 
 __all__ = ["GRPOTrainer"]
 
@@ -39,11 +41,17 @@ _MUTATING_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 class GRPOTrainer(Resumable):
-    """Drop-in for ``trl.GRPOTrainer`` on one device, with exact savings, dynamic sampling and exact resume.
+    """Drop-in for ``trl.GRPOTrainer`` with exact savings, dynamic sampling and exact resume.
 
     Takes the arguments of TRL's class; a setting of ``GRPOConfig`` that is not honoured raises a ``UserError``. Besides
     TRL's losses ``loss_type`` may be ``"gspo"`` or ``"reinforce"``. Prompts follow ``f(seed, step)`` and every
     completion draws from a generator of its own, so a run resumed from any checkpoint continues bit for bit on a CPU.
+
+    Under ``accelerate launch`` a window is sampled, scored and differentiated in shares, one a process (plain data
+    parallelism). A completion's generator, the advantages and the weights of the rows follow the whole window, and the
+    gradients of the shares are added up, not averaged: any number of processes takes the steps of one process with the
+    whole batch, up to rounding. ``per_device_train_batch_size`` counts completions a process, as in TRL; bnpo's local
+    batch is the micro-step of all processes. The main process writes the files.
 
     Args:
         model: as in TRL; a model from ``rlvr_lite.methods.attach`` keeps its adapters in fp32.
@@ -63,7 +71,7 @@ class GRPOTrainer(Resumable):
         self,
         model: Any,
         reward_funcs: Any = None,
-        args: trl.GRPOConfig | None = None,
+        args: GRPOConfig | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         *,
@@ -75,7 +83,7 @@ class GRPOTrainer(Resumable):
         log_directory: str | Path | None = None,
         **kwargs: Any,
     ):
-        args = args or trl.GRPOConfig("grpo-output")
+        args = args or GRPOConfig("grpo-output")
         refuse_unsupported(args)
         refuse_wrong_types(train_dataset, eval_dataset)
         peft_config = kwargs.get("peft_config")
@@ -94,17 +102,18 @@ class GRPOTrainer(Resumable):
             args._n_gpu = 1  # transformers would wrap the model in DataParallel on a two-GPU notebook
         beta, args.beta = args.beta, 0.0  # TRL would copy the adapter for a reference; ours is the base itself
         own_forward = plain(model).__dict__.get("forward") if isinstance(model, nn.Module) else None
-        precise = _trainable_values(model)
+        precise = trained_values(model)
         self.guards = guard(functions, reward_limit)
         try:
             super().__init__(model, self.guards, args, train_dataset, eval_dataset, **kwargs)
         finally:
             args.beta = beta
-        if self.accelerator.num_processes > 1:
-            raise UserError("this trainer runs in one process: start it without accelerate launch")
         self.beta = beta
-        self._restore_precision(precise)
-        self._drop_fused_head(own_forward)
+        self.processes = Processes(self.accelerator.process_index, self.accelerator.num_processes)
+        # Nothing is wrapped for data parallelism: accumulate() adds the gradients up itself, once a micro-step.
+        self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+        restore_precision(self.model, precise)
+        drop_fused_head(self.model, own_forward)
         self.method = method
         self.micro_batch = micro_batch
         self.window_steps = args.steps_per_generation * args.num_iterations
@@ -112,8 +121,9 @@ class GRPOTrainer(Resumable):
         self.loss_name = "gspo" if args.importance_sampling_level == "sequence" else args.loss_type
         directory = Path(log_directory if log_directory is not None else args.output_dir)
         self.metrics_log = JsonLines(directory / "metrics.jsonl")
-        self.rollout_log = JsonLines(directory / "rollouts.jsonl") if log_rollouts else None
+        self.rollout_log = JsonLines(directory / "rollouts.jsonl") if log_rollouts and self.processes.main else None
         self._packer = grpo.Packer()
+        self._pieces: list[Piece] = []
         self.gradients_seen: set[str] = set()
         self._restored: dict[str, Any] | None = None
         self._window: grpo.Batch | None = None
@@ -122,14 +132,7 @@ class GRPOTrainer(Resumable):
 
     def _collector(self, max_resample: int) -> Collector:
         args, tokenizer = self.args, self._tokenizer
-        if (
-            self.train_dataset is not None
-            and not isinstance(self.train_dataset[0]["prompt"], str)
-            and not tokenizer.chat_template
-        ):
-            raise UserError(
-                "the prompts are chats but the tokenizer has no chat template: set one, or give prompts as text"
-            )
+        refuse_chats_without_template(self.train_dataset, tokenizer)
         return Collector(
             model=self.model,
             tokenizer=tokenizer,
@@ -153,23 +156,8 @@ class GRPOTrainer(Resumable):
             mask_truncated=self.mask_truncated_completions,
             autocast=self.accelerator.autocast,
             template=self.chat_template_kwargs,
+            processes=self.processes,
         )
-
-    def _restore_precision(self, precise: dict[str, Tensor]) -> None:
-        """Adapters back to fp32: TRL rounds those on a 4-bit base to bf16, where updates at RL learning rates vanish."""
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and name in precise:
-                parameter.data = precise[name]
-            elif parameter.requires_grad and parameter.dtype != torch.float32 and "lora_" in name:
-                parameter.data = parameter.data.float()
-
-    def _drop_fused_head(self, own_forward: Callable[..., Any] | None) -> None:
-        """Undo TRL's patch of the forward pass; the log-probabilities here come from the hidden states."""
-        base = plain(self.model)
-        if own_forward is not None:
-            base.forward = own_forward
-        else:
-            base.__dict__.pop("forward", None)
 
     # ---- data -------------------------------------------------------------------------------------------------
 
@@ -180,7 +168,8 @@ class GRPOTrainer(Resumable):
         return DataLoader(Tickets(windows * self.window_steps), batch_size=1, collate_fn=Tickets.collate)
 
     def enter_window(self, global_step: int) -> None:
-        """Continue at ``global_step``, inside its window if it lies in one."""
+        """Continue at ``global_step``, inside its window if it lies in one; every process with the main one's weights."""
+        self.processes.same([p.data for p in self.model.parameters() if p.requires_grad])
         self._step = global_step * self.args.gradient_accumulation_steps
         self._current_train_step_time = 0.0
         self._window, restored, self._restored = None, self._restored, None
@@ -189,10 +178,7 @@ class GRPOTrainer(Resumable):
                 raise UserError(
                     f"the checkpoint of step {global_step} lacks the rollouts of its window: resume from an earlier one"
                 )
-            self._window = grpo.Batch(**self._on_device(restored["rollouts"]))
-
-    def _on_device(self, fields: dict[str, Tensor | None]) -> dict[str, Any]:
-        return {name: None if t is None else t.to(self.accelerator.device) for name, t in fields.items()}
+            self._window = on_device(grpo.Batch(**restored["rollouts"]), self.accelerator.device)
 
     def _score(self, rows: list[dict[str, Any]], completions: list[Any], tokens: list[list[int]]) -> Tensor:
         return self._calculate_rewards(rows, [row["prompt"] for row in rows], completions, tokens)
@@ -245,17 +231,47 @@ class GRPOTrainer(Resumable):
         return loss
 
     def accumulate(self, batch: grpo.Batch) -> Tensor:
-        """Add the gradient of a micro-step, piece by piece; a piece that does not fit in memory is halved.
+        """Add the gradient of a micro-step, of which each process computes its share.
+
+        Args:
+            batch: the rows of all processes, the same at each.
+
+        Returns:
+            The loss ``[]`` of all rows.
+        """
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        earlier = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        kept = batch.rows(grpo.keep_informative(batch.advantages, batch.mask, kl_coef=self.beta))
+        if self.processes.count > 1:
+            kept = grpo.micro_batches(kept, self.processes.count)[self.processes.rank]
+        total = self._differentiate(kept, parameters)
+        for p in parameters:  # a step without signal still is a step of the optimizer, as with a loss of zero
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self.processes.add([total, *(p.grad for p in parameters if p.grad is not None)])
+        self._log_pieces()
+        penalty = methods.penalty(self.model, self.method) if self.method is not None else None
+        if penalty is not None:  # of the weights alone, so the same at every process
+            penalty = penalty / self.current_gradient_accumulation_steps
+            self.accelerator.backward(penalty)
+            total += penalty.detach()
+        for p, grad in zip(parameters, earlier, strict=True):
+            if grad is not None:
+                p.grad = grad.add_(p.grad)
+        return total
+
+    def _differentiate(self, rows: grpo.Batch, parameters: list[nn.Parameter]) -> Tensor:
+        """Loss ``[]`` and gradient of some rows, piece by piece; a piece that does not fit in memory is halved.
 
         Each piece's gradient is kept apart until it is complete, so one that breaks off leaves no trace.
         """
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
         total = torch.zeros((), device=self.accelerator.device)
-        kept = batch.rows(grpo.keep_informative(batch.advantages, batch.mask, kl_coef=self.beta))
-        pieces = deque(pieces_of(kept, self.micro_batch))
+        pieces = deque(pieces_of(rows, self.micro_batch))
         while pieces:
             piece = pieces.popleft()
-            before = [p.grad for p in parameters]
+            before, told = [p.grad for p in parameters], len(self._pieces)
             for p in parameters:
                 p.grad = None
             try:
@@ -265,6 +281,7 @@ class GRPOTrainer(Resumable):
             except torch.OutOfMemoryError:
                 for p in parameters:
                     p.grad = None
+                del self._pieces[told:]
                 torch.cuda.empty_cache()
                 if len(piece) == 1:
                     raise UserError(
@@ -275,14 +292,6 @@ class GRPOTrainer(Resumable):
             for p, grad in zip(parameters, before, strict=True):
                 if grad is not None:
                     p.grad = grad if p.grad is None else grad.add_(p.grad)
-        penalty = methods.penalty(self.model, self.method) if self.method is not None else None
-        if penalty is not None:
-            penalty = penalty / self.current_gradient_accumulation_steps
-            self.accelerator.backward(penalty)
-            total += penalty.detach()
-        for p in parameters:  # a step without signal still is a step of the optimizer, as with a loss of zero
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
         return total
 
     def _compute_loss(self, model: nn.Module, inputs: grpo.Batch) -> Tensor:
@@ -304,17 +313,17 @@ class GRPOTrainer(Resumable):
             unbiased_kl=self.args.use_bias_correction_kl,
             weights=inputs.weights,
         )
-        metrics = self._metrics["train"]
-        means = stats.means()
-        metrics["clip_ratio/low_mean"].append(means["clipped_low"])
-        metrics["clip_ratio/high_mean"].append(means["clipped_high"])
-        if self.beta:
-            metrics["kl"].append(means["kl"])
-        metrics["entropy"].append((entropy.detach().sum() / inputs.mask.sum().clamp(min=1)).item())
+        gap = None
         if inputs.sampled_logprobs is not None:
-            gap = (logprobs.detach() - inputs.sampled_logprobs).abs() * inputs.mask
-            metrics["sampling/logprob_difference"].append(gap.max().item())
+            gap = ((logprobs.detach() - inputs.sampled_logprobs).abs() * inputs.mask).max().item()
+        self._pieces.append(Piece(stats, entropy.detach().sum().item(), gap))
         return loss
+
+    def _log_pieces(self) -> None:
+        pieces = [piece for part in self.processes.gather(self._pieces) for piece in part]
+        self._pieces = []
+        for name, value in of_pieces(pieces, kl=bool(self.beta)).items():
+            self._metrics["train"][name].append(value)
 
     def _logprobs(self, model: nn.Module, rows: grpo.Batch) -> tuple[Tensor, Tensor]:
         with self.accelerator.autocast():
@@ -348,9 +357,13 @@ class GRPOTrainer(Resumable):
     @torch.no_grad()
     def _logprobs_of(self, rollouts: grpo.Batch) -> Tensor:
         """Log-probabilities ``[B, C]`` under the model as it stands, without a graph."""
-        size = self.micro_batch or len(rollouts)
-        rows = torch.arange(len(rollouts), device=rollouts.mask.device).split(size)
-        return torch.cat([self._logprobs(self.model, rollouts.rows(part))[0] for part in rows])
+        share = list(self.processes.share(range(len(rollouts))))
+        own = torch.tensor(share, dtype=torch.long, device=rollouts.mask.device)
+        parts = own.split(self.micro_batch or max(len(own), 1))
+        found = torch.cat([self._logprobs(self.model, rollouts.rows(part))[0] for part in parts])
+        if self.processes.count == 1:
+            return found
+        return torch.cat(self.processes.gather(found.cpu())).to(found.device)
 
     # ---- evaluation, optimizer, logs --------------------------------------------------------------------------
 
@@ -365,7 +378,7 @@ class GRPOTrainer(Resumable):
         rewards, lengths = [], []
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            rollouts = self.collector.sample(part, keys[start * size : (start + len(part)) * size], size)
+            rollouts = self.collector.draw(part, keys[start * size : (start + len(part)) * size], size)
             rewards.append(self.collector.judge(part, rollouts, size)[0])
             lengths.append(rollouts.mask.sum(1).float())
         scores = torch.cat(rewards)
@@ -385,9 +398,3 @@ class GRPOTrainer(Resumable):
             self.optimizer = methods.optimizer(self.model, self.method, self.args.learning_rate, self.args.weight_decay)
             return self.optimizer
         return super().create_optimizer() if model is None else super().create_optimizer(model)
-
-
-def _trainable_values(model: Any) -> dict[str, Tensor]:
-    if not isinstance(model, nn.Module):
-        return {}
-    return {name: p.data for name, p in model.named_parameters() if p.requires_grad}

@@ -232,7 +232,6 @@ def test_a_broken_installation_is_noticed(folder, monkeypatch):
         ("some one/model!", {}, "no such model on the Hub"),
         ("tiny", {"revision": "main"}, "leave --revision out"),
         ("tiny", {"precision": "int8"}, "unknown precision 'int8'"),
-        ("tiny", {"backend": "unsloth"}, "needs a CUDA GPU and the extra"),
         ("tiny", {"backend": "vllm"}, "unknown backend"),
         ("tiny", {"device": "gpu"}, "unknown device 'gpu'"),
         ("tiny", {"precision": "fp32", "compute_dtype": torch.bfloat16}, "compute_dtype is for nf4"),
