@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,7 +12,16 @@ from torch import Tensor, nn
 from rlvr_lite import methods
 from rlvr_lite.errors import UserError
 
-__all__ = ["attached", "load_trained_state", "plain", "reference", "trained_state"]
+__all__ = [
+    "attached",
+    "drop_fused_head",
+    "load_trained_state",
+    "plain",
+    "reference",
+    "restore_precision",
+    "trained_state",
+    "trained_values",
+]
 
 
 def plain(model: Any) -> nn.Module:
@@ -66,3 +76,28 @@ def reference(model: Any) -> AbstractContextManager[Any]:
     if hasattr(model, "disable_adapter"):
         return model.disable_adapter()
     raise UserError("beta > 0 needs a frozen base to compare with: train an adapter, or set beta=0")
+
+
+def trained_values(model: Any) -> dict[str, Tensor]:
+    """The trained tensors themselves, by name; none of what is not loaded yet."""
+    if not isinstance(model, nn.Module):
+        return {}
+    return {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+
+
+def restore_precision(model: nn.Module, precise: dict[str, Tensor]) -> None:
+    """Adapters back to fp32: TRL rounds those on a 4-bit base to bf16, where updates at RL learning rates vanish."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and name in precise:
+            parameter.data = precise[name]
+        elif parameter.requires_grad and parameter.dtype != torch.float32 and "lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def drop_fused_head(model: nn.Module, own_forward: Callable[..., Any] | None) -> None:
+    """Undo TRL's patch of the forward pass; the log-probabilities here come from the hidden states."""
+    base = plain(model)
+    if own_forward is not None:
+        base.forward = own_forward
+    else:
+        base.__dict__.pop("forward", None)

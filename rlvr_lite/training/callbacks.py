@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rlvr_lite import methods
+from rlvr_lite.training.parallel import Processes
 
 __all__ = ["Bar", "CleanStop", "Follow"]
 
@@ -59,7 +60,8 @@ class CleanStop(TrainerCallback):
         reason: why the run was stopped early; empty if it was not.
     """
 
-    def __init__(self, max_hours: float | None):
+    def __init__(self, max_hours: float | None, processes: Processes | None = None):
+        self.processes = processes or Processes()
         self.limit = None if max_hours is None else max_hours * 3600
         self.reason = ""
         self._began = self._saved = time.monotonic()
@@ -79,7 +81,8 @@ class CleanStop(TrainerCallback):
             if self._interrupted:
                 raise KeyboardInterrupt
             self._interrupted = True
-            tqdm.write("stopping after this step, saved; interrupt again to stop at once")
+            if self.processes.main:
+                tqdm.write("stopping after this step, saved; interrupt again to stop at once")
 
         signal.signal(signal.SIGINT, ask)
         try:
@@ -101,9 +104,11 @@ class CleanStop(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_save = True
             return
-        if self._interrupted:
+        over = self.limit is not None and now - self._began + self._longest > self.limit
+        said = self.processes.gather((self._interrupted, over))  # or one would stop and the others wait for it
+        if any(interrupted for interrupted, _ in said):
             self.reason = "interrupted"
-        elif self.limit is not None and now - self._began + self._longest > self.limit:
+        elif self.limit is not None and any(late for _, late in said):
             self.reason = f"max_hours ({self.limit / 3600:g}) reached"
         if self.reason:
             control.should_save = control.should_training_stop = True

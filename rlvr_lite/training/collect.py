@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -17,8 +17,9 @@ from rlvr_lite import grpo, sampling
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.training.order import refill, window_prompts
+from rlvr_lite.training.parallel import Processes
 from rlvr_lite.training.scoring import RewardStats, combine, per_function
-from rlvr_lite.training.window import join
+from rlvr_lite.training.window import join, on_device
 
 __all__ = ["Collector", "Window"]
 
@@ -73,6 +74,7 @@ class Collector:
         mask_truncated: leave completions without an end token out of the loss.
         autocast: the context in which the policy computes, in sampling as in scoring.
         template: keyword arguments for the chat template.
+        processes: those that share the sampling and the scoring; each comes to hold the whole window.
     """
 
     model: nn.Module
@@ -92,6 +94,7 @@ class Collector:
     mask_truncated: bool
     autocast: Callable[[], AbstractContextManager[Any]]
     template: Mapping[str, Any]
+    processes: Processes = field(default_factory=Processes)
 
     def collect(self, number: int) -> Window:
         """Sample, score and select the groups of window ``number``.
@@ -149,6 +152,18 @@ class Collector:
             for p in prompts
         ]
 
+    def draw(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.Batch:
+        """Completions of the prompts of ``rows``, of which each process samples its share."""
+        if self.processes.count == 1:
+            return self.sample(rows, keys, group_size)
+        groups = self.processes.share(range(len(rows)))
+        own = None
+        if groups:
+            own_keys = keys[groups[0] * group_size : (groups[-1] + 1) * group_size]
+            own = on_device(self.sample([rows[i] for i in groups], own_keys, group_size), torch.device("cpu"))
+        parts = [part for part in self.processes.gather(own) if part is not None]
+        return on_device(join(parts, self._pad_id), next(self.model.parameters()).device)
+
     def sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.Batch:
         """Completions of the prompts of ``rows``; a batch that does not fit in memory is halved and tried again.
 
@@ -204,7 +219,7 @@ class Collector:
     def judge(
         self, rows: Sequence[Mapping[str, Any]], rollouts: grpo.Batch, group_size: int
     ) -> tuple[Tensor, list[str]]:
-        """Rewards ``[B, F]`` and texts of completions sampled for ``rows``."""
+        """Rewards ``[B, F]`` and texts of completions sampled for ``rows``; each process scores its share of the groups."""
         lengths = rollouts.mask.sum(1).tolist()
         tokens = [ids[:n] for ids, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -213,12 +228,19 @@ class Collector:
             text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
             for text, row in zip(texts, repeated, strict=True)
         ]
-        return self.score(repeated, chats, tokens), texts
+        if self.processes.count == 1:
+            return self.score(repeated, chats, tokens), texts
+        # TRL gathers the rewards of all processes and expects as many from each: the last group fills up.
+        share = -(-len(rows) // self.processes.count)
+        first = self.processes.rank * share
+        own = [min(g, len(rows) - 1) * group_size + i for g in range(first, first + share) for i in range(group_size)]
+        scored = self.score([repeated[i] for i in own], [chats[i] for i in own], [tokens[i] for i in own])
+        return scored[: len(texts)], texts
 
     def _round(self, number: int, attempt: int, chosen: Sequence[int]) -> _Round:
         rows = [self.dataset[i] for i in chosen]
         keys = sampling.row_keys(self.seed, "train", number, attempt, rows=len(rows) * self.group_size)
-        rollouts = self.sample(rows, keys, self.group_size)
+        rollouts = self.draw(rows, keys, self.group_size)
         by_function, texts = self.judge(rows, rollouts, self.group_size)
         rewards = combine(by_function, self.reward_weights.to(by_function.device)).view(-1, self.group_size)
         ended = self.ended(rollouts).tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvr_lite.grpo import live_groups
+from rlvr_lite.grpo import LossStats, live_groups
 
-__all__ = ["RewardStats", "combine", "per_function"]
+__all__ = ["Piece", "RewardStats", "combine", "of_pieces", "per_function"]
 
 
 def combine(rewards: Tensor, weights: Tensor) -> Tensor:
@@ -61,3 +63,32 @@ def per_function(rewards: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Mean of each reward function over the completions it judged; ``None`` if it judged none."""
     means = rewards.nanmean(dim=0).tolist()
     return {name: None if mean != mean else mean for name, mean in zip(names, means, strict=True)}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What was measured in one backward pass.
+
+    Attributes:
+        stats: sums over its tokens.
+        entropy: sum over its tokens, in nats.
+        gap: largest difference between sampled and scored log-probability of a token; ``None`` where unknown.
+    """
+
+    stats: LossStats
+    entropy: float
+    gap: float | None
+
+
+def of_pieces(pieces: Sequence[Piece], *, kl: bool) -> dict[str, float]:
+    """Measures a token over the pieces of a micro-step, by the names of TRL's log; none without pieces."""
+    if not pieces:
+        return {}
+    means = functools.reduce(operator.add, (piece.stats for piece in pieces)).means()
+    found = {
+        "clip_ratio/low_mean": means["clipped_low"],
+        "clip_ratio/high_mean": means["clipped_high"],
+        "entropy": sum(piece.entropy for piece in pieces) / max(means["tokens"], 1.0),
+    }
+    gaps = [piece.gap for piece in pieces if piece.gap is not None]
+    return found | ({"kl": means["kl"]} if kl else {}) | ({"sampling/logprob_difference": max(gaps)} if gaps else {})

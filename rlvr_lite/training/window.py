@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlvr_lite.grpo import Batch, micro_batches, trim
 
-__all__ = ["cut", "fields_of", "join", "micro_steps", "pieces_of"]
+__all__ = ["cut", "fields_of", "join", "micro_steps", "on_device", "pieces_of"]
 
 _CPU_TOKENS = 8192  # tokens a pass on a CPU: more of them leave its caches and take a tenth longer
 
@@ -21,6 +21,12 @@ _CPU_TOKENS = 8192  # tokens a pass on a CPU: more of them leave its caches and 
 def fields_of(batch: Batch) -> dict[str, Any]:
     """The tensors of a batch by name, ``None`` where it has none; ``Batch(**fields_of(b))`` is ``b``."""
     return {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The same rows there."""
+    fields: dict[str, Any] = {name: None if t is None else t.to(device) for name, t in fields_of(batch).items()}
+    return Batch(**fields)
 
 
 def join(parts: Sequence[Batch], pad_id: int) -> Batch:

@@ -27,6 +27,7 @@ from rlvr_lite.training import checkpoints
 from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
+from rlvr_lite.training.parallel import Processes, connect
 from rlvr_lite.training.preflight import preflight
 from rlvr_lite.training.resolve import check_early, default_directory, fill, is_done, reward_functions
 from rlvr_lite.training.run import Run
@@ -80,11 +81,14 @@ def train(
         named = {k: v for k, v in named.items() if k == "rewards" or v != getattr(RunConfig(), k)}
     asked = replace_fields(config or RunConfig(), named | overrides)
     check_early(asked)
+    processes = connect()
     directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
-    if is_done(directory, asked):
+    done = is_done(directory, asked)
+    processes.wait()  # before the main one writes there
+    if done:
         return Run(directory.root)
     reset_peak_memory()
-    stages = _Stages(asked, directory, chosen, functions, progress, held)
+    stages = _Stages(asked, directory, chosen, functions, progress and processes.main, held, processes)
     with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()):
         try:
             return stages.go()
@@ -103,8 +107,10 @@ class _Stages:
         functions: list[Any],
         progress: bool,
         held: bases.Base | None,
+        processes: Processes,
     ):
         self.asked, self.files, self.task, self.functions, self.progress = asked, files, task, functions, progress
+        self.processes = processes
         self.held = None if methods.get(asked.method).writes_base else held
         self.attached: Any = None
         self.seconds: dict[str, float] = {}
@@ -131,11 +137,22 @@ class _Stages:
 
     def go(self) -> Run:
         """Run every stage that is still to be done."""
-        self._begin()
+        if self.processes.main:
+            self._begin()
+            if self.config.eval_before:
+                self._score("before", self.loaded.model)
         transformers.set_seed(self.config.seed)
-        if self.config.eval_before:
-            self._score("before", self.loaded.model)
+        self.processes.wait()
         model, trainer, stop, finished = self._train()
+        if not self.processes.main:  # what is left is done by one
+            self.processes.wait()
+            return Run(self.files.root)
+        run = self._finish(model, trainer, stop, finished)
+        self.processes.wait()
+        return run
+
+    def _finish(self, model: Any, trainer: GRPOTrainer, stop: CleanStop, finished: bool) -> Run:
+        """Proof, adapter, score and summary."""
         if not finished:
             return self._end("stopped", stop.reason or "interrupted", trainer)
         failures = self._prove_identity(model, trainer)
@@ -243,7 +260,7 @@ class _Stages:
             self.loaded.model, config.method, config.adapter, total_steps=config.steps, seed=config.seed
         )
         trainer = self._trainer(model)
-        stop = CleanStop(config.max_hours)
+        stop = CleanStop(config.max_hours, self.processes)
         trainer.add_callback(stop)
         trainer.add_callback(SpectrumWatch(trainer, stop, every=config.spectrum_steps, stops=config.stop_on_collapse))
         bar = Bar(config.method)
@@ -263,7 +280,8 @@ class _Stages:
 
     def _look_ahead(self, trainer: GRPOTrainer) -> None:
         found = preflight(trainer)
-        write_json(self.files.preflight, dataclasses.asdict(found) | {"warnings": found.warnings()})
+        if self.processes.main:
+            write_json(self.files.preflight, dataclasses.asdict(found) | {"warnings": found.warnings()})
         if self.progress:
             print(found)
 
@@ -277,7 +295,7 @@ class _Stages:
         trainer = GRPOTrainer(
             model,
             self.functions,
-            arguments(config, self.loaded.compute_dtype, self.files.checkpoints),
+            arguments(config, self.loaded.compute_dtype, self.files.checkpoints, self.processes.count),
             self._dataset(),
             processing_class=self.loaded.tokenizer,
             optimizers=(optimizer, scheduler),
