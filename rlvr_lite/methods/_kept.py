@@ -43,7 +43,7 @@ class Keeping(nn.Module):
         if self.training or torch.is_grad_enabled():
             self._kept = None
             return compute()
-        key = state_of(*tensors)
+        key = (state_of(*tensors), torch.is_autocast_enabled(tensors[0].device.type))
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, compute())
         return self._kept[1]

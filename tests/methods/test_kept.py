@@ -65,6 +65,16 @@ def test_it_follows_a_change_of_any_one_tensor(name):
 
 
 @pytest.mark.parametrize("name", KEEPING)
+def test_it_is_not_handed_from_autocast_to_full_precision(name):
+    model = cells.trained("fp32", name)
+    said = cells.logits(model)
+    model.eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        look(model)
+    assert torch.equal(look(model), said)
+
+
+@pytest.mark.parametrize("name", KEEPING)
 def test_it_is_computed_once_in_a_rollout_and_gone_in_training(name):
     model = cells.trained("fp32", name).eval()
     assert not values(model)
