@@ -55,6 +55,8 @@ def evaluate(
     k: int | None = None,
     preset: Literal["paper", "quick", "greedy"] = "quick",
     n: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
     max_new_tokens: int | None = None,
     seed: int = 0,
     style: PromptStyle | None = None,
@@ -75,6 +77,8 @@ def evaluate(
         k: answers a problem; by default the preset's.
         preset: `paper` as in arXiv 2512.23165, `quick` for at most 100 problems, `greedy` for one answer each.
         n: problems a benchmark at most.
+        temperature: of the drawn answers; by default the preset's.
+        top_p: smallest set of tokens whose probability reaches this is kept; by default the preset's.
         max_new_tokens: longest answer in tokens.
         seed: of the drawn answers.
         style: how problems are put to the model.
@@ -106,6 +110,8 @@ def evaluate(
             k,
             preset,
             n=n,
+            temperature=temperature,
+            top_p=top_p,
             max_new_tokens=max_new_tokens,
             seed=seed,
             style=style,

@@ -34,6 +34,8 @@ def evaluate(
     preset: Literal["paper", "quick", "greedy"] = "quick",
     *,
     sampling: SamplingConfig | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
     max_new_tokens: int | None = None,
     n: int | None = None,
     seed: int = 0,
@@ -59,7 +61,9 @@ def evaluate(
         preset: ``paper`` (arXiv 2512.23165: T 0.6, top-p 0.95, 32,768 tokens, k of 32 or 4), ``quick`` (k = 8 and a
             greedy answer to at most 100 problems) or ``greedy``.
         sampling: replaces the preset's.
-        max_new_tokens: replaces the sampling's.
+        temperature: replaces the sampling's, as do the next two.
+        top_p: smallest set of tokens whose probability reaches this is kept.
+        max_new_tokens: longest answer in tokens.
         n: problems a benchmark at most, always the same ones.
         seed: of the drawn answers; on a GPU the answers repeat as far as its kernels do.
         style: ``bare`` or ``instruct``; ``None`` takes a run's own, else what suits the size of the base.
@@ -77,7 +81,7 @@ def evaluate(
         raise unknown_name("preset", preset, PRESETS)
     if engine not in ("transformers", "vllm"):
         raise unknown_name("engine", engine, ("transformers", "vllm"))
-    settings = _settings(PRESETS[preset], sampling, k, n)
+    settings = _settings(PRESETS[preset], sampling, {"temperature": temperature, "top_p": top_p}, k, n)
     policy = describe_policy(run_or_model, adapter=adapter, precision=precision, revision=revision)
     names = _names(benchmarks, preset, policy)
     options = dict([policy.task]) if policy.task else {}
@@ -129,8 +133,11 @@ def evaluate(
     return evaluation
 
 
-def _settings(preset: Preset, sampling: SamplingConfig | None, k: int | None, n: int | None) -> Preset:
-    chosen = sampling or preset.sampling
+def _settings(
+    preset: Preset, sampling: SamplingConfig | None, dials: dict[str, float | None], k: int | None, n: int | None
+) -> Preset:
+    given: dict[str, Any] = {name: value for name, value in dials.items() if value is not None}
+    chosen = dataclasses.replace(sampling or preset.sampling, **given)
     if k is not None and k < 1:
         raise UserError(f"k must be at least 1 sample a problem, got {k}")
     if chosen.greedy and (k or 1) > 1:

@@ -44,6 +44,7 @@ def _error(capsys, *arguments):
         (["eval", "nowhere", "--benchmarks", "chain-sum:test", "--quiet"], "nowhere"),
         (["eval"], "--power"),
         (["eval", "tiny", "--power"], "leave tiny out"),
+        (["eval", "tiny", "--benchmarks", "chain-sum:test", "--k", "4", "--temperature", "0"], "temperature"),
         (["eval", "--power", "--benchmarks", "amie24"], "aime24"),
         (["eval", "--power", "--k", "0"], "k must be"),
         (["demo", "--methods", "lorra"], "lora"),

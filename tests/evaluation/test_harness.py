@@ -235,10 +235,24 @@ def test_the_paper_preset_takes_each_benchmarks_own_k(monkeypatch: pytest.Monkey
     assert asked == {"amc23": (5, 32, 32_768, 0.6, False)}
 
 
+def test_single_dials_replace_those_of_the_preset() -> None:
+    found = evaluate("tiny", "chain-sum:test", temperature=0.7, top_p=0.9, **QUICK)
+    assert (found.facts["sampling"]["temperature"], found.facts["sampling"]["top_p"]) == (0.7, 0.9)
+    assert found.sources["chain-sum:test"]["max_new_tokens"] == 56  # still the task's
+    same = evaluate(
+        "tiny", "chain-sum:test", sampling=SamplingConfig(temperature=0.7, top_p=0.9, max_new_tokens=56), **QUICK
+    )
+    assert same["chain-sum:test"].rows() == found["chain-sum:test"].rows()
+    assert evaluate("tiny", "chain-sum:test", **QUICK)["chain-sum:test"].rows() != found["chain-sum:test"].rows()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"k": 0}, "k must be"),
+        ({"k": 4, "temperature": 0.0}, "temperature 0"),
+        ({"temperature": -1.0}, "temperature must be"),
+        ({"top_p": 1.5}, "top_p"),
         ({"k": 4, "preset": "greedy"}, "temperature 0"),
         ({"k": 4, "sampling": SamplingConfig(temperature=0.0)}, "temperature 0"),
         ({"preset": "papre"}, "paper"),

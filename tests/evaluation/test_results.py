@@ -183,8 +183,8 @@ def test_seeds_pair_with_seeds() -> None:
         compare_evaluations(mine, others[:2])
 
 
-def _other_checksum(evaluation: Evaluation) -> Evaluation:
-    sources = {name: {**source, "checksum": "beef"} for name, source in evaluation.sources.items()}
+def _other_source(evaluation: Evaluation, **facts: Any) -> Evaluation:
+    sources = {name: {**source, **facts} for name, source in evaluation.sources.items()}
     return Evaluation(evaluation.facts, evaluation.scores, sources)
 
 
@@ -196,7 +196,8 @@ def _other_checksum(evaluation: Evaluation) -> Evaluation:
         (make(n=30), "other problems"),
         (make(style="instruct"), "style"),
         (make(sampling={"temperature": 1.0}), "sampling"),
-        (_other_checksum(make()), "checksum"),
+        (_other_source(make(), checksum="beef"), "checksum"),
+        (_other_source(make(), max_new_tokens=7), "max_new_tokens"),
     ],
 )
 def test_what_was_not_evaluated_alike_is_not_compared(other: Evaluation, words: str) -> None:
@@ -211,7 +212,8 @@ def test_lighteval_reads_the_numbers(tmp_path: Path) -> None:
     assert set(stored) == {"config_general", "results", "versions", "config_tasks", "summary_tasks", "summary_general"}
     row = stored["results"]["rlvr_lite|aa|0"]
     assert row["avg@n:n=8"] == evaluation["aa"].metrics()["avg@8"].value
-    assert 0 < row["avg@n:n=8_stderr"] < 0.1
+    shares = evaluation["aa"].by_problem()["avg@8"]  # of each problem: its answers are one cluster
+    assert row["avg@n:n=8_stderr"] == pytest.approx(shares.std(ddof=1) / len(shares) ** 0.5)
     assert {"pass@1", "pass@k:k=8&n=8", "maj@n:n=8"} <= set(row)
     assert stored["results"]["all"]["pass@1"] == pytest.approx(
         np.mean([stored["results"][f"rlvr_lite|{b}|0"]["pass@1"] for b in evaluation])
