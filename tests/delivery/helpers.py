@@ -34,7 +34,7 @@ def made_run(out: Path, method: str = "lora", base: str = "tiny", *, steps: int 
         targets=size.targets,
         steps=40,
         learning_rate=methods.learning_rate(method, found.scale).value,
-        prompt_style="bare" if found.scale == "tiny" else "instruct",
+        prompt_style=asked.prompt_style or "bare",
         max_completion_length=24,
     )
     model = methods.attach(found.model, method, asked.adapter, total_steps=40, seed=0)
