@@ -39,6 +39,8 @@ class Packer:
 
     def supports(self, model: nn.Module) -> str | None:
         """``None`` if this kind of model can be packed, otherwise the reason why not."""
+        if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in model.modules()):
+            return "dropout is drawn for every row"  # rows of a group would share their prompt's
         base = output_head(model).causal_lm
         config = base.config.get_text_config()
         if config.model_type not in _ARCHITECTURES:

@@ -64,6 +64,8 @@ def on_unsloth(name: str, precision: str, adapter: AdapterConfig | None = None) 
         return Hosting("hosted", f"{layer}: its own layer is called, in training and decoding")
     if "+" in layer:
         return Hosting("hosted", f"{layer}: a LoRA variant, called in training and decoding")
+    if adapter.options.get("dropout"):
+        return Hosting("hosted", f"{layer}: the fused kernels know no dropout, so its own layer is called")
     return Hosting("fused", f"{layer}: a plain LoRA to the kernels")
 
 

@@ -6,7 +6,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.config import AdapterConfig
+from rlvr_lite.config import AdapterConfig, Option
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._spec import Build, Shapes
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADAPTER",
+    "DROPOUT",
+    "DROPOUT_ALLOWED",
     "PREFIX",
     "attach_config",
     "block_size",
@@ -33,6 +35,9 @@ __all__ = [
 #: Name of the one adapter a model carries, and what PEFT puts before the names of the base.
 ADAPTER = "default"
 PREFIX = "base_model.model."
+#: Option of the methods whose published runs had it: share of the adapter's inputs that is dropped while scoring.
+DROPOUT: dict[str, Option] = {"dropout": 0.0}
+DROPOUT_ALLOWED: dict[str, tuple[float, float]] = {"dropout": (0.0, 0.9)}
 
 
 def lora_scale(alpha: float, r: int) -> float:
@@ -64,7 +69,10 @@ def attach_config(model: nn.Module, config: Any) -> nn.Module:
 
 
 def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
-    """A PEFT LoRA of the asked rank on the asked layers; ``options`` go to ``LoraConfig``."""
+    """A PEFT LoRA of the asked rank on the asked layers; ``options`` go to ``LoraConfig``.
+
+    Dropout acts on what goes into A in training mode only, so never while sampling.
+    """
     from peft import LoraConfig
 
     config = LoraConfig(
@@ -72,7 +80,7 @@ def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
         # A whole number stays one on disk, where other loaders insist on it.
         lora_alpha=int(build.alpha) if build.alpha == int(build.alpha) else build.alpha,
         target_modules=build.targets,
-        lora_dropout=0.0,
+        lora_dropout=float(build.adapter.options.get("dropout", 0.0)),
         bias="none",
         task_type="CAUSAL_LM",
         **options,

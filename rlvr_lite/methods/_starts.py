@@ -16,6 +16,7 @@ __all__ = [
     "minor_left",
     "orthonormal_minor",
     "orthonormal_principal",
+    "orthonormal_random",
     "principal",
     "qr",
     "singular_factors",
@@ -75,6 +76,14 @@ def orthonormal_minor(weight: Tensor, r: int, scale: float) -> Start:
     """RLMO (arXiv 2606.31813, §5.2): A is the r last right singular vectors, without their values; B is zero."""
     _, _, vh = _svd(weight)
     return vh[-r:].contiguous(), weight.new_zeros(weight.shape[0], r)
+
+
+def orthonormal_random(weight: Tensor, r: int, scale: float) -> Start:
+    """The control of RLPO and RLMO: A is r orthonormal directions drawn uniformly, whatever W is; B is zero."""
+    out, inp = weight.shape
+    drawn, triangle = torch.linalg.qr(torch.randn(inp, r, device=weight.device))
+    signs = triangle.diagonal().sign()  # makes the draw uniform (Mezzadri 2007)
+    return (drawn * signs).T.contiguous(), weight.new_zeros(out, r)
 
 
 def minor_left(weight: Tensor, r: int, scale: float) -> Start:

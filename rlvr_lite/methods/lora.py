@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlvr_lite.methods._lora import build_lora, expected_lora, lora_scale
+from rlvr_lite.methods._lora import DROPOUT, DROPOUT_ALLOWED, build_lora, expected_lora, lora_scale
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Method
@@ -22,6 +22,8 @@ register(
             small=2e-4,
             small_source="measured on SmolLM2-135M: reward .23 to .56 in 16 steps (one seed)",
         ),
+        options=DROPOUT,
+        allowed=DROPOUT_ALLOWED,
         scale=lora_scale,
         scale_formula="alpha / r",
         trains_like="lora",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from rlvr_lite.methods._lora import expected_anchored, lora_scale
+from rlvr_lite.methods._lora import DROPOUT, DROPOUT_ALLOWED, expected_anchored, lora_scale
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method
@@ -42,6 +42,8 @@ delta = register(
         build=_build,
         expected=expected_anchored,
         learning_rates=rates(1e-3, "measured: avg@8 .82 and .79 at 1e-3 (two seeds), .56 at 3e-4, collapse at 3e-3"),
+        options=DROPOUT,
+        allowed=DROPOUT_ALLOWED,
         scale=lora_scale,
         scale_formula="alpha / r",
         trains_like="anchored",

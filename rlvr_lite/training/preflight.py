@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_lite import grpo, sampling
 from rlvr_lite.rewards.extract import extract
+from rlvr_lite.training.checkpoints import generator_states, restore_generators
 from rlvr_lite.training.scoring import combine
 
 if TYPE_CHECKING:
@@ -89,8 +90,10 @@ def preflight(trainer: GRPOTrainer) -> Preflight:
     advantages = grpo.group_advantages(rewards, scale=collector.advantage_scale).flatten()
     batch = dataclasses.replace(rollouts, advantages=advantages, weights=trainer.weights_of(rollouts))
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    states = generator_states()  # dropout draws from them
     trainer.model.train()
     trainer.accumulate(batch)
+    restore_generators(states)
     trainer.model.zero_grad(set_to_none=True)
     trainer.forget_metrics()
     valid = rewards[~rewards.isnan()]

@@ -16,6 +16,7 @@ from tests.methods.cells import fresh
 from tests.models import random_qwen2
 
 LOW_RANK = {"lora", "rank1", "rslora", "lora_plus", "lora_fa", "pissa", "milora", "rlpo", "rlmo", "vera", "adalora"}
+LOW_RANK |= {"random_directions"}
 TOKENS = torch.arange(24).reshape(2, 12) + 5
 
 

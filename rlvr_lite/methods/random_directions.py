@@ -1,0 +1,38 @@
+"""Random directions: LoRA whose A starts as orthonormal random vectors, the control of RLPO and RLMO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlvr_lite.methods._lora import expected_lora, lora_scale
+from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._registry import register
+from rlvr_lite.methods._spec import Build, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _build(model: nn.Module, build: Build) -> nn.Module:
+    """``A A^T = I`` and ``B = 0`` at first, as in RLPO and RLMO (arXiv 2606.31813, §5.2), but A knows nothing of W."""
+    from rlvr_lite.methods import _spectral, _starts
+
+    return _spectral.build_started(model, build, _starts.orthonormal_random)
+
+
+register(
+    Method(
+        name="random_directions",
+        family="spectral",
+        summary="LoRA with A started on orthonormal random directions, B = 0: the control of rlpo and rlmo",
+        paper="control of Zhang et al., Geometry-Preserving Orthonormal Initialization",
+        arxiv="2606.31813",
+        build=_build,
+        expected=expected_lora,
+        learning_rates=rates(2e-3, "not measured: as lora", paper_source="as rlpo and rlmo, whose control it is"),
+        scale=lora_scale,
+        scale_formula="alpha / r",
+        trains_like="lora",
+        layer="lora.Linear(Linear, Linear)",
+    )
+)
