@@ -73,18 +73,11 @@ def load_problems(
     if colon and split in SPLITS:
         task = tasks.get(name, **(task_options or {}).get(name, {}))
         size = _GENERATED_SIZE if n is None and isinstance(task, tasks.GeneratedTask) else n
-        everything = task.problems(split, size) if size is None else _at_most(task, split, size)
+        everything = task.problems(split) if size is None else task.at_most(split, size)
         check_problems(spec, everything)
         checksum = checksum_of(everything)
         return ProblemSet(spec, tuple(everything), task, checksum, spec, max_new_tokens=task.max_completion_length)
     raise unknown_name("benchmark", spec, [*BENCHMARKS, *(f"{task}:test" for task in ("chain-sum", "linear-equation"))])
-
-
-def _at_most(task: Task, split: str, n: int) -> list[Problem]:
-    """``n`` problems of a split, or all if a stored task has fewer."""
-    if isinstance(task, tasks.StoredTask):
-        return task.problems(split)[:n]
-    return task.problems(split, n)
 
 
 def _from_file(name: str, path: Path, n: int | None) -> ProblemSet:

@@ -1,6 +1,6 @@
 """Studies: methods compared fairly, with a search for each, several seeds, and what may be said afterwards."""
 
-from rlvr_lite.study.compare import compare
+from rlvr_lite.study.conduct import compare
 from rlvr_lite.study.design import Arm, Cell, Design
 from rlvr_lite.study.study import Row, Study, Trial
 

@@ -7,10 +7,12 @@ import hashlib
 import json
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from rlvr_lite.config import RunConfig, from_json, to_json
 from rlvr_lite.errors import UserError
@@ -61,15 +63,19 @@ class Store:
             UserError: the directory holds something else, or a study that differs in more than rows and seeds.
         """
         manifest = self.root / MANIFEST
-        if self.root.exists() and not manifest.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        strange = self.root.exists() and (
+            not self.root.is_dir() or any(not path.name.startswith(".") for path in self.root.iterdir())
+        )
+        if strange and not manifest.exists():
             raise UserError(f"{self.root} holds other files: choose an empty or new --out")
-        if manifest.exists():
-            design = _merged(read_design(self.root), design, self.root)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create {self.root}: {error.strerror}; choose another --out") from error
-        write_json(manifest, {"study": _FORMAT, **_describe(design)})
+        with FileLock(self.root / ".lock"):  # two calls at once must not lose each other's rows
+            if manifest.exists():
+                design = _merged(read_design(self.root), design, self.root)
+            write_json(manifest, {"study": _FORMAT, **_describe(design)})
         return design
 
     # ---- outcomes ---------------------------------------------------------------------------------------------
@@ -115,9 +121,14 @@ class Store:
         for cell in cells:
             (self.path(cell) / _FAILURE).unlink(missing_ok=True)
 
-    def accuracies(self, design: Design) -> dict[str, float | None]:
-        """Mean avg@k of every finished cell by its key, ``None`` where it failed; what a search is decided by."""
-        found: dict[str, float | None] = {}
+    def accuracies(self, design: Design, before: Mapping[str, float | None] | None = None) -> dict[str, float | None]:
+        """Mean avg@k of every finished cell by its key, ``None`` where it failed; what a search is decided by.
+
+        Args:
+            design: of the study.
+            before: what an earlier call found; what is finished stays as it is, and is not read again.
+        """
+        found = dict(before or {})
         while True:
             fresh = [c for c in design.known(found) if c.key not in found and self.state(c) != "open"]
             if not fresh:

@@ -82,7 +82,7 @@ def _score_base(out: Path, config: RunConfig, held: Held) -> None:
     base = held.of(config)
     task = tasks.get(config.task, **config.task_options)
     filled = fill(config, scale=base.scale, precision=base.precision, task=task)
-    problems = task.problems(config.eval_split)[: config.eval_problems]
+    problems = task.at_most(config.eval_split, config.eval_problems)
     if not problems:
         raise UserError(f"task {task.name} has no {config.eval_split} problems: give it more rows")
     (out / "eval").mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from rlvr_lite.errors import UserError
@@ -36,24 +37,33 @@ class GeneratedTask(Task):
 
     def problems(self, split: str, n: int | None = None, seed: int = 0) -> list[Problem]:
         self._check(split, n)
-        found: dict[str, Problem] = {}
-        fruitless = 0
-        pairs = self.stream(random.Random(f"{self.name}/{split}/{seed}"), ood=split == "ood")
-        while len(found) < (_MOST if n is None else n):
-            question, answer = next(pairs)
-            if question not in found and self.split_of(question) == split:
-                found[question] = Problem(f"{self.name}:{question}", question, answer)
-                fruitless = 0
-                continue
+        found = _draw(self, split, _MOST if n is None else n, seed)
+        if len(found) < (n or 1) and n != 0:
+            raise UserError(
+                f"task {self.name} has only {len(found)} {split} problems with these options, {n or 'some'} asked: "
+                "ask for fewer, or widen its dials"
+            )
+        return list(found)
+
+    def at_most(self, split: str, n: int, seed: int = 0) -> list[Problem]:
+        self._check(split, n)
+        return list(_draw(self, split, n, seed))
+
+
+@lru_cache(maxsize=16)
+def _draw(task: GeneratedTask, split: str, n: int, seed: int) -> tuple[Problem, ...]:
+    """Up to ``n`` problems of a split, fewer where it is exhausted; kept, because every run of a study asks again."""
+    found: dict[str, Problem] = {}
+    fruitless = 0
+    pairs = task.stream(random.Random(f"{task.name}/{split}/{seed}"), ood=split == "ood")
+    while len(found) < n and fruitless < _PATIENCE:
+        question, answer = next(pairs)
+        if question not in found and task.split_of(question) == split:
+            found[question] = Problem(f"{task.name}:{question}", question, answer)
+            fruitless = 0
+        else:
             fruitless += 1
-            if fruitless == _PATIENCE:
-                if n is None and found:
-                    break
-                raise UserError(
-                    f"task {self.name} has only {len(found)} {split} problems with these options, {n or 'some'} asked: "
-                    "ask for fewer, or widen its dials"
-                )
-        return list(found.values())
+    return tuple(found.values())
 
 
 def whole_numbers(option: str, value: Any, least: int) -> tuple[int, ...]:

@@ -67,6 +67,10 @@ class Task(ABC):
             UserError: the task has no such split, or the split has fewer than ``n`` problems.
         """
 
+    def at_most(self, split: str, n: int, seed: int = 0) -> list[Problem]:
+        """The first ``n`` problems of a split, or all it has; see :meth:`problems`."""
+        return self.problems(split, None, seed)[:n]
+
     def messages(self, problem: Problem | str, style: PromptStyle = "instruct") -> list[dict[str, str]]:
         """The chat that asks a problem, for a tokenizer's chat template.
 

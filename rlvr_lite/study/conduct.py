@@ -117,7 +117,7 @@ def _check(design: Design) -> None:
     task = get_task(design.shared.task, **design.shared.task_options)
     splits = ["train", design.shared.eval_split, *(["validation"] if design.tune == "lr" else [])]
     for split in splits:
-        if not task.problems(split):
+        if not task.at_most(split, 1):
             raise UserError(f"task {task.name} has no {split} problems: give it more rows")
     for arm in design.arms:
         check_early(design.config(arm))
@@ -127,11 +127,12 @@ def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> No
     """Give out cells as they become known until none is open."""
     flying: dict[str, Cell] = {}
     elsewhere: dict[str, float] = {}
+    scores: dict[str, float | None] = {}
     with tqdm(desc="study", unit="run", disable=not progress, dynamic_ncols=True) as bar:
         while True:
-            scores = store.accuracies(design)
+            scores = store.accuracies(design, scores)
             cells = design.known(scores)
-            left = [cell for cell in cells if store.state(cell) == "open"]
+            left = [cell for cell in cells if cell.key not in scores]
             bar.total, bar.n = _expected(design, cells), len(cells) - len(left)
             bar.refresh()
             now = time.monotonic()
