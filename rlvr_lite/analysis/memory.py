@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlvr_lite.analysis._memory_costs import BLOCK, FORWARD, HEAD, like
+from rlvr_lite.analysis._memory_costs import BASE, BLOCK, HEAD, Cost, like
 
 __all__ = [
     "GIB",
@@ -198,18 +198,19 @@ def last_growth(prompt: int, completion: int) -> tuple[int, int]:
 
 
 def phases(
-    shape: Shape, precision: str, adapter: Adapter, step: Step, *, device: str = "cuda"
+    shape: Shape, precision: str, adapter: Adapter, step: Step, *, device: str = "cuda", compute: int | None = None
 ) -> dict[str, dict[str, int]]:
     """Bytes by phase and kind at the highest moment of each phase.
 
     Args:
         shape: of the base.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``nf4`` (which computes in 16 bits).
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``nf4`` (whose layers compute in ``compute``).
         adapter: what the method adds.
         step: its sizes.
         device: ``cuda`` or ``cpu``.
+        compute: bytes of an activation; by default 4 for ``fp32`` and 2 otherwise.
     """
-    return _Bill(shape, precision, adapter, step, device).phases()
+    return _Bill(shape, precision, adapter, step, device, compute or (4 if precision == "fp32" else 2)).phases()
 
 
 def peak(bill: Mapping[str, Mapping[str, int]]) -> tuple[str, int]:
@@ -248,18 +249,14 @@ def prompts_at_once(
 
 @dataclass(frozen=True)
 class _Bill:
-    """The terms of the sum."""
+    """The terms of the sum; ``size`` is e, the bytes of an activation."""
 
     shape: Shape
     precision: str
     adapter: Adapter
     step: Step
     device: str
-
-    @property
-    def _size(self) -> int:
-        """Bytes of an activation."""
-        return 4 if self.precision == "fp32" or (self.precision == "nf4" and self.device == "cpu") else 2
+    size: int
 
     @property
     def _full(self) -> bool:
@@ -272,7 +269,7 @@ class _Bill:
     @property
     def _casts(self) -> int:
         """What autocast keeps of trained fp32 numbers in 16 bits."""
-        return 2 * self.adapter.trained if self._size == 2 else 0
+        return 2 * self.adapter.trained if self.size == 2 else 0
 
     def phases(self) -> dict[str, dict[str, int]]:
         base = {"weights": weights(self.shape, self.precision, full=self._full)}
@@ -292,19 +289,23 @@ class _Bill:
             bill["scoring"] = held | self._scored()
         return {phase: bill[phase] for phase in PHASES if phase in bill}
 
+    @property
+    def _cost(self) -> Cost:
+        kind = "fp32" if self.size == 4 else "nf4" if self.precision == "nf4" else "bf16"
+        costs = BLOCK[like(self.adapter.method)]
+        return costs.get(kind) or BLOCK["lora"][kind]
+
     def _without_gradients(self, tokens: int, *, adapted: bool) -> int:
-        return int(FORWARD[self._size][0 if adapted else 1] * tokens * self.shape.intermediate)
+        return int((self._cost[4] if adapted else BASE[self.size]) * tokens * self.shape.intermediate)
 
     @property
     def _kept(self) -> int:
         """What a block keeps for the backward pass when it is recomputed there: its input."""
-        return self.step.tokens * self.shape.hidden * self._size
+        return self.step.tokens * self.shape.hidden * self.size
 
     def _block(self) -> int:
         """Activations of a block at the highest moment of its backward pass."""
-        costs = BLOCK[like(self.adapter.method)]
-        kind = "fp32" if self._size == 4 else "nf4" if self.precision == "nf4" else "bf16"
-        a, b, c, d = costs.get(kind) or BLOCK["lora"][kind]
+        a, b, c, d, _ = self._cost
         tokens, completion, shape = self.step.tokens, self.step.completion_length, self.shape
         quadratic = completion * (completion + self.step.prompt_length)
         a_token = a * shape.hidden + b * shape.intermediate
@@ -329,7 +330,7 @@ class _Bill:
     def _forward(self) -> dict[str, int]:
         shape, step = self.shape, self.step
         layers = shape.layers * (self._kept if step.checkpointing else self._block())
-        head = int(HEAD[self._size] * step.tokens * shape.hidden)
+        head = int(HEAD[self.size] * step.tokens * shape.hidden)
         block = self._without_gradients(step.tokens, adapted=True)
         logits = self._logits(step.micro_batch * step.completion_length)
         return {
@@ -343,7 +344,7 @@ class _Bill:
         return {"activations": max(0, block - logits), "head": logits}
 
     def _rollout(self) -> dict[str, int]:
-        shape, step, e = self.shape, self.step, self._size
+        shape, step, e = self.shape, self.step, self.size
         before, room = last_growth(step.prompt_length, step.completion_length)
         a_token = 2 * shape.kv_heads * shape.head_dim * e * step.sampled
         prefill = self._without_gradients(step.prompts * step.prompt_length, adapted=True)

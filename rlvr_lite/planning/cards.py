@@ -43,6 +43,10 @@ def _card(name: str, gib: float, capability: float) -> Card:
 
 #: Capabilities from NVIDIA's list of CUDA GPUs, the smallest card first.
 CARDS: tuple[Card, ...] = (
+    _card("RTX 2060", 6, 7.5),
+    _card("RTX 3070", 8, 8.6),
+    _card("RTX 4060", 8, 8.9),
+    _card("RTX 3080", 10, 8.6),
     _card("RTX 3060", 12, 8.6),
     _card("RTX 4070 Ti", 12, 8.9),
     _card("T4", 16, 7.5),
@@ -51,6 +55,7 @@ CARDS: tuple[Card, ...] = (
     _card("L4", 24, 8.9),
     _card("RTX 3090", 24, 8.6),
     _card("RTX 4090", 24, 8.9),
+    _card("RTX 5090", 32, 12.0),
     _card("A100 40GB", 40, 8.0),
     _card("L40S", 48, 8.9),
     _card("A100 80GB", 80, 8.0),

@@ -18,7 +18,7 @@ from rlvr_lite.grpo import logprobs as head_module
 from rlvr_lite.methods._optimizers import eight_bit
 from rlvr_lite.planning.bases import config_of
 from rlvr_lite.planning.meter import Meter, dense_weight
-from rlvr_lite.planning.shapes import as_fake, policy_on_meta
+from rlvr_lite.planning.shapes import materialise, policy_on_meta
 from rlvr_lite.sampling.cache import growing_cache
 
 if TYPE_CHECKING:
@@ -39,7 +39,14 @@ def planned_phases(plan: Plan) -> dict[str, dict[str, int]]:
 
 
 def dry_run(
-    config: Any, precision: str, method: str, adapter: AdapterConfig, step: Step, *, device: str = "cuda"
+    config: Any,
+    precision: str,
+    method: str,
+    adapter: AdapterConfig,
+    step: Step,
+    *,
+    device: str = "cuda",
+    compute: torch.dtype | None = None,
 ) -> Meter:
     """Run every phase of a step on fake tensors.
 
@@ -50,14 +57,15 @@ def dry_run(
         adapter: its size and place, resolved.
         step: sizes.
         device: ``cuda`` counts what a GPU would hold (chunks of the head, 8-bit moments), ``cpu`` what a CPU would.
+        compute: dtype of activations; by default that of the precision, 16 bits for ``nf4``.
 
     Returns:
         The meter: bytes by phase and kind.
     """
-    compute = torch.float32 if precision == "fp32" else torch.bfloat16  # bf16 and fp16 are of one size
+    compute = compute or (torch.float32 if precision == "fp32" else torch.bfloat16)  # bf16 and fp16 are of one size
     model = policy_on_meta(config, precision, method, adapter, compute)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        as_fake(model)
+        materialise(model)
         return measure_step(model, method, compute, step, device=device, fake=True)
 
 

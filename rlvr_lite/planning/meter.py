@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 __all__ = ["Meter", "dense_weight"]
 
 _READ = torch.ops.aten._local_scalar_dense.default
+_DEVICE = torch.ops.prim.device.default
 _PICK = torch.ops.aten.index.Tensor
 _INFERRING = (torch.ops.aten.arange, torch.ops.aten.full)  # their dtype follows from their arguments
 
@@ -110,9 +110,11 @@ class Meter(TorchDispatchMode):
     # ---- operators --------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):  # asked more often than all operators together
+            return args[0].fake_device
         kwargs = kwargs or {}
         self.operators += 1
-        tensors = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = [*_tensors(args), *_tensors(kwargs.values())]
         fake = any(isinstance(x, FakeTensor) or x.is_meta for x in tensors)
         if fake and func is _READ:
             return {torch.bool: False}.get(args[0].dtype, 0.0 if args[0].is_floating_point() else 0)
@@ -126,10 +128,19 @@ class Meter(TorchDispatchMode):
         name = func.name()
         if name in self.transient:
             self._note(self.transient[name](*args, **kwargs))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self._live:
+        for tensor in _tensors((out,)):
+            if tensor.untyped_storage()._cdata not in self._live:
                 self.add(tensor, self._kind_of(func, tensor) if self._kind_of else None)
         return out
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Every tensor in arguments or results, also inside lists."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _counts(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:

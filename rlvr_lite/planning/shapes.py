@@ -15,7 +15,7 @@ from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._attachment import Attachment, remember
 from rlvr_lite.planning.meter import Meter
 
-__all__ = ["as_fake", "policy_on_meta"]
+__all__ = ["materialise", "policy_on_meta"]
 
 
 def policy_on_meta(config: Any, precision: str, method: str, adapter: AdapterConfig, compute: torch.dtype) -> nn.Module:
@@ -69,8 +69,8 @@ def _quantise(model: nn.Module, compute: torch.dtype) -> None:
     model.is_loaded_in_4bit = True  # type: ignore[assignment]
 
 
-def as_fake(model: nn.Module) -> None:
-    """Replace every tensor of a model on meta by an empty one on the CPU; call it in a ``FakeTensorMode``."""
+def materialise(model: nn.Module) -> None:
+    """Replace every tensor of a model on meta by an empty one on the CPU: a fake one, inside a ``FakeTensorMode``."""
     from bitsandbytes.nn import Linear4bit
 
     made: dict[int, Any] = {}
