@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Table"]
+__all__ = ["Table", "cell_text"]
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """A value as a table shows it."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -58,7 +59,7 @@ class Table:
         return iter(self.rows)
 
     def _text(self) -> list[list[str]]:
-        return [[_cell(row.get(column)) for column in self.columns] for row in self.rows]
+        return [[cell_text(row.get(column)) for column in self.columns] for row in self.rows]
 
     def _right(self) -> list[bool]:
         cells = [[row.get(column) for row in self.rows] for column in self.columns]
