@@ -6,13 +6,12 @@ import html
 import shutil
 import textwrap
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from rlvr_lite import methods, tasks
+from rlvr_lite import tasks
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.delivery.trained import Trained, load_base, load_trained, quietly, read_run
+from rlvr_lite.delivery.trained import Trained, load_trained, quietly, read_run
 from rlvr_lite.errors import UserError
 from rlvr_lite.sampling import Completion, generate, row_keys
 
@@ -84,11 +83,13 @@ class Chat:
         facts = read_run(run, force=force)
         with quietly():
             self.trained: Trained = load_trained(facts)
-            self._base = load_base(facts.base)[0] if facts.config.method == "full" else None
         self.config = facts.config
         longest = max_new_tokens or facts.config.max_completion_length or 512
         self.sampling = SamplingConfig(temperature=temperature, max_new_tokens=longest)
         self.seed, self.asked = seed, 0
+
+    def __repr__(self) -> str:
+        return f"Chat({self.config.method} on {self.config.base}): ask('...') shows it before and after training"
 
     def ask(self, question: str) -> Reply:
         """Put a question to both, in the way the run was trained; every question stands for itself."""
@@ -96,10 +97,9 @@ class Chat:
             raise UserError("the question is empty: type a problem")
         prompt = self._messages(question)
         self.asked += 1
-        model = self.trained.model
-        with nullcontext() if self._base is not None else methods.disabled(model):
-            before = self._answer(self._base or model, prompt)
-        return Reply(question, before, self._answer(model, prompt))
+        with self.trained.before() as base:
+            before = self._answer(base, prompt)
+        return Reply(question, before, self._answer(self.trained.model, prompt))
 
     def _messages(self, question: str) -> list[dict[str, str]]:
         try:

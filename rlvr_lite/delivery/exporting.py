@@ -16,7 +16,7 @@ from rlvr_lite.delivery import gguf_file, hub
 from rlvr_lite.delivery.model_card import card
 from rlvr_lite.delivery.provenance import EXPORT_FILE, REFERENCE_FILE, ROUNDING, open_form, same_tokens
 from rlvr_lite.delivery.reference import Distance, Reference, answer, distance, logits, prompts_of, with_held
-from rlvr_lite.delivery.trained import RunFacts, Trained, load_base, load_trained, quietly, read_run
+from rlvr_lite.delivery.trained import RunFacts, Trained, load_trained, quietly, read_run
 from rlvr_lite.delivery.writers import DTYPES, Written, merge, write_adapter, write_lora, write_merged
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.records import atomic_directory, hash_file, read_json, write_json, write_text
@@ -151,7 +151,8 @@ def _make(run: RunFacts, wish: _Wish, target: Path) -> str:
     _check_space(run, wish, target.parent)
     trained = load_trained(run)
     reference, said = answer(trained.model, trained.tokenizer, prompts_of(run, trained.tokenizer))
-    effect = distance(said, logits(load_base(run.base)[0], reference.ids, reference.answers))
+    with trained.before() as base:
+        effect = distance(said, logits(base, reference.ids, reference.answers))
     with atomic_directory(target) as folder:
         try:
             written = _WRITERS[wish.form](trained, folder, wish)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,20 @@ class Trained:
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     parity: float | None
+    _base: nn.Module | None = field(default=None, repr=False)
+
+    @contextlib.contextmanager
+    def before(self) -> Iterator[nn.Module]:
+        """The policy before training; without a second copy of the base, unless training changed the base itself."""
+        from rlvr_lite import methods
+
+        if self.run.config.method == "full":
+            if self._base is None:
+                self._base = load_base(self.run.base)[0]
+            yield self._base
+        else:
+            with methods.disabled(self.model):
+                yield self.model
 
 
 def load_trained(run: RunFacts) -> Trained:

@@ -52,6 +52,10 @@ def test_full_fine_tuning_has_a_before_too(tmp_path):
     assert reply.before.text == alone(base.model, base.tokenizer) != reply.after.text
 
 
+def test_the_conversation_says_how_to_go_on(talk):
+    assert "ask(" in repr(talk)
+
+
 def test_a_reply_shows_itself_in_terminal_and_notebook(talk, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     reply = talk.ask(QUESTION)

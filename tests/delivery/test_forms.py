@@ -160,7 +160,9 @@ def test_the_merged_model_is_the_policy_in_fp32(method, run_of, exported):
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
 
 
-@pytest.mark.parametrize(("dtype", "torch_dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("dtype", "torch_dtype"), [("bf16", torch.bfloat16), pytest.param("fp16", torch.float16, marks=pytest.mark.slow)]
+)
 def test_sixteen_bits_lose_only_the_rounding_of_the_weights(dtype, torch_dtype, run_of, exported):
     """The update is merged in fp32 and rounded once, so every weight is the rounded true one."""
     stored = load_file(exported("dora", "merged", dtype=dtype) / "model.safetensors")
@@ -200,6 +202,20 @@ def test_a_merged_model_is_a_base_to_train_on(exported):
     found = bases.load(str(exported("dora", "merged")), "fp32")
     model = methods.attach(found.model, "lora", rlvr_lite.AdapterConfig(rank=4), total_steps=5, seed=0)
     trains_on(model, methods.optimizer(model, "lora", 1e-2))
+
+
+@pytest.mark.slow
+def test_a_real_run_goes_home_and_every_form_trains_on_with_rewards(tmp_path):
+    small = {"steps": 3, "prompts_per_step": 4, "group_size": 4, "eval_problems": 4, "eval_k": 2}
+    small |= {"max_completion_length": 24, "progress": False}
+    run = rlvr_lite.train("dora", out=tmp_path / "run", **small)
+    for to in ("adapter", "lora", "merged", "gguf"):
+        assert rlvr_lite.verify_export(run.export(to, tmp_path / to, progress=False)).proven
+    again = rlvr_lite.train("lora", str(tmp_path / "merged"), out=tmp_path / "again", **small)
+    assert again.status == "done"
+    assert rlvr_lite.verify_export(again.export("merged", tmp_path / "twice", progress=False)).proven
+    before, after = run.summary["evaluation"]["after"], again.summary["evaluation"]["before"]
+    assert before["greedy"]["value"] == pytest.approx(after["greedy"]["value"], abs=0.26)  # one of four, by rounding
 
 
 # Bases in other precisions

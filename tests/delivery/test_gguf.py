@@ -28,7 +28,7 @@ from rlvr_lite import bases
 from rlvr_lite.delivery.gguf_file import read_gguf, write_gguf
 from rlvr_lite.delivery.gguf_tokens import vocabulary
 from rlvr_lite.errors import UserError
-from tests.delivery.helpers import about, greedy
+from tests.delivery.helpers import about, greedy, made_run
 from tests.models import random_qwen2
 
 TOKENS = torch.arange(40).reshape(2, 20) + 8
@@ -241,6 +241,16 @@ def test_llama_cpp_gives_the_same_greedy_tokens(dtype, exported):
         same += sum(a == b for a, b in zip(drawn, answer, strict=False))
         total += len(answer)
     assert same / total >= (1.0 if dtype == "fp32" else 0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+def test_a_real_model_and_its_tokenizer(smollm2, tmp_path):
+    run = made_run(tmp_path / "run", "lora", str(smollm2))
+    facts = about(run.export("gguf", tmp_path / "out", progress=False))
+    assert facts["tokenizer"] == "same"
+    assert facts["measured"]["greedy"] > 0.98
+    assert facts["measured"]["relative"] < 1e-2
 
 
 # llama.cpp's own converter

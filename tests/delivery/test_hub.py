@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 
@@ -56,6 +57,17 @@ def test_a_push_makes_a_private_repository_and_brings_every_file(run_of, fake, t
     assert fake.files["README.md"].decode() == (folder / "README.md").read_text()
     assert damage(folder) is None
     assert "pushed" in capsys.readouterr().out
+
+
+def test_the_real_client_takes_what_the_stand_in_took(run_of, fake, tmp_path):
+    from huggingface_hub import HfApi
+
+    rlvr_lite.export(run_of("lora"), "hub", tmp_path / "out", repo="me/x", progress=False)
+    given = {"upload_folder": {"folder_path", "ignore_patterns"}, "upload_file": {"path_or_fileobj", "path_in_repo"}}
+    for name, options in fake.calls:
+        assert {*options, *given.get(name, ())} <= inspect.signature(getattr(HfApi, name)).parameters.keys()
+    assert "token" in inspect.signature(HfApi).parameters
+    assert {"repo_id", "revision"} <= inspect.signature(HfApi.model_info).parameters.keys()
 
 
 def test_public_only_when_asked_for_and_any_form(run_of, fake, tmp_path):
