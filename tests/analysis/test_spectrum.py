@@ -289,6 +289,18 @@ def test_ranks_of_known_spectra():
     assert stable_rank(torch.tensor([3.0, 3.0, 3.0, 0.0])) == pytest.approx(3)
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_directions_that_are_rounding_are_not_counted(dense):
+    b, a, scale = make_factors((50, 40), rank=3)
+    mixed = torch.randn(3, 8, generator=generator(4), dtype=torch.float64)  # eight columns, three directions
+    factors = (b @ mixed, torch.linalg.pinv(mixed) @ a, scale)
+    found = directions(
+        Update("m", torch.eye(50, 40), dense=scale * b @ a) if dense else Update("m", torch.eye(50, 40), factors)
+    )
+    assert found.rank == 3
+    assert effective_rank(found.values) < 3 + 1e-9
+
+
 def test_overlap_of_known_updates():
     g = generator(0)
     p, q = random_orthonormal(50, 8, g), random_orthonormal(40, 8, g)
