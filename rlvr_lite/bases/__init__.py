@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rlvr_lite.bases._locate import EMBEDDED, locate
 
 if TYPE_CHECKING:
+    from rlvr_lite.bases._backend import import_unsloth
     from rlvr_lite.bases._base import Base
     from rlvr_lite.bases._decode_check import check_decode
     from rlvr_lite.bases._load import load
 
-__all__ = ["EMBEDDED", "Base", "check_decode", "load", "locate"]
+__all__ = ["EMBEDDED", "Base", "check_decode", "import_unsloth", "load", "locate"]
 
-_HOMES = {"Base": "_base", "check_decode": "_decode_check", "load": "_load"}
+_HOMES = {"Base": "_base", "check_decode": "_decode_check", "import_unsloth": "_backend", "load": "_load"}
 
 
 def __getattr__(name: str) -> Any:

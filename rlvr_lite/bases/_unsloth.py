@@ -18,8 +18,8 @@ from rlvr_lite.errors import UserError
 
 __all__ = ["FAMILIES", "load_unsloth"]
 
-#: Architectures with a decode path of Unsloth's own that is proven here; others take its compiled path or a scaled head.
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+#: Architectures whose backbone has all of Unsloth's fast path; others compile it, scale their head or mask outside it.
+FAMILIES = ("llama", "qwen2", "qwen3")
 
 
 def load_unsloth(name: str, located: Located, precision: str, dtype: torch.dtype, device: torch.device) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rlvr_lite.methods._hosting import Hosting, list_hosting, on_unsloth
 from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout, Linear
 from rlvr_lite.methods._registry import get, names, register
 from rlvr_lite.methods._resolve import check_fits, check_precision, learning_rate, resolve, scale_of
@@ -36,6 +37,7 @@ __all__ = [
     "DEEPSEEK_R1_DISTILL_QWEN_1_5B",
     "Attachment",
     "Build",
+    "Hosting",
     "Identity",
     "Layout",
     "LearningRate",
@@ -52,11 +54,13 @@ __all__ = [
     "get",
     "identity",
     "learning_rate",
+    "list_hosting",
     "list_methods",
     "load",
     "load_trainable_state",
     "merge",
     "names",
+    "on_unsloth",
     "optimizer",
     "penalty",
     "precision_of",

@@ -94,7 +94,7 @@ def _attach(
     remember(attached, Attachment(name, build, base_names, digest, frozen))
     attached.eval()
     if host is not None and hosting is not None:
-        host.settle(attached, fuse=hosting.route == "fused")
+        host.settle(attached, fuse=hosting.plain_lora)
     return attached
 
 

@@ -21,13 +21,15 @@ class Hosting:
     """A method on an Unsloth base.
 
     Attributes:
-        route: ``fused`` (a plain LoRA, taken by the fused kernels where a layer has no bias and its base is in 16 or
-            4 bits), ``hosted`` (the base's kernels are fused, the adapter's own layers are called), or ``refused``.
+        route: ``fused`` (a plain LoRA in the fused kernels, at layers without a bias), ``hosted`` (the base's kernels are
+            fused, the adapter's own layers are called), or ``refused``.
         reason: why.
+        plain_lora: whether the adapter is ``s B A`` with a weight for B and for A, whatever these are computed from.
     """
 
     route: Literal["fused", "hosted", "refused"]
     reason: str
+    plain_lora: bool = False
 
 
 def on_unsloth(name: str, precision: str, adapter: AdapterConfig | None = None) -> Hosting:
@@ -66,7 +68,9 @@ def on_unsloth(name: str, precision: str, adapter: AdapterConfig | None = None) 
         return Hosting("hosted", f"{layer}: a LoRA variant, called in training and decoding")
     if adapter.options.get("dropout"):
         return Hosting("hosted", f"{layer}: the fused kernels know no dropout, so its own layer is called")
-    return Hosting("fused", f"{layer}: a plain LoRA to the kernels")
+    if precision == "fp32":
+        return Hosting("hosted", f"{layer}: a plain LoRA, but the fused kernels are made for 16 bits", plain_lora=True)
+    return Hosting("fused", f"{layer}: a plain LoRA to the kernels", plain_lora=True)
 
 
 def check_hosting(name: str, precision: str, adapter: AdapterConfig) -> Hosting:

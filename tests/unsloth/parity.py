@@ -31,10 +31,12 @@ def save(model: Any, folder: Path) -> Path:
     return folder
 
 
-def run(backend: str, folder: Path, out: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """What ``tests.unsloth.probe`` measured there."""
+def run(
+    backend: str, folder: Path, out: Path, names: tuple[str, ...], module: str = "tests.unsloth.probe"
+) -> dict[str, Any]:
+    """What a module measured there."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("UNSLOTH_", "TRITON_"))}
-    command = [sys.executable, "-m", "tests.unsloth.probe", backend, str(folder), str(out), *names]
+    command = [sys.executable, "-m", module, backend, str(folder), str(out), *names]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return torch.load(out, weights_only=True)

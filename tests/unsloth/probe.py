@@ -1,6 +1,7 @@
 """One backend in a process of its own: what each method's policy answers, how it is trained, and what it samples.
 
-``python -m tests.unsloth.probe BACKEND MODEL OUT METHOD..`` writes a dictionary per method with ``torch.save``.
+``python -m tests.unsloth.probe BACKEND MODEL OUT METHOD..`` writes a dictionary per method with ``torch.save``. A method
+may be followed by ``@fp16`` (the base's precision, with autocast as in training; Triton's interpreter has no bf16) and ``+checkpointing``.
 """
 
 from __future__ import annotations
@@ -61,12 +62,17 @@ def measure(model: Any, *, checkpointing: bool = False) -> dict[str, Any]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     model.zero_grad(set_to_none=True)
+    passes: list[int] = []  # through the first layer; checkpointing makes it two
+    first = next(module for name, module in model.named_modules() if name.endswith("layers.0"))
+    counting = first.mlp.register_forward_pre_hook(lambda *_: passes.append(1))
     packer = grpo.Packer()
     logprobs, entropy = grpo.completion_logprobs(model, prompts, mask, _COMPLETIONS, _OWN, packer=packer)
     weight = torch.linspace(-1, 1, _OWN.numel()).view_as(logprobs)
     ((logprobs * weight).sum() + 0.1 * entropy.sum()).backward()
     gradients = {n: p.grad.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     model.zero_grad(set_to_none=True)
+    counting.remove()
+    seen_passes = len(passes)
     if checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()
@@ -84,24 +90,32 @@ def measure(model: Any, *, checkpointing: bool = False) -> dict[str, Any]:
     # an end token of one row only, so that rows leave the batch while others go on
     ended = sampling.rollout(model, _PROMPTS, _MASK, eos_ids=(int(free.tokens[0, 1]),), **options)
     greedy = {"free": free.tokens, "ended": ended.tokens, "logprobs": free.logprobs}
-    return {"logits": logits, "gradients": gradients, "greedy": greedy, "packed": dict(packer.refused)}
+    return {
+        "logits": logits,
+        "gradients": gradients,
+        "greedy": greedy,
+        "passes": seen_passes,
+        "packed": dict(packer.refused),
+    }
 
 
 def probe(backend: str, folder: str, names: list[str]) -> dict[str, Any]:
     """Measure every method on a fresh base; one that is refused gives its reason."""
     found: dict[str, Any] = {}
     for label in names:
-        name, _, how = label.partition("+")
+        label_of_base, _, how = label.partition("+")
+        name, _, precision = label_of_base.partition("@")
         started = time.process_time()
         try:
-            base = bases.load(folder, "fp32", backend=backend)
+            base = bases.load(folder, precision or "fp32", backend=backend)
             model = methods.attach(base.model, name, adapter_of(name), total_steps=10, seed=0)
         except UserError as error:
             found[label] = {"refused": str(error)}
             continue
         start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         shake(model)
-        row = measure(model, checkpointing=how == "checkpointing")
+        with torch.autocast("cpu", torch.float16, enabled=precision == "fp16"):
+            row = measure(model, checkpointing=how == "checkpointing")
         row |= {"start": start, "hash": methods.base_hash(model) if name == "lora" else ""}
         if name != "full":
             with methods.disabled(model):

@@ -6,6 +6,7 @@ places that would still reach for a card at the CPU.
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import types
@@ -77,6 +78,7 @@ class _Torch:
 def _stood_in(original: Any) -> Any:
     """Unsloth sets its module's ``torch`` anew while loading, so the stand-in steps in at each call."""
 
+    @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         vars(_llama)["torch"] = _Torch()
         return original(*args, **kwargs)
@@ -87,4 +89,5 @@ def _stood_in(original: Any) -> Any:
 _llama.DEVICE_COUNT = 1
 _llama.DEVICE_TYPE_TORCH = "cpu"
 vars(_llama)["torch"] = _Torch()
+_llama.LlamaRotaryEmbedding.__init__ = _stood_in(_llama.LlamaRotaryEmbedding.__init__)
 _llama._PerDeviceRopeCache._build_rope_cache = _stood_in(_llama._PerDeviceRopeCache._build_rope_cache)

@@ -237,7 +237,7 @@ def test_the_matrix_covers_every_method():
     assert rows["full"]["fp32"] == "hosted"
 
 
-@pytest.mark.parametrize("family", ["gemma2", "smollm3"])
+@pytest.mark.parametrize("family", ["gemma2", "mistral", "smollm3"])
 def test_families_without_a_fast_path_are_refused(calls, folder, family, tmp_path):
     other = shutil.copytree(folder, tmp_path / "other")
     config = json.loads(Path(other, "config.json").read_text())
