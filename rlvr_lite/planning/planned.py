@@ -14,10 +14,11 @@ from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
 from rlvr_lite.config import SCALES, Precision, RunConfig, replace_fields
 from rlvr_lite.errors import UserError
+from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.planning import advice
-from rlvr_lite.planning.adapters import adapter_of, layout_of
 from rlvr_lite.planning.bases import config_of
 from rlvr_lite.planning.cards import Card, card
+from rlvr_lite.planning.layouts import layout_of
 from rlvr_lite.tables import Table
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def make(asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int
     }
     config = dataclasses.replace(asked, **cast(dict[str, Any], values))
     size = 4 if precision == "fp32" else 2
-    adapter = adapter_of(asked.method, layout, resolved, device="cuda", size=size)
+    adapter = footprint(asked.method, layout, resolved, device="cuda", size=size)
     step = Step(
         prompts=prompts,
         group_size=config.group_size,

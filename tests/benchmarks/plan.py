@@ -25,13 +25,29 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from rlvr_lite import methods
 from rlvr_lite.analysis.memory import GIB, Step, phases
 from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.planning import plan
-from rlvr_lite.planning.adapters import adapter_of, layout_of
+from rlvr_lite.planning.layouts import layout_of
 from rlvr_lite.tables import Table
 
 BASES = {"1.5B": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "7B": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"}
 #: The methods of arXiv 2512.23165.
-PAPER = ["full", "lora", "rank1", "rslora", "lora_plus", "lora_fa", "dora", "adalora", "miss", "pissa", "milora", "vera", "ia3", "ln_tuning"]
+PAPER = [
+    "full",
+    "lora",
+    "rank1",
+    "rslora",
+    "lora_plus",
+    "lora_fa",
+    "dora",
+    "adalora",
+    "miss",
+    "pissa",
+    "milora",
+    "vera",
+    "ia3",
+    "ln_tuning",
+]
 MIB = 2**20
 
 
@@ -207,7 +223,7 @@ def full(length: int) -> Table:
         prompts=1, group_size=2, prompt_length=32, completion_length=length, micro_batch=2, rows=2, checkpointing=True
     )
     shape = plan(BASES["1.5B"]).shape
-    added = adapter_of("lora", layout_of(shape), adapter, device="cpu", size=2)
+    added = footprint("lora", layout_of(shape), adapter, device="cpu", size=2)
     dry = dry_run(config, "nf4", "lora", adapter, step, device="cpu").peaks
     model = policy_on_meta(config, "nf4", "lora", adapter, torch.bfloat16)
     with resident() as grown:

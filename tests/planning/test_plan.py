@@ -12,8 +12,8 @@ from rlvr_lite.analysis.memory import GIB, Shape
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.planning import Plan, card, plan
-from rlvr_lite.planning.adapters import layout_of
 from rlvr_lite.planning.bases import KNOWN, config_of
+from rlvr_lite.planning.layouts import layout_of
 
 PAPER = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
 
@@ -98,15 +98,10 @@ def test_the_capability_decides_the_16_bit_type():
     assert "compute capability 7.5" in " ".join(plan("tiny", "lora", "T4").advice)
 
 
-@pytest.mark.parametrize("gpu", ["8GiB", "RTX 3060", "T4", "RTX 4070 Ti Super", "RTX 3090", "RTX 4090", "A100", "H100"])
+@pytest.mark.parametrize("gpu", ["10GiB", "RTX 3060", "T4", "RTX 4070 Ti Super", "RTX 3090", "RTX 4090", "A100", "H100"])
 @pytest.mark.parametrize("base", ["DeepSeek-R1-Distill-Qwen-1.5B", "SmolLM2-1.7B", "Qwen2.5-7B"])
 def test_what_fit_proposes_fits(gpu, base):
-    asked = plan(base, "dora", gpu, max_completion_length=2048)
-    try:
-        found = asked.fit()
-    except UserError as error:
-        assert "the least is" in str(error)
-        return
+    found = plan(base, "dora", gpu, max_completion_length=2048).fit()
     assert isinstance(found, RunConfig)
     again = plan(found.base, found.method, gpu, config=found)
     assert again.fits
@@ -214,7 +209,7 @@ def test_impossible_wishes_are_refused_in_one_line(fields, said):
 
 def test_a_folder_that_is_no_decoder_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
-    with pytest.raises(UserError, match="cannot be planned|can be planned"):
+    with pytest.raises(UserError, match=r"can be planned"):
         plan(str(tmp_path), "lora", "t4")
 
 

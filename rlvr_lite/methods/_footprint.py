@@ -5,45 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-from rlvr_lite import methods
-from rlvr_lite.analysis.memory import Adapter, Shape
+from rlvr_lite.analysis.memory import Adapter
 from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._optimizers import eight_bit
+from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._spec import Shapes
 
-__all__ = ["adapter_of", "layout_of"]
+__all__ = ["footprint"]
 
 _SMALL = 4096  # bitsandbytes keeps the moments of smaller tensors in 32 bits
 
 
-def layout_of(shape: Shape) -> methods.Layout:
-    """Names and shapes of a Llama or Qwen 2, by arithmetic."""
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    h, i, bias = shape.hidden, shape.intermediate, shape.qkv_bias
-    block = {
-        "self_attn.q_proj": methods.Linear(queries, h, bias),
-        "self_attn.k_proj": methods.Linear(keys, h, bias),
-        "self_attn.v_proj": methods.Linear(keys, h, bias),
-        "self_attn.o_proj": methods.Linear(h, queries),
-        "mlp.gate_proj": methods.Linear(i, h),
-        "mlp.up_proj": methods.Linear(i, h),
-        "mlp.down_proj": methods.Linear(h, i),
-    }
-    layers = range(shape.layers)
-    linears = {f"model.layers.{n}.{name}": linear for n in layers for name, linear in block.items()}
-    norms = {
-        f"model.layers.{n}.{name}": h for n in layers for name in ("input_layernorm", "post_attention_layernorm")
-    } | {"model.norm": h}
-    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocabulary, h)}
-    if not shape.tied:
-        tensors["lm_head.weight"] = (shape.vocabulary, h)
-    tensors |= {f"{name}.weight": (linear.out, linear.inp) for name, linear in linears.items()}
-    tensors |= {f"{name}.bias": (linear.out,) for name, linear in linears.items() if linear.bias}
-    tensors |= {f"{name}.weight": (size,) for name, size in norms.items()}
-    return methods.Layout(linears, norms, tensors)
-
-
-def adapter_of(name: str, layout: methods.Layout, config: AdapterConfig, *, device: str, size: int) -> Adapter:
+def footprint(name: str, layout: Layout, config: AdapterConfig, *, device: str, size: int) -> Adapter:
     """The trained and frozen part of a method on a base, and its optimizer's state.
 
     Args:
@@ -53,7 +27,7 @@ def adapter_of(name: str, layout: methods.Layout, config: AdapterConfig, *, devi
         device: ``cuda`` keeps the moments of large adapters in 8 bits.
         size: bytes of a weight of the base.
     """
-    shapes = methods.get(name).expected(layout, config)
+    shapes = get(name).expected(layout, config)
     trained = sum(map(prod, shapes.values()))
     frozen = 0
     if name in _FROZEN:
@@ -69,36 +43,36 @@ def _moments(name: str, shapes: Shapes, trained: int, device: str) -> int:
     return 8 * (trained - sum(large)) + sum(2 * (n + 4 * -(-n // 256)) for n in large)
 
 
-Frozen = Callable[[list[methods.Linear], int, AdapterConfig, int], int]
+Frozen = Callable[[list[Linear], int, AdapterConfig, int], int]
 
 
-def _a(targets: list[methods.Linear], r: int, config: AdapterConfig, size: int) -> int:
+def _a(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     return 4 * sum(r * t.inp for t in targets)
 
 
-def _b(targets: list[methods.Linear], r: int, config: AdapterConfig, size: int) -> int:
+def _b(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     return 4 * sum(r * t.out for t in targets)
 
 
-def _both(targets: list[methods.Linear], r: int, config: AdapterConfig, size: int) -> int:
+def _both(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     return 4 * sum(r * (t.inp + t.out) for t in targets)
 
 
-def _residual(targets: list[methods.Linear], r: int, config: AdapterConfig, size: int) -> int:
+def _residual(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     """The anchors, and the weights once more without their leading part."""
     return _both(targets, r, config, size) + size * sum(t.inp * t.out for t in targets)
 
 
-def _shared(targets: list[methods.Linear], r: int, config: AdapterConfig, size: int) -> int:
+def _shared(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     """VeRA's two matrices, which all layers share."""
     return 4 * r * (max(t.inp for t in targets) + max(t.out for t in targets))
 
 
-def _tiny(targets: list[methods.Linear], r: int, config: AdapterConfig, size: int) -> int:
+def _tiny(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     return _both(targets, r, config, size) + 4 * len(targets) * int(config.options["u"]) * r * r
 
 
-def _random(targets: list[methods.Linear], r: int, config: AdapterConfig, size: int) -> int:
+def _random(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     """RandLoRA's shared bases: ``A [r, 1, min]`` and ``B [max, bases, r]``."""
     small = max(min(t.inp, t.out) for t in targets)
     large = max(max(t.inp, t.out) for t in targets)
