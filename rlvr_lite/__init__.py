@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         planning,
         rewards,
         sampling,
+        study,
         tasks,
         training,
     )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rlvr_lite.face import load, spectrum
     from rlvr_lite.methods import list_methods
     from rlvr_lite.planning import Plan, plan
+    from rlvr_lite.study import Study, compare
     from rlvr_lite.tasks import list_tasks
     from rlvr_lite.training import Run, train
 
@@ -43,10 +45,12 @@ __all__ = [
     "Run",
     "RunConfig",
     "SamplingConfig",
+    "Study",
     "UserError",
     "analysis",
     "bases",
     "chat",
+    "compare",
     "delivery",
     "evaluate",
     "evaluation",
@@ -62,6 +66,7 @@ __all__ = [
     "rewards",
     "sampling",
     "spectrum",
+    "study",
     "tasks",
     "train",
     "training",
@@ -76,6 +81,7 @@ _HOMES = {
     "face": ("load", "spectrum"),
     "methods": ("list_methods",),
     "planning": ("Plan", "plan"),
+    "study": ("Study", "compare"),
     "tasks": ("list_tasks",),
     "training": ("Run", "train"),
 }
@@ -89,6 +95,7 @@ _ROOMS = (
     "planning",
     "rewards",
     "sampling",
+    "study",
     "tasks",
     "training",
 )

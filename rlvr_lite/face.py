@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import EVALUATION_FILE, Evaluation
 from rlvr_lite.records import read_json
+from rlvr_lite.study import Study
+from rlvr_lite.study.store import MANIFEST
 from rlvr_lite.training import Run
 
 if TYPE_CHECKING:
@@ -17,18 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["load", "spectrum"]
 
 
-def load(directory: str | Path) -> Run | Evaluation:
+def load(directory: str | Path) -> Run | Evaluation | Study:
     """What a directory holds.
 
     Args:
-        directory: of a run or of an evaluation (the ``eval/`` of a run, or the ``out`` of ``evaluate``).
+        directory: of a run, of an evaluation (the ``eval/`` of a run, or the ``out`` of ``evaluate``) or of a study.
 
     Raises:
         UserError: it does not exist, or holds nothing that this package wrote.
     """
     path = Path(directory)
     if not path.is_dir():
-        raise UserError(f"{path} does not exist: give the directory of a run or of an evaluation")
+        raise UserError(f"{path} does not exist: give the directory of a run, an evaluation or a study")
+    if (path / MANIFEST).is_file():
+        return Study.load(path)
     if (path / EVALUATION_FILE).is_file() and not (path / "config.json").is_file():
         return Evaluation.load(path)
     return Run.load(path)

@@ -24,6 +24,7 @@ from rlvr_lite.training import Run
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 __all__ = ["Row", "Study", "Trial"]
 
@@ -311,6 +312,12 @@ class Study:
         from rlvr_lite.study.report import notebook_parts
 
         return notebook_parts(self)
+
+    def plot(self) -> Figure:
+        """Accuracy against the share of parameters trained, with intervals."""
+        from rlvr_lite.study.figures import accuracy_against_share
+
+        return accuracy_against_share(self)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report, one HTML file that needs no network; by default ``report.html`` in the directory."""

@@ -32,8 +32,9 @@ FLOORS = {
     "face": 8,
     "demo": 8,
     "__init__": 9,
-    "cli": 9,
-    "__main__": 10,
+    "commands": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

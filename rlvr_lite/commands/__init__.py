@@ -1,0 +1,1 @@
+"""One function a command of the command line, with the signature of the Python call."""
