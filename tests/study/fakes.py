@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,3 +99,21 @@ class FakeEngine:
 def opened(engine: FakeEngine) -> Iterator[FakeEngine]:
     """In the shape of ``engines.engine``."""
     yield engine
+
+
+def die_once(root: Path, cell: Cell, device: str | None = None) -> bool:
+    """A worker that is killed the first time it takes a cell, and does it the second time."""
+    mark = root / f".tried-{cell.config.seed}-{cell.stage}-{cell.config.method}"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    settle(root, cell)
+    return True
+
+
+def die_always(root: Path, cell: Cell, device: str | None = None) -> bool:
+    """A worker that no machine has room for."""
+    if cell.config.method == "dora" and cell.stage != "base":
+        os.kill(os.getpid(), signal.SIGKILL)
+    settle(root, cell)
+    return True

@@ -1,0 +1,118 @@
+"""Who does the work changes nothing, and a worker that is lost costs a try, not the study."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rlvr_lite.errors import UserError
+from rlvr_lite.study import compare
+from rlvr_lite.study.engines import engine
+from tests.study import fakes
+
+SMALL = {
+    "seeds": 2,
+    "tune": "none",
+    "steps": 2,
+    "prompts_per_step": 4,
+    "group_size": 4,
+    "eval_problems": 6,
+    "eval_k": 2,
+    "max_completion_length": 24,
+    "progress": False,
+}
+FAKED = {"seeds": 2, "tune": "none", "eval_problems": 6, "eval_k": 2, "steps": 4, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def _no_report(monkeypatch):
+    monkeypatch.setattr("rlvr_lite.study.study.Study.report", lambda self: None)
+
+
+def _scores(study):
+    return {label: row.scores.tolist() for label, row in study.rows.items()}
+
+
+@pytest.mark.slow
+def test_processes_and_ray_give_the_numbers_of_this_process(tmp_path):
+    engines = ["local", "process", *(["ray"] if importlib.util.find_spec("ray") else [])]
+    studies = [
+        compare(
+            ["lora", "ln_tuning"], out=tmp_path / name, engine=name, workers=None if name == "local" else 2, **SMALL
+        )
+        for name in engines
+    ]
+    for study in studies[1:]:
+        assert _scores(study) == _scores(studies[0])
+        assert str(study.leaderboard) == str(studies[0].leaderboard)
+    for run in studies[0].rows["lora"].runs.values():
+        assert run.summary["identity"] == "proven"
+
+
+@pytest.mark.slow
+def test_a_study_killed_again_and_again_ends_with_the_same_leaderboard(tmp_path):
+    command = [sys.executable, "-m", "tests.study.killed", str(tmp_path), "6", "0"]
+    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout.splitlines()[-1]) == {"killed": 6, "equal": True}
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvr_lite.study.engines._alone", fakes.die_once)
+    study = compare(["lora", "dora"], out=tmp_path / "s", engine="process", workers=2, **FAKED)
+    assert all(not row.problem for row in study.rows.values())
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_every_process_costs_its_row_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvr_lite.study.engines._alone", fakes.die_always)
+    study = compare(["lora", "dora"], out=tmp_path / "s", engine="process", workers=2, **FAKED)
+    assert "died 3 times" in study.rows["dora"].problem
+    assert not study.rows["lora"].problem
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs the extra ray")
+def test_a_lost_worker_of_ray_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvr_lite.study.engines._alone", fakes.die_once)
+    study = compare(["lora", "dora"], out=tmp_path / "s", engine="ray", workers=2, **FAKED)
+    assert all(not row.problem for row in study.rows.values())
+
+
+def test_a_method_that_cannot_run_leaves_the_shared_base_clean_for_the_next(tmp_path, monkeypatch):
+    from rlvr_lite.training import workflow
+
+    original = workflow.methods.attach
+
+    def attach(model, name, *args, **kwargs):
+        attached = original(model, name, *args, **kwargs)
+        if name == "ia3":
+            raise RuntimeError("half attached")
+        return attached
+
+    monkeypatch.setattr(workflow.methods, "attach", attach)
+    small = SMALL | {"seeds": 1}
+    study = compare(["ia3", "ln_tuning"], out=tmp_path / "s", reference="ln_tuning", **small)
+    assert study.rows["ia3"].problem == "seed 0 failed: RuntimeError: half attached"
+    assert study.rows["ln_tuning"].runs[0].summary["identity"] == "proven"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [("locl", {}, "did you mean 'local'"), ("process", {"workers": 0}, "at least 1")],
+)
+def test_an_engine_that_does_not_exist_is_refused(tmp_path, name, options, says):
+    with pytest.raises(UserError, match=says), engine(name, tmp_path, **options):
+        pass
+
+
+def test_without_ray_the_way_out_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"rlvr-lite\[ray\]"), engine("ray", tmp_path):
+        pass
