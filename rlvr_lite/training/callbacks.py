@@ -21,7 +21,7 @@ _SAVE_SECONDS = 600.0  # a disconnect costs at most this much work
 
 
 class Bar(TrainerCallback):
-    """A tqdm bar with reward, length, share of groups without variance and tokens a second."""
+    """A tqdm bar with reward, accuracy, length, share of groups without variance and tokens a second."""
 
     def __init__(self, label: str):
         self.label = label
@@ -36,7 +36,10 @@ class Bar(TrainerCallback):
         if self._bar is None or not logs or "reward" not in logs:
             return
         self._bar.n = state.global_step
-        shown = {"reward": f"{logs['reward']:.2f}", "tokens": f"{logs['completions/mean_length']:.0f}"}
+        shown = {"reward": f"{logs['reward']:.2f}"}
+        if "rewards/accuracy/mean" in logs:
+            shown["accuracy"] = f"{logs['rewards/accuracy/mean']:.0%}"
+        shown["tokens"] = f"{logs['completions/mean_length']:.0f}"
         shown["idle"] = f"{logs['frac_reward_zero_std']:.0%}"
         shown["tok/s"] = f"{logs['tokens/per_second']:.0f}"
         self._bar.set_postfix(shown)

@@ -6,28 +6,38 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
 from rlvr_lite import methods, rewards
 from rlvr_lite.config import SCALES, RunConfig, to_json
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.records import RunDirectory, read_json
 from rlvr_lite.tasks import Task
 
 __all__ = ["check_early", "default_directory", "fill", "is_done", "reward_functions"]
+
+_TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
 
 
 def check_early(config: RunConfig) -> None:
     """Refuse what can be refused before a weight is loaded.
 
     Raises:
-        UserError: an unknown method or reward, a method on a base it cannot sit on, or an option it does not use.
+        UserError: an unknown method or tracker, a tracker that is not installed, a method on a base it cannot sit on, or an option it does not use.
     """
     methods.get(config.method)
     if config.precision != "auto":
         methods.check_precision(config.method, config.precision)
     methods.resolve(config.method, config.adapter, "tiny")
+    for tracker in config.report_to:
+        if tracker not in INTEGRATION_TO_CALLBACK:
+            raise unknown_name("tracker", tracker, INTEGRATION_TO_CALLBACK)
+        if tracker in _TRACKERS and not any(map(find_spec, _TRACKERS[tracker])):
+            raise UserError(f"report_to {tracker} needs a package that is not installed: pip install {tracker}")
 
 
 def fill(config: RunConfig, *, scale: str, precision: Any, task: Task) -> RunConfig:
