@@ -2,6 +2,22 @@
 
 from rlvr_lite.study.conduct import compare
 from rlvr_lite.study.design import Arm, Cell, Design
+from rlvr_lite.study.protocols import list_recipes, read_recipe, recipe
 from rlvr_lite.study.study import Row, Study, Trial
+from rlvr_lite.study.verdicts import Claim, Claims, claims
 
-__all__ = ["Arm", "Cell", "Design", "Row", "Study", "Trial", "compare"]
+__all__ = [
+    "Arm",
+    "Cell",
+    "Claim",
+    "Claims",
+    "Design",
+    "Row",
+    "Study",
+    "Trial",
+    "claims",
+    "compare",
+    "list_recipes",
+    "read_recipe",
+    "recipe",
+]
