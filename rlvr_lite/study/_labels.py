@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 __all__ = ["name_points", "shown"]
@@ -43,7 +44,8 @@ def name_points(
         right: only to the right, for the ends of lines.
     """
     figure = axis.get_figure()
-    figure.draw_without_rendering()  # settles the layout, which decides what lies where
+    figure.draw_without_rendering()  # settles the layout, which decides what lies where and stays as it is now
+    figure.set_layout_engine("none")
     unit = figure.dpi / 72  # pixels a point
     pixels = [tuple(axis.transData.transform(point)) for point in points]
     marks = [Bbox.from_extents(x - 4 * unit, y - 4 * unit, x + 4 * unit, y + 4 * unit) for x, y in pixels]
@@ -62,8 +64,7 @@ def name_points(
             va="center",
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3},
         )
-        text.set_in_layout(False)
-        box = text.get_window_extent()
+        box = Text.get_window_extent(text)  # without its line
         width, height = box.width, box.height
 
         def cost(offset: tuple[float, float], x: float = x, y: float = y, w: float = width, h: float = height) -> float:

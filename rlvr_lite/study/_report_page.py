@@ -15,14 +15,14 @@ __all__ = ["page", "table"]
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; --link: light-dark(#0b5cad, #7cb7ff); }
 * { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { line-height: 1.2; font-size: 1.6rem; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 a { color: var(--link); } nav a { margin-right: .9rem; white-space: nowrap; }
 .summary { border-left: 4px solid #0072b2; background: var(--soft); padding: .4rem 1rem; border-radius: 6px; }
 .summary li { margin: .3rem 0; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: left; vertical-align: top; }
+table { border-collapse: collapse; font-size: .92rem; white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem .55rem; text-align: left; vertical-align: top; }
 th.number, td.number { text-align: right; } tbody th { font-weight: 600; }
 .long { white-space: normal; min-width: 16rem; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: .3rem 0;

@@ -12,6 +12,7 @@ import numpy as np
 from rlvr_lite.analysis.replication import seed_problem_interval
 
 if TYPE_CHECKING:
+    from rlvr_lite.analysis.replication import Comparison
     from rlvr_lite.config import RunConfig
     from rlvr_lite.study.study import Study
 
@@ -50,14 +51,7 @@ def verdict_words(study: Study) -> list[str]:
             by = "" if verdict == "equivalent" else f" by {abs(d.value):.3f}"
             ends = (-d.high, -d.low) if verdict == "worse" else (d.low, d.high)
             lines.append(f"{c.method}: {_MEANING[verdict]} {reference}{by}{within} [{ends[0]:.3f}, {ends[1]:.3f}].")
-    silent = [c for c in found if c.verdict == "no difference shown"]
-    if silent:
-        who = "all others" if lines and len(silent) > 8 else _listed(c.method for c in silent)
-        half = float(np.median([(c.difference.high - c.difference.low) / 2 for c in silent]))
-        lines.append(
-            f"{who}: no difference to {reference} shown. That is not the same as equal: with these seeds and problems "
-            f"a difference below about {half:.3f} (half an interval, median) stays hidden."
-        )
+    lines += _silence([c for c in found if c.verdict == "no difference shown"], len(found), reference)
     own = study.accuracy(reference)
     if own is not None:
         lines.append(f"{reference}, which the others are compared with, scores {study.metric} {own}.")
@@ -66,6 +60,27 @@ def verdict_words(study: Study) -> list[str]:
     if study.base is not None:
         lines.append(f"The untrained base scores {study.metric} {seed_problem_interval(study.base)}.")
     lines += [f"{label}: no result, {row.problem}." for label, row in study.rows.items() if row.problem]
+    return lines
+
+
+def _silence(found: Sequence[Comparison], compared: int, reference: str) -> list[str]:
+    """Rows of which no difference can be said: those that are open, and those that only the correction holds back."""
+    held_back = [c for c in found if c.difference.excludes_zero]
+    undecided = [c for c in found if not c.difference.excludes_zero]
+    lines = []
+    if held_back:
+        one = len(held_back) == 1
+        lines.append(
+            f"{_listed(c.method for c in held_back)}: no difference to {reference} shown. {'Its' if one else 'Their'} own "
+            f"{'interval excludes' if one else 'intervals exclude'} zero, but not after the correction for {compared} "
+            "comparisons: more seeds, or a study of fewer rows, can decide."
+        )
+    if undecided:
+        half = float(np.median([(c.difference.high - c.difference.low) / 2 for c in undecided]))
+        lines.append(
+            f"{_listed(c.method for c in undecided)}: no difference to {reference} shown. That is not the same as "
+            f"equal: what is smaller than half an interval, here {half:.3f} in the median, stays hidden."
+        )
     return lines
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from rlvr_lite import bases, methods
 from rlvr_lite.analysis.replication import seed_problem_interval
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.study._labels import name_points, shown
 from rlvr_lite.tables import Table
 from rlvr_lite.training.plots import COLOURS, smooth
@@ -33,6 +34,7 @@ __all__ = [
     "forest",
     "learning_rate_curves",
     "pareto",
+    "pareto_front",
     "reward_areas",
     "reward_curves",
 ]
@@ -65,13 +67,15 @@ def accuracy_against_share(study: Study) -> Figure:
     x = {label: cost if whole is None else 100 * cost / whole for label, cost in costs.items() if cost}
     figure = Figure(figsize=(_WIDTH, _height(len(x))), layout="constrained")
     axis = figure.subplots()
-    _scatter(study, axis, x, "nothing to draw yet: no row has all its seeds")
+    _scatter(study, axis, x, list(x))
     axis.set_xscale("log")
     axis.set_xlabel("trained parameters" if whole is None else "trained parameters, % of the base")
     _decades(axis)
     if study.base is not None:
         low = seed_problem_interval(study.base).value
         axis.axhline(low, color=_FAINT, linestyle="--", linewidth=1)
+        bottom, top = axis.get_ylim()
+        axis.set_ylim(min(bottom, low - 0.06 * (top - low)))
         axis.annotate(
             "untrained base",
             (0.01, low),
@@ -81,40 +85,36 @@ def accuracy_against_share(study: Study) -> Figure:
             color=_FAINT,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
-    _name(study, axis, x, x)
+    _name(study, axis, x, list(x))
     return figure
 
 
-def pareto(study: Study) -> Figure:
-    """Accuracy against peak memory and against training time, with the front that no other row beats in both."""
-    figure = Figure(figsize=(_WIDTH, 2 * min(_height(len(study.rows)), 3.4)), layout="constrained")
-    panels = figure.subplots(2, 1)
-    memory = {label: study.peak_memory(label) for label in study.rows}
-    seconds = {label: study.train_seconds(label) for label in study.rows}
-    costs = (
-        ("peak memory, MiB", {label: m / 2**20 for label, m in memory.items() if m}),
-        ("training time of a run, s", {label: s for label, s in seconds.items() if s}),
-    )
-    empty = True
-    for axis, (title, x) in zip(panels, costs, strict=True):
-        axis.set_xlabel(title)
-        try:
-            _scatter(study, axis, x, "")
-        except UserError:
-            axis.text(0.5, 0.5, "not known", transform=axis.transAxes, ha="center", color=_FAINT)
-            continue
-        empty = False
-        front = pareto_front({label: (x[label], _value(study, label)) for label in _scored(study, x)})
-        stairs = [(x[label], _value(study, label)) for label in front]
-        axis.plot(*zip(*stairs, strict=True), drawstyle="steps-post", color=_INK, linewidth=1, alpha=0.5, zorder=1)
-        few = len(_scored(study, x)) <= 12
-        _name(study, axis, x, x if few else dict.fromkeys([*front, study.design.reference]))
-    if empty:
-        raise UserError("nothing to draw yet: no row has all its seeds")
+def pareto(study: Study, cost: Literal["memory", "time"] = "memory") -> Figure:
+    """Accuracy against peak memory or training time, with the front: rows that no other beats in both.
+
+    Args:
+        study: what is drawn.
+        cost: ``memory`` in MiB or ``time`` in seconds of a run's training.
+    """
+    if cost not in ("memory", "time"):
+        raise unknown_name("cost", cost, ("memory", "time"))
+    memory = {label: bytes / 2**20 for label in study.rows if (bytes := study.peak_memory(label))}
+    seconds = {label: spent for label in study.rows if (spent := study.train_seconds(label))}
+    x = memory if cost == "memory" else seconds
+    front = pareto_front({label: (x[label], _value(study, label)) for label in _scored(study, x)})
+    few = len(_scored(study, x)) <= 12
+    named = list(x) if few else [*front, study.design.reference]
+    figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
+    axis = figure.subplots()
+    _scatter(study, axis, x, named)
+    axis.set_xlabel("peak memory, MiB" if cost == "memory" else "training time of a run, s")
+    stairs = [(x[label], _value(study, label)) for label in front]
+    axis.plot(*zip(*stairs, strict=True), drawstyle="steps-post", color=_INK, linewidth=1, alpha=0.5, zorder=1)
+    _name(study, axis, x, named)
     return figure
 
 
-def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Names of the points (cost, accuracy) that no other beats in one without losing in the other; cheapest first.
 
     >>> pareto_front({"a": (1, 0.5), "b": (2, 0.4), "c": (3, 0.9)})
@@ -242,7 +242,7 @@ def learning_rate_curves(study: Study) -> Figure:
                 _bars(axis, found, colour, style, face)
         axis.set_title(shown(label, 22), fontsize=8, color=colour)
         axis.set_xscale("log")
-        _decades(axis, most=4)
+        _decades(axis, most=3, powers=True)
     figure.supxlabel("learning rate", fontsize=8)
     figure.supylabel(f"{study.metric}, validation split", fontsize=8)
     return figure
@@ -320,29 +320,36 @@ def _value(study: Study, label: str) -> float:
     return interval.value
 
 
-def _scored(study: Study, x: dict[str, Any]) -> list[str]:
+def _scored(study: Study, x: Mapping[str, float]) -> list[str]:
     return [label for label in x if label in study.rows and study.accuracy(label) is not None]
 
 
-def _scatter(study: Study, axis: Any, x: dict[str, Any], sorry: str) -> None:
-    """Points with intervals; the limits leave room for names."""
+def _scatter(study: Study, axis: Any, x: Mapping[str, float], strong: Collection[str]) -> None:
+    """Points with intervals, those that are not named faint; the limits leave room for names."""
     labels, looks = _scored(study, x), _looks(study)
     if not labels:
-        raise UserError(sorry)
+        raise UserError("nothing to draw yet: no row has all its seeds, or none says what it cost")
     for label in labels:
         interval = study.accuracy(label)
         assert interval is not None
         colour, mark = looks[label]
-        error = [[interval.value - interval.low], [interval.high - interval.value]]
         axis.errorbar(
-            x[label], interval.value, error, color=colour, marker=mark, markersize=5, elinewidth=0.9, capsize=2
+            x[label],
+            interval.value,
+            [[interval.value - interval.low], [interval.high - interval.value]],
+            color=colour,
+            marker=mark,
+            markersize=5,
+            elinewidth=0.9,
+            capsize=2,
+            alpha=1 if label in strong else 0.3,
         )
     axis.margins(0.14, 0.08)
     axis.set_ylabel(study.metric)
     _tidy(axis)
 
 
-def _name(study: Study, axis: Any, x: dict[str, Any], chosen: Any) -> None:
+def _name(study: Study, axis: Any, x: Mapping[str, float], chosen: Collection[str]) -> None:
     labels, looks = [label for label in _scored(study, x) if label in chosen], _looks(study)
     intervals = {label: interval for label in labels if (interval := study.accuracy(label)) is not None}
     points = [(x[label], intervals[label].value) for label in labels]
@@ -376,10 +383,14 @@ def _tidy(axis: Any, grid: str = "both") -> None:
     axis.yaxis.label.set_size(8.5)
 
 
-def _decades(axis: Any, most: int = 6) -> None:
-    """Few ticks in plain figures on a logarithmic axis."""
+def _decades(axis: Any, most: int = 6, powers: bool = False) -> None:
+    """Few ticks on a logarithmic axis, in plain figures or as 1e-3."""
     low, high = axis.get_xlim()
     close = high / low < 30
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if close else (1.0,), numticks=most))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value) if powers else f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _power(value: float) -> str:
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -39,6 +40,10 @@ class _Picture:
     caption: str
 
 
+_FRONT = (
+    "The line joins the rows that no other beats in both; with more than twelve rows only those and the reference are "
+    "named. Steps of it may be noise: see the verdicts."
+)
 _PICTURES = (
     _Picture(
         "Accuracy against trained share",
@@ -65,11 +70,14 @@ _PICTURES = (
         "inside the interval of the best. Dotted: the rate that was chosen.",
     ),
     _Picture(
-        "What accuracy costs",
-        figures.pareto,
-        "Accuracy against peak memory and training time. The line joins the rows that no other beats in both; with "
-        "more than twelve rows only those and the reference are named. Differences along it may be noise: see the "
-        "verdicts.",
+        "Accuracy against memory",
+        functools.partial(figures.pareto, cost="memory"),
+        f"Accuracy against the most bytes held at once. {_FRONT}",
+    ),
+    _Picture(
+        "Accuracy against time",
+        functools.partial(figures.pareto, cost="time"),
+        f"Accuracy against the training time of a run. {_FRONT}",
     ),
 )
 _NOTEBOOK = 4  # pictures that a notebook shows

@@ -24,7 +24,7 @@ def make_design(methods: Mapping[str, Any] | Sequence[str], **changes: Any) -> D
     """Rows of these names; a mapping says the method of each."""
     entries = methods if isinstance(methods, Mapping) else {name: name for name in methods}
     arms = tuple(Arm(label, {"method": method}) for label, method in entries.items())
-    shared = RunConfig(eval_problems=30, eval_k=4, steps=20, prompts_per_step=4, group_size=4)
+    shared = RunConfig(eval_problems=60, eval_k=4, steps=20, prompts_per_step=4, group_size=4)
     facts = {"shared": shared, "scale": "tiny", "seeds": (0, 1), "reference": arms[0].label}
     return Design(arms, **(facts | changes))
 
@@ -78,7 +78,7 @@ def _write(store: Store, cell: Cell, skill: float) -> None:
     steps = config.steps or 1
     (folder / "config.json").write_text(to_json(dataclasses.replace(config, rank=16)), encoding="utf-8")
     (folder / "adapter").mkdir()
-    size = 1000 * (1 + len(cell.arm) ** 2)
+    size = 400 * round(10 ** (0.25 * (sum(cell.arm.encode()) % 13)))
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(bytes(size))
     rewards = [
         {
@@ -107,7 +107,7 @@ def _write(store: Store, cell: Cell, skill: float) -> None:
             "identity": "proven",
             "parity": 5.8e-8,
             "seconds": {"load": 0.5, "evaluate after": 4.0, "train": 6.0 + len(cell.arm), "step": 0.3},
-            "peak_memory_bytes": (500 + 7 * len(cell.arm)) * 2**20,
+            "peak_memory_bytes": (500 + 7 * (sum(cell.arm.encode()) % 17)) * 2**20,
             "versions": VERSIONS,
         },
     )
