@@ -10,7 +10,7 @@ from typing import Any
 from rlvr_lite.delivery.model_card import card, licence_of
 from rlvr_lite.delivery.provenance import EXPORT_FILE
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import damage, read_json
+from rlvr_lite.records import MANIFEST, damage, hash_file, read_json, write_json, write_text
 
 __all__ = ["check", "push"]
 
@@ -54,22 +54,30 @@ def push(folder: Path, repo: str | None, *, public: bool, dry_run: bool, progres
         return
     facts = read_json(folder / EXPORT_FILE)
     api = _api(os.environ["HF_TOKEN"])
-    text = card(facts, licence=_base_licence(api, facts))
+    _complete(folder, card(facts, licence=_base_licence(api, facts)))
     try:
         api.create_repo(repo_id=repo, private=not public, exist_ok=True)
         api.upload_folder(
             folder_path=folder,
             repo_id=repo,
             commit_message=f"{facts['method']} as {facts['label']}, exported by rlvr-lite",
-            ignore_patterns=["README.md"],
         )
-        api.upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id=repo)
     except Exception as error:  # the client passes on whatever its HTTP library raises
         raise UserError(
             f"the Hub refused {repo} ({_first_line(error)}): check the name, HF_TOKEN and the network"
         ) from error
     if progress:
         print(f"pushed {folder} to {repo}{'' if public else ' (private, if it is new)'}")
+
+
+def _complete(folder: Path, text: str) -> None:
+    """Put a card that knows more in place of the first one, so that what is downloaded still proves itself."""
+    if text == (folder / "README.md").read_text(encoding="utf-8"):
+        return
+    write_text(folder / "README.md", text)
+    manifest = read_json(folder / MANIFEST)
+    manifest["files"]["README.md"] = hash_file(folder / "README.md")
+    write_json(folder / MANIFEST, manifest)
 
 
 def _api(token: str) -> Any:

@@ -46,7 +46,7 @@ def moved(method: str, folder: Path) -> Run:
     name = os.environ["RLVR_LITE_SMOLLM2"]
     rate = methods.learning_rate(method, "small").value
     steps = _steps_to_effect(name, method, rate)
-    return made_run(folder, method, name, steps=steps, prompt_style="bare")
+    return made_run(folder, method, name, steps=steps, prompt_style="bare", prompts=2)
 
 
 def _steps_to_effect(name: str, method: str, rate: float) -> float:
@@ -130,7 +130,7 @@ def main() -> None:
     make = {"tiny": trained, "smollm2": moved}[sys.argv[1]]
     forms = FORMS
     if make is moved:  # 135M parameters on one thread: fewer prompts, and one GGUF type
-        forms, reference.PROMPTS, reference.TOKENS = FORMS[:-1], 6, 8
+        forms, reference.PROMPTS, reference.TOKENS = FORMS[:-1], 4, 8
     names = sys.argv[2].split(",") if len(sys.argv) > 2 else FOURTEEN
     started, rows, sizes = time.process_time(), [], []
     for method in names:

@@ -24,6 +24,7 @@ STEPS = 8
 
 def made_run(out: Path, method: str = "lora", base: str = "tiny", *, steps: int = STEPS, **changes: Any) -> Run:
     """A finished run whose adapter has taken ``steps`` signed steps at the method's own learning rate."""
+    shown = changes.pop("prompts", 8)
     found = bases.load(base, changes.pop("precision", "fp32"), device="cpu")
     asked = RunConfig(method=method, base=base, precision=found.precision, **changes)
     size = methods.resolve(method, asked.adapter, found.scale)
@@ -44,7 +45,7 @@ def made_run(out: Path, method: str = "lora", base: str = "tiny", *, steps: int 
     hashed = methods.base_hash(bases.load(base, found.precision, device="cpu").model)
     write_json(out / "env.json", {"base": {"name": base, "revision": found.revision, "hash": hashed}})
     task = tasks.get(config.task)
-    prompts = [task.messages(problem, config.prompt_style) for problem in task.problems("test", 8)]
+    prompts = [task.messages(problem, config.prompt_style) for problem in task.problems("test", shown)]
     said = evaluation.fingerprint(model, found.tokenizer, prompts, found.precision)
     methods.save(model, out / "adapter", facts={"fingerprint": said})
     score = {"greedy": {"value": 0.5, "low": 0.4, "high": 0.6}, "avg@8": {"value": 0.45, "low": 0.4, "high": 0.5}}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,7 @@ import rlvr_lite
 from rlvr_lite.delivery import hub
 from rlvr_lite.delivery.model_card import card
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import damage
+from rlvr_lite.records import damage, hash_file
 from tests.delivery.helpers import failed, made_run
 
 
@@ -27,14 +29,14 @@ class FakeHub:
             raise self.error
         self.calls.append(("create_repo", options))
 
-    def upload_folder(self, *, folder_path, ignore_patterns, **options):
+    def upload_folder(self, **options):
         self.calls.append(("upload_folder", options))
-        kept = [path for path in folder_path.rglob("*") if path.is_file() and path.name not in ignore_patterns]
+        kept = [path for path in options["folder_path"].rglob("*") if path.is_file()]
         self.files |= {path.name: path.read_bytes() for path in kept}
 
-    def upload_file(self, *, path_or_fileobj, path_in_repo, **options):
-        self.calls.append(("upload_file", options))
-        self.files[path_in_repo] = path_or_fileobj
+    def model_info(self, name, revision):
+        assert (name, revision) == ("owner/model", "abc")
+        return SimpleNamespace(card_data={"license": "mit"})
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def fake(monkeypatch):
 def test_a_push_makes_a_private_repository_and_brings_every_file(run_of, fake, tmp_path, capsys):
     folder = rlvr_lite.export(run_of("lora"), "hub", tmp_path / "out", repo="me/my-adapter")
     assert fake.tokens == ["secret-of-the-environment"]
-    assert [name for name, _ in fake.calls] == ["create_repo", "upload_folder", "upload_file"]
+    assert [name for name, _ in fake.calls] == ["create_repo", "upload_folder"]
     assert all(options["repo_id"] == "me/my-adapter" for _, options in fake.calls)
     assert fake.calls[0][1]["private"] is True
     assert set(fake.files) == {path.name for path in folder.iterdir()}
@@ -63,11 +65,24 @@ def test_the_real_client_takes_what_the_stand_in_took(run_of, fake, tmp_path):
     from huggingface_hub import HfApi
 
     rlvr_lite.export(run_of("lora"), "hub", tmp_path / "out", repo="me/x", progress=False)
-    given = {"upload_folder": {"folder_path", "ignore_patterns"}, "upload_file": {"path_or_fileobj", "path_in_repo"}}
     for name, options in fake.calls:
-        assert {*options, *given.get(name, ())} <= inspect.signature(getattr(HfApi, name)).parameters.keys()
+        assert options.keys() <= inspect.signature(getattr(HfApi, name)).parameters.keys()
     assert "token" in inspect.signature(HfApi).parameters
     assert {"repo_id", "revision"} <= inspect.signature(HfApi.model_info).parameters.keys()
+
+
+def test_the_licence_of_a_hub_base_is_asked_for_and_what_is_pushed_still_proves_itself(exported, fake, tmp_path):
+    folder = shutil.copytree(exported("lora", "adapter"), tmp_path / "out")
+    facts = facts_of(folder)
+    facts["base"] |= {"name": "owner/model", "revision": "abc"}
+    (folder / "export.json").write_text(json.dumps(facts))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["export.json"] = hash_file(folder / "export.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    hub.push(folder, "me/x", public=False, dry_run=False, progress=False)
+    assert "license: mit" in fake.files["README.md"].decode()
+    assert damage(folder) is None
+    assert json.loads(fake.files["manifest.json"])["files"]["README.md"] == hash_file(folder / "README.md")
 
 
 def test_public_only_when_asked_for_and_any_form(run_of, fake, tmp_path):
