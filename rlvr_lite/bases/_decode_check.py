@@ -15,10 +15,10 @@ from rlvr_lite.grpo import eval_mode, output_head
 
 __all__ = ["check_decode", "decode_difference"]
 
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
 _SHARE = 0.5  # of the movement that decoding may miss: rounding in 16 bits, where it would miss all of it
-_NOISE = (0.02, 0.1, 0.5)
-_LEAST_MOVED = 0.1
+_NOISE = (0.02, 0.1, 0.5, 2.5)  # taken in turn until the adapter moves the hidden states far beyond rounding
+_LEAST_MOVED = 0.3
 _MOST_NUMBERS = 50_000_000  # that are shaken at all
 _MASK = ((1, 1, 1, 1, 1, 1), (0, 0, 1, 1, 1, 1))
 _PREFIX = 4

@@ -28,7 +28,7 @@ class Calls(list):
     loaded: dict[str, Any]
 
 
-def install(monkeypatch: Any, *, zero_padding: bool = True) -> Calls:
+def install(monkeypatch: Any) -> Calls:
     """Put the fake into ``sys.modules``."""
     calls = Calls()
     unsloth, llama, kernels, utils = (types.ModuleType(n) for n in _NAMES)
@@ -50,8 +50,7 @@ def install(monkeypatch: Any, *, zero_padding: bool = True) -> Calls:
         model.model.max_seq_length = options["max_seq_length"]
         for block in model.model.layers:
             block.self_attn.apply_qkv, block.self_attn.apply_o = llama.original_apply_qkv, llama.original_apply_o
-        if zero_padding:
-            model.get_input_embeddings().weight.data[model.config.pad_token_id] = 0
+        model.get_input_embeddings().weight.data[model.config.pad_token_id] = 0
         return model, None
 
     unsloth.DEVICE_TYPE = "cuda"

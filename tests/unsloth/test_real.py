@@ -96,7 +96,7 @@ def test_the_other_families_fused_in_attention_too(tmp_path, kind, config, optio
     reference, found = both(folder, tmp_path, ("lora", "dora+checkpointing"))
     check(reference["lora"], found["lora"], fused=3 * _LAYERS)
     check(reference["dora+checkpointing"], found["dora+checkpointing"], fused=0)
-    assert found["dora+checkpointing"]["passes"] > reference["lora"]["passes"]
+    assert found["dora+checkpointing"]["passes"] == found["lora"]["passes"] + 1  # the backward pass computes it again
 
 
 @pytest.mark.parametrize("method", ["lora", "ln_tuning"])
