@@ -23,8 +23,8 @@ a { color: var(--link); } nav a { margin-right: .9rem; white-space: nowrap; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .92rem; white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .55rem; text-align: left; vertical-align: top; }
-th.number, td.number { text-align: right; } tbody th { font-weight: 600; }
-.long { white-space: normal; min-width: 16rem; }
+th.number, td.number { text-align: right; } .long { white-space: normal; min-width: 16rem; } ul { padding-left: 1.3rem; }
+tbody th { font-weight: 600; position: sticky; left: 0; background: Canvas; } tbody th.long { min-width: 8rem; max-width: 40vw; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: .3rem 0;
   cursor: pointer; text-align: inherit; }
 th button::after { content: " \\2195"; opacity: .45; } th[aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
@@ -37,7 +37,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; } pre { white-space: pre
 @media print {
   :root { color-scheme: light; } body { max-width: none; font-size: 10pt; } nav, th button::after { display: none; }
   .scroll { overflow: visible; } table { white-space: normal; font-size: 8pt; } th, td { padding: .15rem .35rem; }
-  figure, tr, .summary { break-inside: avoid; } h2, h3 { break-after: avoid; } .long { min-width: 0; }
+  tbody th { position: static; } figure, tr, .summary { break-inside: avoid; } h2, h3 { break-after: avoid; } .long { min-width: 0; }
 }
 """
 _SCRIPT = """
@@ -56,7 +56,8 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
 addEventListener("beforeprint", () => { for (const d of document.querySelectorAll("details")) d.open = true; });
 """
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
-_LONG = 44  # characters from which a cell is wrapped
+_LONG = 44  # characters from which a cell is wrapped; a row's name, which stays in sight, earlier
+_LONG_NAME = 24
 
 
 def table(found: Table, caption: str | None = None) -> str:
@@ -73,7 +74,7 @@ def table(found: Table, caption: str | None = None) -> str:
         for i, column in enumerate(found.columns):
             value, text = row.get(column), cell_text(row.get(column))
             tag = 'th scope="row"' if i == 0 else "td"
-            css = ' class="long"' if len(text) > _LONG else look[i]
+            css = ' class="long"' if len(text) > (_LONG if i else _LONG_NAME) else look[i]
             cells.append(f'<{tag}{css} data-key="{_key(value, numeric[i])}">{escape(text)}</{tag[:2]}>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     title = escape(found.title if caption is None else caption)
