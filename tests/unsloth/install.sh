@@ -7,8 +7,7 @@ export PIP_CONSTRAINT="$root/tests/constraints/unsloth.txt"
 before=$(python -c 'import torch; print(torch.__version__)')
 packages=('unsloth==2026.10.*' 'unsloth_zoo==2026.10.*' triton)
 # Where a package it pins cannot be had, the code under test still runs with what it really imports.
-pip install --quiet "${packages[@]}" || pip install --quiet --no-deps "${packages[@]}" \
-    torchao cut_cross_entropy einops msgspec nest-asyncio structlog hf_transfer sentencepiece protobuf wheel diffusers
+pip install --quiet "${packages[@]}" || pip install --quiet --no-deps "${packages[@]}" torchao sentencepiece protobuf
 # They are built for CUDA and do not load beside a CPU build of torch.
 pip uninstall --quiet --yes torchvision xformers
 after=$(python -c 'import torch; print(torch.__version__)')
