@@ -38,7 +38,7 @@ class _Wish:
     form: Form
     dtype: str | None
     rank: int | None
-    llama_cpp: Path | None
+    script: Path | None
 
     @property
     def label(self) -> str:
@@ -96,6 +96,8 @@ def export(
     elif repo is not None or public or dry_run:
         raise UserError(f"repo, public and dry_run are for hub, not for {to}: leave them out")
     facts = read_run(run, force=force)
+    if wish.form == "adapter" and facts.config.method == "full":
+        raise UserError("full fine-tuning has no adapter: export to merged, or to lora for the best approximation")
     target = Path(out) if out is not None else facts.files.root / "export" / wish.label
     if to != "hub" or not _is_made(target, facts, wish):
         with quietly():
@@ -126,7 +128,10 @@ def _checked(to: str, form: str, dtype: str | None, rank: int | None, llama_cpp:
         raise UserError(f"rank must be at least 1, got {rank}")
     if llama_cpp is not None and chosen != "gguf":
         raise UserError(f"llama_cpp is for gguf, not for {chosen}: leave it out")
-    return _Wish(chosen, dtype or _DTYPE.get(chosen), rank, None if llama_cpp is None else Path(llama_cpp))
+    script = None if llama_cpp is None else gguf_file.script_of(Path(llama_cpp))
+    if chosen == "gguf":
+        gguf_file.library()
+    return _Wish(chosen, dtype or _DTYPE.get(chosen), rank, script)
 
 
 def _is_made(target: Path, run: RunFacts, wish: _Wish) -> bool:
@@ -180,7 +185,7 @@ def _check_space(run: RunFacts, wish: _Wish, parent: Path) -> None:
     needed = float(stored)
     if wish.dtype is not None:
         needed = run.adapter["base"]["parameters"] * _BYTES[wish.dtype]
-    if wish.llama_cpp is not None:
+    if wish.script is not None:
         needed += run.adapter["base"]["parameters"] * 4
     free = shutil.disk_usage(parent).free
     if free < needed * 1.02:
@@ -194,8 +199,8 @@ def _write_gguf(trained: Trained, folder: Path, wish: _Wish) -> Written:
     assert wish.dtype is not None
     method = trained.run.config.method
     name = f"{method.replace(':', '-')}-{wish.dtype}.gguf"
-    if wish.llama_cpp is not None:
-        gguf_file.convert(merge(trained), trained.tokenizer, folder / name, wish.dtype, wish.llama_cpp)
+    if wish.script is not None:
+        gguf_file.convert(merge(trained), trained.tokenizer, folder / name, wish.dtype, wish.script)
     else:
         model = merge(trained)
         gguf_file.write_gguf(model, trained.tokenizer, folder / name, wish.dtype, f"{trained.run.config.base} {method}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["GGUF_TYPES", "convert", "read_gguf", "write_gguf"]
+__all__ = ["GGUF_TYPES", "convert", "library", "read_gguf", "script_of", "write_gguf"]
 
 #: Our names of the types, and llama.cpp's.
 GGUF_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "q8_0": "q8_0"}
@@ -27,7 +27,12 @@ _ARCHITECTURES = ("qwen2", "qwen3", "llama")
 _SCRIPT = "convert_hf_to_gguf.py"
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The package gguf.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import gguf
     except ImportError as error:
@@ -42,7 +47,7 @@ def check_convertible(model: Any) -> None:
     Raises:
         UserError: naming what is not supported.
     """
-    _library()
+    library()
     config = model.config
     kind = config.model_type
     problem = ""
@@ -78,7 +83,7 @@ def write_gguf(model: Any, tokenizer: PreTrainedTokenizerBase, path: Path, dtype
     Raises:
         UserError: the architecture or the tokenizer is not supported.
     """
-    gguf = _library()
+    gguf = library()
     check_convertible(model)
     config = model.config
     words = vocabulary(tokenizer, config.vocab_size)
@@ -155,7 +160,19 @@ def _ordered(name: str, tensor: Tensor, config: Any) -> Tensor:
     return halves.transpose(1, 2).reshape(tensor.shape)
 
 
-def convert(model: Any, tokenizer: PreTrainedTokenizerBase, path: Path, dtype: str, llama_cpp: Path) -> None:
+def script_of(llama_cpp: Path) -> Path:
+    """llama.cpp's converter in its folder, or the file itself.
+
+    Raises:
+        UserError: it is not there.
+    """
+    script = llama_cpp if llama_cpp.suffix == ".py" else llama_cpp / _SCRIPT
+    if not script.is_file():
+        raise UserError(f"{script} does not exist: give the folder of llama.cpp, which holds {_SCRIPT}")
+    return script
+
+
+def convert(model: Any, tokenizer: PreTrainedTokenizerBase, path: Path, dtype: str, script: Path) -> None:
     """The same by llama.cpp's own converter.
 
     Args:
@@ -163,14 +180,11 @@ def convert(model: Any, tokenizer: PreTrainedTokenizerBase, path: Path, dtype: s
         tokenizer: its tokenizer.
         path: of the file.
         dtype: a key of :data:`GGUF_TYPES`.
-        llama_cpp: folder of llama.cpp, or the script ``convert_hf_to_gguf.py`` itself.
+        script: ``convert_hf_to_gguf.py``.
 
     Raises:
-        UserError: there is no such script, or it failed.
+        UserError: it failed.
     """
-    script = llama_cpp if llama_cpp.suffix == ".py" else llama_cpp / _SCRIPT
-    if not script.is_file():
-        raise UserError(f"{script} does not exist: give the folder of llama.cpp, which holds {_SCRIPT}")
     with tempfile.TemporaryDirectory(prefix=".merged-", dir=path.parent) as merged:
         model.save_pretrained(merged)
         tokenizer.save_pretrained(merged)
@@ -190,7 +204,7 @@ def read_gguf(path: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    _library()
+    library()
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
             model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)

@@ -41,14 +41,8 @@ class Written:
 
 
 def write_adapter(trained: Trained, folder: Path) -> Written:
-    """The adapter as it was saved, in PEFT's format, pointing at the public base instead of at a path of this machine.
-
-    Raises:
-        UserError: the method is ``full``, which has no adapter.
-    """
+    """The adapter as it was saved, in PEFT's format, pointing at the public base instead of at a path of this machine."""
     run = trained.run
-    if run.config.method == "full":
-        raise UserError("full fine-tuning has no adapter: export to merged, or to lora for the best approximation")
     for path in run.files.adapter.iterdir():
         if path.is_file() and path.name != MANIFEST:
             shutil.copyfile(path, folder / path.name)
