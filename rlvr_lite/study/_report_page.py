@@ -36,8 +36,9 @@ figcaption { margin-top: .4rem; font-size: .9rem; } small, .note { font-size: .8
 details { margin: .5rem 0; } summary { cursor: pointer; } pre { white-space: pre-wrap; font-size: .82rem; background: var(--soft); padding: .6rem; border-radius: 6px; }
 @media print {
   :root { color-scheme: light; } body { max-width: none; font-size: 10pt; } nav, th button::after { display: none; }
-  .scroll { overflow: visible; } table { white-space: normal; font-size: 8pt; } th, td { padding: .15rem .35rem; }
-  tbody th { position: static; } figure, tr, .summary { break-inside: avoid; } h2, h3 { break-after: avoid; } .long { min-width: 0; }
+  .scroll { overflow: visible; } .pictures { grid-template-columns: 1fr 1fr; } .long { min-width: 0; }
+  table { width: 100%; white-space: normal; overflow-wrap: anywhere; font-size: 7pt; } th, td { padding: .1rem .25rem; }
+  tbody th { position: static; } figure, tr, .summary { break-inside: avoid; } h2, h3 { break-after: avoid; }
 }
 """
 _SCRIPT = """
@@ -56,8 +57,8 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
 addEventListener("beforeprint", () => { for (const d of document.querySelectorAll("details")) d.open = true; });
 """
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
-_LONG = 44  # characters from which a cell is wrapped; a row's name, which stays in sight, earlier
-_LONG_NAME = 24
+_LONG = 44  # characters from which a cell is wrapped
+_LONG_NAME = 24  # the same of a row's name, which stays in sight while the table scrolls
 
 
 def table(found: Table, caption: str | None = None) -> str:
