@@ -11,7 +11,7 @@ from typing import Any
 
 import tyro
 
-from rlvr_lite.commands import judging, learning, looking, taking
+from rlvr_lite.commands import claiming, judging, learning, looking, taking
 from rlvr_lite.errors import UserError
 
 __all__ = ["main"]
@@ -21,6 +21,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "train": learning.train,
     "eval": judging.evaluate,
     "compare": learning.compare,
+    "claims": claiming.claims,
     "show": learning.show,
     "plan": looking.plan,
     "spectrum": looking.spectrum,
@@ -31,6 +32,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "methods": judging.methods,
     "tasks": judging.tasks,
     "benchmarks": judging.benchmarks,
+    "recipes": claiming.recipes,
 }
 
 
@@ -39,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to their developers, not to the user
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # names an optional kernel at each start
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        tyro.extras.subcommand_cli_from_dict(_COMMANDS, args=arguments, prog="rlvr-lite", sort_subcommands=False)
+        commands = claiming.with_recipe(_COMMANDS, given)
+        tyro.extras.subcommand_cli_from_dict(commands, args=given, prog="rlvr-lite", sort_subcommands=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

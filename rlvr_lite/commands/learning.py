@@ -31,16 +31,25 @@ def demo(
     run_demo(out, methods=methods, steps=steps)
 
 
-def train(config: tyro.conf.OmitArgPrefixes[RunConfig], *, out: Path | None = None, quiet: bool = False) -> None:
+def train(
+    config: tyro.conf.OmitArgPrefixes[RunConfig],
+    *,
+    recipe: str | None = None,
+    out: Path | None = None,
+    quiet: bool = False,
+) -> None:
     """Train one adapter, prove what was trained, and score it before and after.
 
     Args:
         config: the run.
+        recipe: protocol that every option not given is taken from (see recipes), or a TOML file.
         out: its directory; by default one under runs/ named after what is run. Calling again continues a stopped run.
         quiet: no progress bars.
     """
+    from rlvr_lite.study import for_method
     from rlvr_lite.training import train as run_training
 
+    config = config if recipe is None else for_method(config)
     print(run_training(config.method, config.base, config.task, config=config, out=out, progress=not quiet))
 
 
@@ -48,6 +57,7 @@ def compare(
     methods: Annotated[str, tyro.conf.Positional],
     config: tyro.conf.OmitArgPrefixes[RunConfig],
     *,
+    recipe: str | None = None,
     seeds: int = 3,
     tune: Literal["lr", "none"] = "lr",
     budget: int | None = None,
@@ -65,6 +75,7 @@ def compare(
     Args:
         methods: names separated by commas.
         config: what all runs share.
+        recipe: protocol that every option not given is taken from (see recipes), or a TOML file.
         seeds: training seeds.
         tune: search each method's learning rate, or take its default.
         budget: completions a run may draw; by default all runs have equal steps.
@@ -78,9 +89,11 @@ def compare(
         quiet: no progress bar.
     """
     from rlvr_lite.study import compare as run_study
+    from rlvr_lite.study import recipe as read_recipe
 
+    start = RunConfig() if recipe is None else read_recipe(recipe)
     for name, instead in (("method", "name the methods first"), ("seed", "use --seeds")):
-        if getattr(config, name) != getattr(RunConfig(), name):
+        if getattr(config, name) != getattr(start, name):
             raise UserError(f"--{name} means nothing in a comparison: {instead}")
     found = run_study(
         methods,

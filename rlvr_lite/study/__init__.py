@@ -2,7 +2,7 @@
 
 from rlvr_lite.study.conduct import compare
 from rlvr_lite.study.design import Arm, Cell, Design
-from rlvr_lite.study.protocols import list_recipes, read_recipe, recipe
+from rlvr_lite.study.protocols import for_method, list_recipes, read_recipe, recipe
 from rlvr_lite.study.study import Row, Study, Trial
 from rlvr_lite.study.verdicts import Claim, Claims, claims
 
@@ -17,6 +17,7 @@ __all__ = [
     "Trial",
     "claims",
     "compare",
+    "for_method",
     "list_recipes",
     "read_recipe",
     "recipe",

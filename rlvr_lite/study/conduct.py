@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 from rlvr_lite import bases
 from rlvr_lite.config import RunConfig, replace_fields
 from rlvr_lite.errors import UserError
-from rlvr_lite.study.design import Cell, Design, Tune, make_arms, split_axes
+from rlvr_lite.study.design import Arm, Cell, Design, Tune, make_arms, split_axes
 from rlvr_lite.study.engines import Engine, EngineName
 from rlvr_lite.study.engines import engine as open_engine
+from rlvr_lite.study.protocols import adapter_fields
 from rlvr_lite.study.store import Store
 from rlvr_lite.study.study import Study
 from rlvr_lite.tasks import get as get_task
@@ -72,10 +73,12 @@ def compare(
         UserError: something cannot be done as asked; nothing was trained.
     """
     shared, axes = split_axes(overrides)
-    start = replace_fields(config or RunConfig(), {"base": base, "task": task, "method": "lora", "seed": 0, **shared})
+    start = replace_fields(_shared(config, base, task), {"method": "lora", "seed": 0, **shared})
     if "learning_rate" in axes and tune == "lr":
         raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
     arms = make_arms(methods, axes)
+    if config is not None:  # what not every method has goes to the rows that have it
+        arms = tuple(_with_adapter(arm, config, shared) for arm in arms)
     labels = [arm.label for arm in arms]
     chosen = reference or ("lora" if "lora" in labels else labels[0] if labels else "")
     design = Design(
@@ -89,7 +92,7 @@ def compare(
         zone=zone,
     )
     _check(design)
-    root = Path(out) if out is not None else Path("runs") / f"study-{Path(base).name}-{Path(task).stem}"
+    root = Path(out) if out is not None else Path("runs") / f"study-{Path(start.base).name}-{Path(start.task).stem}"
     store = Store(root)
     design = store.open(design)
     store.forgive(cell for cell in design.known(store.accuracies(design)))
@@ -98,6 +101,21 @@ def compare(
     study = Study(root, design)
     study.report()
     return study
+
+
+def _shared(config: RunConfig | None, base: str, task: str) -> RunConfig:
+    """What all runs have in common; a base or task left at its default does not overrule the configuration."""
+    if config is None:
+        return RunConfig(base=base, task=task)
+    named = {"base": base, "task": task}
+    given = {name: value for name, value in named.items() if value != getattr(RunConfig(), name)}
+    return replace_fields(config, {"rank": None, "alpha": None, "targets": None, "method_options": {}} | given)
+
+
+def _with_adapter(arm: Arm, config: RunConfig, shared: Mapping[str, Any]) -> Arm:
+    """A row with what the shared configuration says of its adapter, where neither it nor a named field says otherwise."""
+    fields = adapter_fields(config, arm.overrides["method"])
+    return Arm(arm.label, {k: v for k, v in fields.items() if k not in shared} | dict(arm.overrides))
 
 
 def _scale(config: RunConfig) -> str:

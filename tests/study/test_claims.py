@@ -15,8 +15,8 @@ from rlvr_lite.study import _claims_rules as rules
 from rlvr_lite.study._claims_measure import ratios, shares, wrong_base
 from rlvr_lite.study._claims_plan import EXPERIMENTS, FACTORS, cause_cells, setting
 from rlvr_lite.study._claims_rules import Evidence, Finding
-from rlvr_lite.study.verdicts import claims, declared
 from rlvr_lite.study.design import make_arms
+from rlvr_lite.study.verdicts import claims, declared
 
 SEEDS, PROBLEMS = 5, 200
 

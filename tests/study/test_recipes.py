@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 
+from rlvr_lite import methods
+from rlvr_lite.cli import main
 from rlvr_lite.config import LINEAR_LAYERS, RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.planning import plan
-from rlvr_lite.study.protocols import list_recipes, read_recipe, recipe
+from rlvr_lite.study import Study, compare, conduct
+from rlvr_lite.study.protocols import for_method, list_recipes, read_recipe, recipe
 from rlvr_lite.training.resolve import check_early
 
 NAMES = [row["recipe"] for row in list_recipes()]
@@ -101,3 +105,131 @@ def test_a_recipe_that_means_nothing_is_refused_in_one_line(text, tmp_path):
 def test_an_unknown_recipe_names_those_there_are(name):
     with pytest.raises(UserError, match=r"paper-1\.5b"):
         recipe(name)
+
+
+# ---- in use -----------------------------------------------------------------------------------------------------
+
+SMALL = """
+[config]
+rank = 4
+alpha = 8.0
+targets = ["q_proj", "v_proj"]
+method_options = { dropout = 0.05 }
+steps = 3
+seed = 42
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("lora", {"rank": 4, "alpha": 8, "targets": ("q_proj", "v_proj"), "method_options": {"dropout": 0.05}}),
+        ("dora", {"rank": 4, "alpha": 8, "targets": ("q_proj", "v_proj"), "method_options": {}}),
+        ("miss", {"rank": 4, "alpha": None, "targets": ("q_proj", "v_proj"), "method_options": {}}),
+        ("full", {"rank": None, "alpha": None, "targets": None, "method_options": {}}),
+    ],
+)
+def test_another_method_takes_of_a_recipe_what_it_knows(method, fields, small):
+    found = recipe(small, method)
+    assert {name: getattr(found, name) for name in fields} == fields
+    assert (found.method, found.steps) == (method, 3)
+    check_early(found)
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if ":" not in name])
+def test_the_papers_protocol_can_begin_with_every_method(name):
+    precision = "bf16" if name in ("full", "c3a") else "auto"
+    check_early(dataclasses.replace(recipe("paper-1.5b", name), precision=precision))
+
+
+def test_an_option_that_no_method_has_is_not_left_out_in_silence():
+    with pytest.raises(UserError, match="did you mean 'dropout'"):
+        for_method(RunConfig(method="dora", method_options={"dropuot": 0.1}))
+
+
+def designed(monkeypatch, tmp_path, *entries, **options):
+    """The design of a comparison, without its runs."""
+    monkeypatch.setattr(conduct, "_work", lambda *args: None)
+    monkeypatch.setattr(Study, "report", lambda self: None)
+    return compare(*entries, out=tmp_path / "study", progress=False, **options).design
+
+
+def test_a_comparison_starts_from_a_recipe_and_gives_each_row_what_it_knows(small, monkeypatch, tmp_path):
+    design = designed(monkeypatch, tmp_path, ["lora", "ia3", "dora"], config=recipe(small))
+    lora, ia3, dora = (design.config(arm) for arm in design.arms)
+    assert (lora.rank, lora.method_options) == (4, {"dropout": 0.05})
+    assert (ia3.rank, ia3.targets, ia3.method_options) == (None, ("q_proj", "v_proj"), {})
+    assert (dora.rank, dora.alpha, dora.method_options) == (4, 8, {})
+    assert {config.steps for config in (lora, ia3, dora)} == {3}
+    for config in (lora, ia3, dora, design.shared):
+        check_early(config)
+
+
+def test_what_a_row_or_the_call_says_overrules_the_recipe(small, monkeypatch, tmp_path):
+    rows = {"lora": "lora", "large": {"method": "lora", "rank": 9}}
+    design = designed(monkeypatch, tmp_path, rows, config=recipe(small), steps=2, targets=["up_proj"])
+    lora, large = (design.config(arm) for arm in design.arms)
+    assert (lora.rank, large.rank, lora.steps, lora.targets) == (4, 9, 2, ("up_proj",))
+
+
+def test_a_comparison_takes_base_and_task_from_the_recipe(monkeypatch, tmp_path):
+    path = tmp_path / "equations.toml"
+    path.write_text('[config]\ntask = "linear-equation"\n')
+    assert designed(monkeypatch, tmp_path, ["lora"], config=recipe(path)).shared.task == "linear-equation"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The configuration that a command would run."""
+    found = {}
+    monkeypatch.setattr("rlvr_lite.training.train", lambda *args, **options: found.update(options) or "")
+    monkeypatch.setattr("rlvr_lite.study.compare", lambda *args, **options: found.update(options) or sys.exit(0))
+    return found
+
+
+def test_options_on_the_command_line_overrule_the_recipe_even_where_they_are_the_default(small, asked):
+    main(["train", "--recipe", str(small), "--seed", "0", "--rank", "8"])
+    assert asked["config"] == RunConfig(
+        rank=8, alpha=8, targets=("q_proj", "v_proj"), method_options={"dropout": 0.05}, steps=3, seed=0
+    )
+    main(["train", f"--recipe={small}", "--method", "ia3"])
+    assert (asked["config"].method, asked["config"].rank, asked["config"].steps) == ("ia3", None, 3)
+    main(["train", "--steps", "5"])
+    assert asked["config"] == RunConfig(steps=5)
+
+
+def test_compare_takes_a_recipe_on_the_command_line(small, asked):
+    with pytest.raises(SystemExit):
+        main(["compare", "lora,dora", "--recipe", str(small), "--steps", "2"])
+    assert (asked["config"].steps, asked["config"].rank) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--recipe", "nothing"],
+        ["compare", "lora", "--recipe", "nothing"],
+        ["recipes", "nothing"],
+        ["claims", "--only", "x"],
+    ],
+)
+def test_a_name_that_is_not_there_ends_in_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_recipes_are_listed_and_shown(capsys):
+    main(["recipes"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in NAMES)
+    main(["recipes", "paper-7b-24gb"])
+    assert "16,384" in capsys.readouterr().out
