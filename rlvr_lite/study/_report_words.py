@@ -77,10 +77,12 @@ def _silence(found: Sequence[Comparison], compared: int, reference: str) -> list
         )
     if undecided:
         half = float(np.median([(c.difference.high - c.difference.low) / 2 for c in undecided]))
-        lines.append(
-            f"{_listed(c.method for c in undecided)}: no difference to {reference} shown. That is not the same as "
-            f"equal: what is smaller than half an interval, here {half:.3f} in the median, stays hidden."
+        said = f"{_listed(c.method for c in undecided)}: no difference to {reference} shown."
+        hidden = (
+            f" That is not the same as equal: what is smaller than half an interval, here {half:.3f} in the median, "
+            "stays hidden."
         )
+        lines.append(said + hidden if half else f"{said} Their scores are the same, problem by problem.")
     return lines
 
 
