@@ -76,13 +76,14 @@ def _silence(found: Sequence[Comparison], compared: int, reference: str) -> list
             "comparisons: more seeds, or a study of fewer rows, can decide."
         )
     if undecided:
-        half = float(np.median([(c.difference.high - c.difference.low) / 2 for c in undecided]))
+        halves = [(c.difference.high - c.difference.low) / 2 for c in undecided]
+        half, widest = float(np.median(halves)), max(halves)
         said = f"{_listed(c.method for c in undecided)}: no difference to {reference} shown."
         hidden = (
             f" That is not the same as equal: what is smaller than half an interval, here {half:.3f} in the median, "
             "stays hidden."
         )
-        lines.append(said + hidden if half else f"{said} Their scores are the same, problem by problem.")
+        lines.append(said + hidden if widest else f"{said} Mean scores are the same in every seed.")
     return lines
 
 
