@@ -6,7 +6,7 @@ longest completion, V the vocabulary and t trained numbers:
 ==========  =======================================================================================================
 held        weights + adapter + moments of the optimizer; on every phase's bill
 rollout     KV cache ``2 L rows kv_heads head_dim room e`` with the room it has after its last growth, and logits
-forward     ``L N H e`` kept for the backward pass, hidden states at the head, and a chunk of logits: ``12 B`` a logit
+forward     ``L N H e`` kept for the backward pass, hidden states at the head, and a chunk of logits: ``8 B`` a logit
 backward    kept layers + one block's activations ``N (a H + b I) + c C (P + C) + d W`` + gradients ``4 t``
 optimizer   gradients ``4 t``
 ==========  =======================================================================================================
@@ -325,7 +325,7 @@ class _Bill:
 
     def _logits(self, rows: int) -> int:
         chunk = max(16, _CHUNK[self.device] // self.shape.vocabulary)
-        return 12 * min(chunk, rows) * self.shape.vocabulary
+        return 8 * min(chunk, rows) * self.shape.vocabulary
 
     def _forward(self) -> dict[str, int]:
         shape, step = self.shape, self.step
@@ -346,9 +346,12 @@ class _Bill:
     def _rollout(self) -> dict[str, int]:
         shape, step, e = self.shape, self.step, self.size
         before, room = last_growth(step.prompt_length, step.completion_length)
-        a_token = 2 * shape.kv_heads * shape.head_dim * e * step.sampled
+        keys = (
+            4 if self._full else e
+        )  # rotated by angles in the type of the embedding, which full training holds in fp32
+        a_token = shape.kv_heads * shape.head_dim * (keys + e) * step.sampled
         prefill = self._without_gradients(step.prompts * step.prompt_length, adapted=True)
-        logits = step.sampled * shape.vocabulary * (e + 12)
+        logits = step.sampled * shape.vocabulary * (e + 8)
         unpacked = max(shape.linears) * e if self.precision == "nf4" else 0
         growing = {"KV cache": a_token * (shape.layers * room + before), "activations": self._casts + unpacked}
         drawing = {"KV cache": a_token * shape.layers * room, "activations": self._casts, "head": logits}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -64,7 +65,9 @@ def dry_run(
     """
     compute = compute or (torch.float32 if precision == "fp32" else torch.bfloat16)  # bf16 and fp16 are of one size
     model = policy_on_meta(config, precision, method, adapter, compute)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        # Methods ask for it to notice that a tensor was replaced, which no fake one is.
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor", UserWarning)
         materialise(model)
         return measure_step(model, method, compute, step, device=device, fake=True)
 
@@ -142,6 +145,9 @@ class Runner:
 
     def step_once(self) -> None:
         """Every phase, training first: from then on the optimizer's moments stay."""
+        if not isinstance(self.packer, _Proven):
+            with torch.no_grad():
+                self._logprobs(self._piece())  # packing is proven once a run, not in every step
         moments = self.train()
         self.rollout()
         self.decode()

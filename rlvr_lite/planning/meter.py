@@ -125,12 +125,12 @@ class Meter(TorchDispatchMode):
                 out = func(*args, **kwargs)
         else:
             out = func(*args, **kwargs)
-        name = func.name()
-        if name in self.transient:
-            self._note(self.transient[name](*args, **kwargs))
         for tensor in _tensors((out,)):
             if tensor.untyped_storage()._cdata not in self._live:
                 self.add(tensor, self._kind_of(func, tensor) if self._kind_of else None)
+        name = func.name() if self.transient else ""
+        if name in self.transient:
+            self._note(self.transient[name](*args, **kwargs))
         return out
 
 

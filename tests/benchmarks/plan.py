@@ -13,6 +13,7 @@ real step, counted by the same meter, and with the growth of the process's resid
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import threading
 import time
@@ -136,6 +137,7 @@ def resident() -> Iterator[Callable[[], int]]:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * page
 
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed before must not be there for the taking
     start, highest, done = now(), [0], threading.Event()
 
     def watch() -> None:
@@ -189,6 +191,7 @@ def _measured(base: str, precision: str, name: str) -> dict[str, Any]:
     config = transformers.AutoConfig.from_pretrained(loaded.model.config._name_or_path)
     dry = dry_run(config, precision, name, adapter, step, device="cpu", compute=loaded.compute_dtype).peaks
     model = methods.attach(loaded.model, name, adapter, total_steps=100, seed=0)
+    measure_step(model, name, loaded.compute_dtype, step, device="cpu")  # libraries take their own memory once
     with resident() as grown:
         real = measure_step(model, name, loaded.compute_dtype, step, device="cpu").peaks
         risen = grown()
@@ -287,14 +290,15 @@ def main() -> None:
     parser.add_argument("--groups", nargs="+", type=int, default=[4, 8])
     given = parser.parse_args()
     names = given.methods or methods.names()
-    if given.what == "closed":
-        print(closed(given.bases, names, given.lengths, given.groups).to_markdown())
-    elif given.what == "measured":
-        print(measured(given.methods or ["lora"]).to_markdown())
-    elif given.what == "full":
-        print(full(64).to_markdown())
-    elif given.what == "cards":
-        print(cards().to_markdown())
+    tables = {
+        "closed": lambda: closed(given.bases, names, given.lengths, given.groups),
+        "measured": lambda: measured(given.methods or ["lora"]),
+        "full": lambda: full(24),
+        "cards": cards,
+    }
+    if given.what in tables:
+        table = tables[given.what]()
+        print(f"{table.title}\n\n{table.to_markdown()}\n\n{table.note}")
     else:
         from tests.benchmarks.plan_calibration import calibrate
 

@@ -98,7 +98,9 @@ def test_the_capability_decides_the_16_bit_type():
     assert "compute capability 7.5" in " ".join(plan("tiny", "lora", "T4").advice)
 
 
-@pytest.mark.parametrize("gpu", ["10GiB", "RTX 3060", "T4", "RTX 4070 Ti Super", "RTX 3090", "RTX 4090", "A100", "H100"])
+@pytest.mark.parametrize(
+    "gpu", ["10GiB", "RTX 3060", "T4", "RTX 4070 Ti Super", "RTX 3090", "RTX 4090", "A100", "H100"]
+)
 @pytest.mark.parametrize("base", ["DeepSeek-R1-Distill-Qwen-1.5B", "SmolLM2-1.7B", "Qwen2.5-7B"])
 def test_what_fit_proposes_fits(gpu, base):
     found = plan(base, "dora", gpu, max_completion_length=2048).fit()
