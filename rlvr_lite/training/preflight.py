@@ -88,7 +88,7 @@ def preflight(trainer: GRPOTrainer) -> Preflight:
     by_function, texts = collector.judge(rows, rollouts, size)
     rewards = combine(by_function, collector.reward_weights.to(by_function.device)).view(groups, size)
     advantages = grpo.group_advantages(rewards, scale=collector.advantage_scale).flatten()
-    batch = dataclasses.replace(rollouts, advantages=advantages, weights=trainer.weights_of(rollouts))
+    batch = trainer.scored(dataclasses.replace(rollouts, advantages=advantages))
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     states = generator_states()  # dropout draws from them
     trainer.model.train()

@@ -47,11 +47,10 @@ class GRPOTrainer(Resumable):
     TRL's losses ``loss_type`` may be ``"gspo"`` or ``"reinforce"``. Prompts follow ``f(seed, step)`` and every
     completion draws from a generator of its own, so a run resumed from any checkpoint continues bit for bit on a CPU.
 
-    Under ``accelerate launch`` a window is sampled, scored and differentiated in shares, one a process (plain data
-    parallelism). A completion's generator, the advantages and the weights of the rows follow the whole window, and the
-    gradients of the shares are added up, not averaged: any number of processes takes the steps of one process with the
-    whole batch, up to rounding. ``per_device_train_batch_size`` counts completions a process, as in TRL; bnpo's local
-    batch is the micro-step of all processes. The main process writes the files.
+    Under ``accelerate launch`` (data parallelism) each process samples, scores and differentiates a share of a window.
+    Generators, advantages and row weights follow the whole window, and gradients are added up, not averaged: any number
+    of processes takes the steps of one with the whole batch, up to rounding. ``per_device_train_batch_size`` counts
+    completions a process, as in TRL; bnpo's local batch is the micro-step of all. The main process writes the files.
 
     Args:
         model: as in TRL; a model from ``rlvr_lite.methods.attach`` keeps its adapters in fp32.
@@ -197,9 +196,11 @@ class GRPOTrainer(Resumable):
             self._metrics["train"][name].append(value)
         self.state.num_input_tokens_seen += int(window.rollouts.prompt_mask.sum() + window.rollouts.mask.sum())
         if self.rollout_log is not None:
-            step = self.state.global_step + 1
-            self.rollout_log.append(*({"step": step, **sample} for sample in window.samples))
-        rollouts = window.rollouts
+            self.rollout_log.append(*({"step": self.state.global_step + 1, **sample} for sample in window.samples))
+        return self.scored(window.rollouts)
+
+    def scored(self, rollouts: grpo.Batch) -> grpo.Batch:
+        """All that the loss needs beside advantages: weights, and log-probabilities before the update and of the base."""
         old = None if self.on_policy else self._logprobs_of(rollouts)
         ref = None
         if self.beta:
@@ -297,9 +298,7 @@ class GRPOTrainer(Resumable):
     def _compute_loss(self, model: nn.Module, inputs: grpo.Batch) -> Tensor:
         """The loss of some rows, scaled so that the losses of all pieces of an optimizer step add up to its loss."""
         logprobs, entropy = self._logprobs(model, inputs)
-        high = (
-            self.epsilon_high - 1 if self.loss_name == "cispo" else self.epsilon_high
-        )  # TRL's is cispo's bound itself
+        high = self.epsilon_high - (self.loss_name == "cispo")  # TRL's is cispo's bound itself
         loss, stats = grpo.policy_loss(
             logprobs,
             inputs.old_logprobs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 
 from rlvr_lite.training.preflight import Preflight, preflight
@@ -58,3 +59,8 @@ def test_training_is_the_same_with_and_without(tmp_path):
         {k: v for k, v in row.items() if "time" not in k and "per_second" not in k} for row in plain.metrics_log.rows()
     ]
     assert first == second
+
+
+@pytest.mark.parametrize("options", [{"beta": 0.1}, {"num_iterations": 2}], ids=["KL term", "rollouts used twice"])
+def test_it_differentiates_what_training_will(tmp_path, options):
+    assert preflight(trainer(tmp_path, **options)).seconds_per_step > 0
