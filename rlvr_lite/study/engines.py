@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -164,7 +165,7 @@ def _ray(root: Path, workers: int | None, address: str | None) -> Iterator[Engin
     started = not ray.is_initialized()
     if started:
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="error", **options)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
         yield _Ray(ray, root)
     finally:

@@ -210,7 +210,7 @@ def _costs(study: Study) -> Table:
 def _proofs(study: Study) -> str:
     """Identity and parity of every run: those of the comparison open, those of the search folded."""
     store = Store(study.directory)
-    cells = [cell for cell in study.design.known(store.accuracies(study.design)) if cell.stage != "base"]
+    cells = [cell for cell in study.cells if cell.stage != "base"]
     columns = ("row", "seed", "learning rate", "status", "identity", "parity", "reason")
     final = [_proof(store, cell) for cell in cells if cell.stage == "final"]
     search = [_proof(store, cell) for cell in cells if cell.stage == "search"]

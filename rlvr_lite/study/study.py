@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvr_lite.analysis.replication import Comparison, compare_to_reference, seed_problem_interval
+from rlvr_lite.analysis.replication import (
+    Comparison,
+    compare_to_reference,
+    hierarchical_bootstrap,
+    probability_of_best,
+    seed_problem_interval,
+)
 from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
@@ -156,7 +162,12 @@ class Study:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do; rows may have failed."""
-        return all(self._store.state(cell) != "open" for cell in self.design.known(self._accuracies))
+        return all(self._store.state(cell) != "open" for cell in self.cells)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell that is known so far, row by row, the base's first."""
+        return self.design.known(self._accuracies)
 
     @property
     def search_seconds(self) -> dict[str, float]:
@@ -186,6 +197,15 @@ class Study:
             return {}
         found = compare_to_reference(scores, self.design.reference, zone=self.design.zone)
         return {comparison.method: comparison for comparison in found}
+
+    @cached_property
+    def _best(self) -> dict[str, float]:
+        """Probability that no other complete row has a higher true accuracy."""
+        scores = {label: row.scores for label, row in self.rows.items() if row.scores is not None}
+        if len(scores) < 2:
+            return {}
+        chances = probability_of_best(hierarchical_bootstrap(np.stack(list(scores.values()))))
+        return dict(zip(scores, chances, strict=True))
 
     def _known(self, label: str) -> Row:
         self.design.arm(label)
@@ -219,11 +239,12 @@ class Study:
             row, accuracy, against = self.rows[label], self.accuracy(label), self.comparison(label)
             cells: dict[str, Any] = {"row": label, self.metric: None if accuracy is None else str(accuracy)}
             verdict: str | None = row.problem or None
-            difference = adjusted = best = None
+            difference = adjusted = None
+            best = f"{self._best[label]:.0%}" if label in self._best else None
             if against is not None:
                 d = against.difference
                 difference = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-                adjusted, best, verdict = f"{against.adjusted_p:.3g}", f"{against.best:.0%}", against.verdict
+                adjusted, verdict = f"{against.adjusted_p:.3g}", against.verdict
             elif label == self.design.reference and not row.problem:
                 verdict = "reference"
             cells |= {f"against {self.design.reference}": difference, "p (Holm)": adjusted, "verdict": verdict}
@@ -257,16 +278,15 @@ class Study:
     def learning_rates(self) -> Table:
         """Each row's chosen rate, how wide its good band is, and whether it lies at the edge of what was tried.
 
-        The good band holds the rates of the first rung whose accuracy lies inside the interval of the best; its width
-        is in decades, half a decade a rate.
+        The good band is the unbroken run of rates of the first rung around the best whose accuracy lies inside its
+        interval; its width is in decades, half a decade a rate.
         """
         rows: list[dict[str, Any]] = []
         for label, row in self.rows.items():
-            first = [t for t in row.trials if t.rung == 0 and t.score is not None]
+            first = [t for t in row.trials if t.rung == 0]
             cells: dict[str, Any] = {"row": label, "chosen": row.learning_rate}
-            if first:
-                best = max((t.score for t in first if t.score is not None), key=lambda score: score.value)
-                good = [t.learning_rate for t in first if t.score is not None and t.score.value >= best.low]
+            if any(t.score is not None for t in first):
+                good = _good_band(first)
                 edges = (min(t.learning_rate for t in row.trials), max(t.learning_rate for t in row.trials))
                 cells |= {
                     "good from": min(good),
@@ -285,7 +305,7 @@ class Study:
         rows = []
         for label, row in self.rows.items():
             seconds, memory = self.train_seconds(label), self.peak_memory(label)
-            tokens = [sum(m.get("tokens/spent", 0) for m in run.metrics()) for run in row.runs.values()]
+            tokens = [sum(m.get("tokens/sampled", 0) for m in run.metrics()) for run in row.runs.values()]
             sizes = [sum(f.stat().st_size for f in run.files.adapter.iterdir()) for run in row.runs.values()]
             rows.append(
                 {
@@ -334,6 +354,21 @@ class Study:
     def to_pandas(self) -> pandas.DataFrame:
         """The leaderboard as a ``pandas.DataFrame`` (needs pandas)."""
         return self.leaderboard.to_pandas()
+
+
+def _good_band(trials: Sequence[Trial]) -> list[float]:
+    """Rates next to each other, the best among them, that do as well as it within its interval."""
+    ordered = sorted(trials, key=lambda trial: trial.learning_rate)
+    values = [-1.0 if trial.score is None else trial.score.value for trial in ordered]
+    best = values.index(max(values))
+    score = ordered[best].score
+    assert score is not None
+    first, last = best, best
+    while first and values[first - 1] >= score.low:
+        first -= 1
+    while last + 1 < len(values) and values[last + 1] >= score.low:
+        last += 1
+    return [trial.learning_rate for trial in ordered[first : last + 1]]
 
 
 def _times(run: Run) -> list[float]:

@@ -70,9 +70,9 @@ def do(root: Path, cell: Cell, held: Held) -> bool:
             held.drop()
             store.fail(cell, error)
             return True
-        if run.status == "stopped" and cell.config.max_hours is None:
+        if run.status == "stopped" and run.summary["reason"] == "interrupted":
             raise Interrupted
-        if run.status == "stopped":
+        if run.status == "stopped":  # at its time limit, or because it collapsed
             store.fail(cell, f"stopped: {run.summary['reason']}")
         return True
 

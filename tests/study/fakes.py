@@ -53,7 +53,7 @@ def settle(root: Path, cell: Cell, accuracy: Callable[[Cell], float] = truth) ->
     steps = cell.config.steps or 1
     write_text(folder / "config.json", to_json(dataclasses.replace(cell.config, rank=16, alpha=32.0)))
     metrics = [
-        {"step": n + 1, "reward": 0.2 + (right - 0.2) * (n + 1) / steps, "tokens/spent": 100} for n in range(steps)
+        {"step": n + 1, "reward": 0.2 + (right - 0.2) * (n + 1) / steps, "tokens/sampled": 100} for n in range(steps)
     ]
     write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
     (folder / "adapter").mkdir(exist_ok=True)
