@@ -145,9 +145,11 @@ class Runner:
 
     def step_once(self) -> None:
         """Every phase, training first: from then on the optimizer's moments stay."""
-        if not isinstance(self.packer, _Proven):
-            with torch.no_grad():
-                self._logprobs(self._piece())  # packing is proven once a run, not in every step
+        fake = isinstance(self.packer, _Proven)
+        # Packing is proven, and norms of weights are taken, once a run and not in every step.
+        with self.meter.phase("once"), torch.no_grad():
+            self._logprobs(self._piece(2 if fake else self.step.completion_length))
+        del self.meter.peaks["once"]
         moments = self.train()
         self.rollout()
         self.decode()
@@ -313,14 +315,14 @@ class Runner:
             ids = torch.ones(count, self.step.prompt_length, dtype=torch.long, device=self.place)
             return ids, torch.ones_like(ids)
 
-    def _piece(self) -> grpo.Batch:
+    def _piece(self, length: int | None = None) -> grpo.Batch:
         """One micro-batch of completions that end at different lengths, all of them long: groups stay together."""
         step = self.step
         rows = min(step.micro_batch, step.rows)
         with unset_fake_temporarily():
             group = torch.arange(rows, device=self.place) // step.group_size
             ids = (1 + group)[:, None].expand(rows, step.prompt_length).contiguous()
-            mask = torch.ones(rows, step.completion_length, dtype=torch.long, device=self.place)
+            mask = torch.ones(rows, length or step.completion_length, dtype=torch.long, device=self.place)
             mask[1:, -1] = 0
             return grpo.Batch(
                 prompt_ids=ids,
