@@ -30,7 +30,7 @@ def claims(
     *,
     scale: Literal["tiny", "small", "paper"] = "tiny",
     only: str | None = None,
-    engine: Literal["local", "process", "ray"] = "local",
+    engine: Literal["local", "process", "ray"] = "process",
     workers: int | None = None,
     out: Path | None = None,
     quiet: bool = False,
@@ -41,7 +41,7 @@ def claims(
         scale: tiny takes under 90 minutes on two cores; the others are the same experiments on larger bases.
         only: ids of claims, separated by commas; by default all.
         engine: one run after another here, in fresh processes, or on a Ray cluster.
-        workers: runs at once.
+        workers: runs at once; by default one a GPU, or two without.
         out: directory of the studies and of claims.json and claims.md. Calling again continues.
         quiet: no progress bars.
     """

@@ -128,11 +128,16 @@ def methods(*, base: str | None = None) -> None:
     """List the adapter methods.
 
     Args:
-        base: a local model directory, to see trained parameters on it.
+        base: to see trained parameters on it; by default DeepSeek-R1-Distill-Qwen-1.5B, for which nothing is loaded.
     """
     from rlvr_lite.methods import list_methods
 
-    print(list_methods(base))
+    if base is None:
+        print(list_methods())
+        return
+    from rlvr_lite.bases import locate
+
+    print(list_methods(locate(base).folder))
 
 
 def tasks() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import _claims_rules as rules
+from rlvr_lite.study import verdicts
 from rlvr_lite.study._claims_measure import ratios, shares, wrong_base
 from rlvr_lite.study._claims_plan import EXPERIMENTS, FACTORS, cause_cells, setting
 from rlvr_lite.study._claims_rules import Evidence, Finding
@@ -293,6 +295,50 @@ def test_a_claim_that_needs_no_run_is_judged_at_once(tmp_path):
     assert "<table" in found._repr_html_()
 
 
+def test_a_method_without_a_working_rate_leaves_its_claims_undecided_and_the_others_run(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+
+    class Row:
+        def __init__(self, label, rate):
+            self.label, self.learning_rate, self.problem, self.runs = label, rate, "every learning rate failed", {}
+            self.scores = None if rate is None else np.clip(rng.normal(0.5, 0.1, (3, 50)), 0, 1)
+
+    class Fake:
+        def __init__(self, entries):
+            self.rows = {label: Row(label, None if label == "pissa" else 1e-3) for label in entries}
+            self.base = np.full((3, 50), 0.3)
+
+    asked = {}
+
+    def compare(entries, *args, out, **options):
+        asked[out.name] = dict(entries)
+        return Fake(entries)
+
+    monkeypatch.setattr(verdicts, "compare", compare)
+    found = claims(out=tmp_path, only=["pissa-collapses", "pissa-cause", "rslora", "loss"], progress=False)
+    assert set(asked) == {"methods", "loss"}
+    assert set(asked["methods"]) == {"lora", "rslora", "pissa", "random_directions"}
+    assert found["pissa-collapses"] == Finding("undecided", "no result for pissa: every learning rate failed")
+    assert found["pissa-cause"].verdict == "undecided"
+    assert found["rslora"].effect is not None
+    assert found["loss"].effect is not None
+    assert asked["loss"]["loss grpo"]["learning_rate"] == 1e-3
+
+
+def test_settings_at_a_rate_that_both_share_are_run_once(tmp_path, monkeypatch):
+    """LoRA's rate is the method's own: half of the settings are the other half."""
+    at = setting("tiny")
+    experiment = next(e for e in EXPERIMENTS if e.name == "causes-milora")
+    assert len(experiment.rows(at, {"lora": 1e-3, "milora": 1e-3}.__getitem__)) == 7
+    assert len(experiment.rows(at, {"lora": 1e-3, "milora": 3e-3}.__getitem__)) == 15
+    rows = {name: SimpleNamespace(learning_rate=1e-3) for name in ("lora", "milora")}
+    scores = {"milora": outcomes(0.5), "milora bf16": outcomes(0.4)}
+    verdicts._alias("milora", at, rows, scores)
+    assert scores["milora at lora's rate"] is scores["milora"]
+    assert scores["milora bf16 at lora's rate"] is scores["milora bf16"]
+    assert "milora residual at lora's rate" not in scores
+
+
 # ---- the real thing, small ----------------------------------------------------------------------------------------
 
 MICRO = setting(
@@ -309,7 +355,7 @@ MICRO = setting(
 @pytest.mark.slow
 def test_claims_run_end_to_end_and_a_second_call_trains_nothing(tmp_path, monkeypatch):
     only = ["wrong-base-milora", "pissa-principal", "decoding", "batch"]
-    found = claims(out=tmp_path, only=only, at=MICRO, progress=False)
+    found = claims(out=tmp_path, only=only, at=MICRO, engine="local", progress=False)
     assert [claim.id for claim in found.claims] == [c.id for c in declared(MICRO) if c.id in only]
     assert not any("no result" in f.sentence for f in found.findings)
     written = {path: path.read_bytes() for path in (tmp_path / "claims.json", tmp_path / "claims.md")}
@@ -319,10 +365,10 @@ def test_claims_run_end_to_end_and_a_second_call_trains_nothing(tmp_path, monkey
 
     monkeypatch.setattr("rlvr_lite.study.work.train", refuse)
     monkeypatch.setattr("rlvr_lite.evaluation.engines.TransformersEngine.draw", refuse, raising=False)
-    again = claims(out=tmp_path, only=only, at=MICRO, progress=False)
+    again = claims(out=tmp_path, only=only, at=MICRO, engine="local", progress=False)
     assert again.findings == found.findings
     assert {path: path.read_bytes() for path in written} == written
-    more = claims(out=tmp_path, only=[*only, "trained-share"], at=MICRO, progress=False)
+    more = claims(out=tmp_path, only=[*only, "trained-share"], at=MICRO, engine="local", progress=False)
     assert len(more.claims) == len(found.claims) + 1
 
     from rlvr_lite.study import Study

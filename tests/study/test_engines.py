@@ -18,9 +18,9 @@ from tests.study import fakes
 SMALL = {
     "seeds": 2,
     "tune": "none",
-    "steps": 2,
+    "steps": 4,
     "prompts_per_step": 4,
-    "group_size": 4,
+    "group_size": 8,
     "eval_problems": 6,
     "eval_k": 2,
     "max_completion_length": 24,
