@@ -1,8 +1,8 @@
 """Which runs the claims need: the same experiments at three scales, every run in one study only.
 
-Cost at ``tiny``, in whole runs (40 steps of 16 prompts x 8 completions): sixteen methods, each with a search (5 halves and
-2 wholes) and five seeds, 160; two methods in all settings that may break them, three seeds, 90; ablations of rank, loss,
-learning rate and batch around LoRA's tuned rate, four seeds, 48; untrained bases and extra scoring, 12. In all 310.
+At ``tiny``: sixteen methods, each with a search (5 halves and 2 wholes of a run) and five seeds, 192 runs; two methods in
+all settings that may break them, three seeds, 90; rank, loss, learning rate and batch around LoRA's tuned rate, four seeds,
+44. What runs of different studies share by configuration is trained once.
 """
 
 from __future__ import annotations
