@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,7 +51,9 @@ def train(
     from rlvr_lite.training import train as run_training
 
     config = config if recipe is None else for_method(config)
-    print(run_training(config.method, config.base, config.task, config=config, out=out, progress=not quiet))
+    run = run_training(config.method, config.base, config.task, config=config, out=out, progress=not quiet)
+    if os.environ.get("RANK", "0") == "0":  # under accelerate launch every process has the same run
+        print(run)
 
 
 def compare(

@@ -27,6 +27,7 @@ from rlvr_lite.training import checkpoints
 from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
+from rlvr_lite.training.micro import planned_micro_batch
 from rlvr_lite.training.parallel import Processes, connect
 from rlvr_lite.training.preflight import preflight
 from rlvr_lite.training.resolve import check_early, default_directory, fill, is_done, reward_functions
@@ -115,7 +116,7 @@ class _Stages:
         self.attached: Any = None
         self.seconds: dict[str, float] = {}
         for split in ("train", asked.eval_split) if asked.eval_problems else ("train",):
-            if not task.problems(split):
+            if not task.at_most(split, 1):
                 raise UserError(
                     f"task {task.name} has no {split} problems: give it more rows, or set eval_problems to 0"
                 )
@@ -123,6 +124,9 @@ class _Stages:
         self.loaded = self._load_base()
         self.seconds["load"] = time.perf_counter() - started
         self.config = fill(asked, scale=self.loaded.scale, precision=self.loaded.precision, task=task)
+        if asked.micro_batch is None:
+            size = planned_micro_batch(self.config, self.loaded)
+            self.config = dataclasses.replace(self.config, micro_batch=size)
         if self.config.targets is not None:
             layout = methods.Layout.of_model(self.loaded.model)
             methods.check_fits(self.config.method, self.config.adapter, layout)
@@ -172,7 +176,7 @@ class _Stages:
     def _save(self, model: Any) -> None:
         """The adapter, with what the trained policy answers, so that every later reader can check it is this one."""
         config, tokenizer = self.config, self.loaded.tokenizer
-        problems = self.task.problems("test")[:_PARITY_PROMPTS]
+        problems = self.task.at_most("test", _PARITY_PROMPTS)
         prompts = [self.task.messages(problem, config.prompt_style or "instruct") for problem in problems]
         facts = {
             "base": config.base,
@@ -232,7 +236,7 @@ class _Stages:
             return
         target.parent.mkdir(exist_ok=True)
         started = time.perf_counter()
-        problems = self.task.problems(config.eval_split)[: config.eval_problems]
+        problems = self.task.at_most(config.eval_split, config.eval_problems)
         score = evaluation.score(
             model,
             self.loaded.tokenizer,
