@@ -77,6 +77,7 @@ CASES = [
     (rules.below_base("a", ["b"]), evidence(a=0.1, b=0.7), "supported"),
     (rules.below_base("a", ["b"]), evidence(a=0.7, b=0.1), "not supported"),
     (rules.below_base("a", ["b"]), loud(a=0.4, b=0.4), "undecided"),
+    (rules.below_base("a", ["b"]), loud(a=0.2, b=0.4), "undecided"),
 ]
 
 
