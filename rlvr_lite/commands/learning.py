@@ -47,6 +47,10 @@ def train(
         out: its directory; by default one under runs/ named after what is run. Calling again continues a stopped run.
         quiet: no progress bars.
     """
+    if config.backend == "unsloth":
+        from rlvr_lite.bases import import_unsloth
+
+        import_unsloth()  # before every library that it patches
     from rlvr_lite.study import for_method
     from rlvr_lite.training import train as run_training
 

@@ -64,7 +64,8 @@ class Layout:
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            return cls.of_model(AutoModelForCausalLM.from_config(config))
+            # In its own type transformers would change torch's default one meanwhile, under the feet of other threads.
+            return cls.of_model(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
     @classmethod
     def of_model(cls, model: nn.Module) -> Layout:

@@ -59,16 +59,17 @@ def make_study(
             if cell.arm in (failing or {}):
                 store.fail(cell, (failing or {})[cell.arm])
             else:
-                _write(store, cell, (skill or {}).get(cell.arm, 0.4 if cell.arm else 0.2))
+                chance = (skill or {}).get(cell.arm, 0.4 if cell.arm else 0.2)
+                if cell.stage == "search":  # best at 10^-2.5
+                    chance *= math.exp(-((math.log10(cell.config.learning_rate or 1.0) + 2.5) ** 2) / 2)
+                write(store, cell, chance)
 
 
-def _write(store: Store, cell: Cell, skill: float) -> None:
+def write(store: Store, cell: Cell, skill: float) -> None:
+    """What a finished cell leaves, with this chance of a right answer."""
     folder, config = store.path(cell), cell.config
     (folder / "eval").mkdir(parents=True)
     rng = np.random.default_rng(list(cell.key.encode()))
-    rate = config.learning_rate or 1.0
-    if cell.stage == "search":  # best at 10^-2.5
-        skill *= math.exp(-((math.log10(rate) + 2.5) ** 2) / 2)
     when = "before" if cell.stage == "base" else "after"
     _answers(folder / "eval" / f"{when}.jsonl", config, skill, rng)
     score = Score.read(folder / "eval" / f"{when}.jsonl", when).to_dict()

@@ -10,7 +10,7 @@ import pytest
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import Study, compare
 from rlvr_lite.study.store import Store
-from tests.study import fakes
+from tests.study import fake_engine
 
 SETTINGS = {"seeds": 3, "eval_problems": 40, "eval_k": 4, "progress": False, "steps": 4}
 
@@ -19,10 +19,10 @@ SETTINGS = {"seeds": 3, "eval_problems": 40, "eval_k": 4, "progress": False, "st
 def study(tmp_path, monkeypatch):
     """``study(name, methods, ...)`` runs one on a fake engine and returns it with the cells that were done."""
 
-    def run(name, methods=("lora", "dora", "ln_tuning"), work=fakes.settle, capacity=1, **changes):
+    def run(name, methods=("lora", "dora", "ln_tuning"), work=fake_engine.settle, capacity=1, **changes):
         root = tmp_path / name
-        engine = fakes.FakeEngine(root, capacity, work)
-        monkeypatch.setattr("rlvr_lite.study.conduct.open_engine", lambda *a, **k: fakes.opened(engine))
+        engine = fake_engine.FakeEngine(root, capacity, work)
+        monkeypatch.setattr("rlvr_lite.study.conduct.open_engine", lambda *a, **k: fake_engine.opened(engine))
         monkeypatch.setattr("rlvr_lite.study.study.Study.report", lambda self: None)
         return compare(methods, out=root, **SETTINGS | changes), engine.done
 
@@ -51,7 +51,7 @@ def test_a_study_killed_anywhere_ends_with_the_same_leaderboard(study):
             if count == stop:
                 raise KeyboardInterrupt
             count += 1
-            fakes.settle(root, cell)
+            fake_engine.settle(root, cell)
 
         with pytest.raises(KeyboardInterrupt):
             study(f"killed-{moment}", work=work)
@@ -95,7 +95,7 @@ def test_a_method_that_breaks_is_reported_in_its_row_and_the_rest_goes_on(study)
         if cell.config.method == "dora" and cell.stage != "base":
             Store(root).fail(cell, RuntimeError("out of\npatience"))
         else:
-            fakes.settle(root, cell)
+            fake_engine.settle(root, cell)
 
     found, _ = study("s", work=work)
     board = {row["row"]: row for row in found.leaderboard}
@@ -112,7 +112,7 @@ def test_a_seed_that_fails_leaves_its_row_without_a_verdict(study):
         if cell.key == "dora/seed-1":
             Store(root).fail(cell, "stopped: max_hours (1) reached")
         else:
-            fakes.settle(root, cell)
+            fake_engine.settle(root, cell)
 
     found, _ = study("s", work=work)
     assert found.accuracy("dora") is None
@@ -121,9 +121,9 @@ def test_a_seed_that_fails_leaves_its_row_without_a_verdict(study):
 
 
 def test_two_calls_at_once_do_no_cell_twice(tmp_path, monkeypatch):
-    engines = [fakes.FakeEngine(tmp_path / "s") for _ in range(2)]
+    engines = [fake_engine.FakeEngine(tmp_path / "s") for _ in range(2)]
     waiting = iter(engines)
-    monkeypatch.setattr("rlvr_lite.study.conduct.open_engine", lambda *a, **k: fakes.opened(next(waiting)))
+    monkeypatch.setattr("rlvr_lite.study.conduct.open_engine", lambda *a, **k: fake_engine.opened(next(waiting)))
     monkeypatch.setattr("rlvr_lite.study.conduct._PATIENCE", 0.05)
     monkeypatch.setattr("rlvr_lite.study.study.Study.report", lambda self: None)
     boards: list[str] = []

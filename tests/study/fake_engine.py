@@ -1,26 +1,21 @@
-"""Studies without training: cells are settled by writing the files that a run of a known accuracy would leave."""
+"""Engines without training: cells are settled by writing what a run of a known accuracy would leave."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import os
-import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from rlvr_lite.config import to_json
-from rlvr_lite.records import write_json, write_text
 from rlvr_lite.study.design import Cell
 from rlvr_lite.study.lease import lease
 from rlvr_lite.study.store import Store
+from tests.study.fake import write
 
 #: Accuracy that a method reaches at its best learning rate, and that rate.
-METHODS = {"lora": (0.6, 2e-3), "dora": (0.7, 3e-3), "miss": (0.6, 1e-3), "ln_tuning": (0.4, 1e-1), "vera": (0.5, 1e-1)}
+METHODS = {"lora": (0.6, 2e-3), "dora": (0.7, 3e-3), "miss": (0.6, 1e-3), "ln_tuning": (0.2, 1e-1), "vera": (0.5, 1e-1)}
 
 
 def truth(cell: Cell) -> float:
@@ -32,37 +27,9 @@ def truth(cell: Cell) -> float:
     return best * max(0.0, 1 - distance / 2)
 
 
-def settle(root: Path, cell: Cell, accuracy: Callable[[Cell], float] = truth) -> None:
+def settle(root: Path, cell: Cell) -> None:
     """Write what a finished cell leaves."""
-    folder = Store(root).path(cell)
-    when = "before" if cell.stage == "base" else "after"
-    (folder / "eval").mkdir(parents=True, exist_ok=True)
-    right = accuracy(cell)
-    rng = random.Random(f"{cell.key}")
-    rows = []
-    for i in range(cell.config.eval_problems):
-        hardness = random.Random(f"problem {i}").uniform(-0.2, 0.2)
-        for index in range(-1, cell.config.eval_k):
-            correct = rng.random() < min(1.0, max(0.0, right + hardness))
-            row = {"id": f"p{i:03d}", "index": index, "completion": "x", "extracted": "1", "correct": correct}
-            rows.append(row | {"how": "exact", "tokens": 7, "truncated": False})
-    write_text(folder / "eval" / f"{when}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    if cell.stage == "base":
-        write_json(folder / "summary.json", {"status": "done", "reason": ""})
-        return
-    steps = cell.config.steps or 1
-    write_text(folder / "config.json", to_json(dataclasses.replace(cell.config, rank=16, alpha=32.0)))
-    metrics = [
-        {"step": n + 1, "reward": 0.2 + (right - 0.2) * (n + 1) / steps, "tokens/sampled": 100} for n in range(steps)
-    ]
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
-    (folder / "adapter").mkdir(exist_ok=True)
-    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"0" * 1000)
-    summary: dict[str, Any] = {"status": "done", "reason": "", "method": cell.config.method, "seed": cell.config.seed}
-    summary |= {"steps": steps, "trainable_parameters": 1000 * len(cell.config.method), "peak_memory_bytes": 2**28}
-    summary |= {"identity": "proven", "parity": 1e-7, "seconds": {"load": 0.1, "train": 1.5 * steps, "step": 1.5}}
-    summary |= {"learning_rate": cell.config.learning_rate, "versions": {"torch": "2.13.0"}}
-    write_json(folder / "summary.json", summary)
+    write(Store(root), cell, truth(cell))
 
 
 class FakeEngine:
