@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rlvr_lite.face import load, spectrum
     from rlvr_lite.methods import list_methods
     from rlvr_lite.planning import Plan, plan
-    from rlvr_lite.study import Study, compare
+    from rlvr_lite.study import Study, claims, compare, list_recipes, recipe
     from rlvr_lite.tasks import list_tasks
     from rlvr_lite.training import Run, train
 
@@ -50,6 +50,7 @@ __all__ = [
     "analysis",
     "bases",
     "chat",
+    "claims",
     "compare",
     "delivery",
     "evaluate",
@@ -58,11 +59,13 @@ __all__ = [
     "grpo",
     "list_benchmarks",
     "list_methods",
+    "list_recipes",
     "list_tasks",
     "load",
     "methods",
     "plan",
     "planning",
+    "recipe",
     "rewards",
     "sampling",
     "spectrum",
@@ -81,7 +84,7 @@ _HOMES = {
     "face": ("load", "spectrum"),
     "methods": ("list_methods",),
     "planning": ("Plan", "plan"),
-    "study": ("Study", "compare"),
+    "study": ("Study", "claims", "compare", "list_recipes", "recipe"),
     "tasks": ("list_tasks",),
     "training": ("Run", "train"),
 }
