@@ -91,14 +91,13 @@ def train(
         return Run(directory.root)
     reset_peak_memory()
     stages = _Stages(asked, directory, chosen, functions, progress and processes.main, held, processes)
-    with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()):
-        with warnings.catch_warnings():
-            # transformers 5.18 gave it a new name, which TRL and older versions of itself do not know
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
-            try:
-                return stages.go()
-            finally:
-                stages.release()
+    with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()), warnings.catch_warnings():
+        # transformers 5.18 gave it a new name, which TRL and older versions of itself do not know
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+        try:
+            return stages.go()
+        finally:
+            stages.release()
 
 
 class _Stages:
