@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import prod
+from math import gcd, prod
 
 from rlvr_lite.analysis.memory import Adapter
 from rlvr_lite.config import AdapterConfig
@@ -73,10 +73,16 @@ def _tiny(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> in
 
 
 def _random(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
-    """RandLoRA's shared bases: ``A [r, 1, min]`` and ``B [max, bases, r]``."""
+    """RandLoRA's shared bases, ``A [r, 1, min]`` and ``B [max, bases, r]``: the model's, and what its layers hold."""
     small = max(min(t.inp, t.out) for t in targets)
     large = max(max(t.inp, t.out) for t in targets)
-    return 4 * (r * small + large * -(-small // r) * r)
+    return 2 * 4 * (r * small + large * -(-small // r) * r)
+
+
+def _indices(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """Row and column numbers (8 bytes each) of what lies above the diagonal of OFT's blocks, in every layer."""
+    block = int(config.options["block_size"]) or gcd(32, *(t.inp for t in targets))
+    return len(targets) * 2 * 8 * (block * (block - 1) // 2)
 
 
 #: Bytes that a method adds without training them.
@@ -93,4 +99,5 @@ _FROZEN: Mapping[str, Frozen] = {
     "tinylora": _tiny,
     "vera": _shared,
     "randlora": _random,
+    "oft": _indices,
 }

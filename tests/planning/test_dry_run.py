@@ -95,7 +95,10 @@ def test_every_method_runs_dry(name, precision):
     found = dry_run(config, precision, name, adapter, STEP)
     added = footprint(name, layout_of(shape), adapter, device="cuda", size=4 if precision == "fp32" else 2)
     closed = phases(shape, precision, added, STEP)
-    assert sum(closed["load"].values()) == pytest.approx(found.peaks["load"]["total"], rel=0.03)
+    targets = layout_of(shape).targets(adapter.targets or ("q_proj",)).values()
+    # The published forms hold the weights a second time as plain attributes, which fake tensors do not reach.
+    copy = (4 if precision == "fp32" else 2) * sum(t.inp * t.out for t in targets) if ":residual" in name else 0
+    assert sum(closed["load"].values()) == pytest.approx(found.peaks["load"]["total"] + copy, rel=0.03)
 
 
 @pytest.mark.slow
