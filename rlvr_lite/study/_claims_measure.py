@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rlvr_lite.study.study import Row
     from rlvr_lite.training import Run
 
-__all__ = ["DECODINGS", "decoded", "ratios", "shares", "wrong_base"]
+__all__ = ["DECODINGS", "decoded", "put_back", "ratios", "shares", "wrong_base"]
 
 #: Temperature and top-p: of the paper's text, and of every script in its repository.
 DECODINGS = ((0.6, 0.95), (0.7, 0.9))
@@ -71,10 +71,10 @@ def wrong_base(row: Row, out: Path) -> NDArray[np.float64]:
     This reproduces a defect, not a method: training changed the base to ``W - s B0 A0``, the checkpoint holds A and B with
     a plain LoRA's configuration, and evaluation adds ``s B A`` to W, so that the policy is off by ``s B0 A0``.
     """
-    return _rescored(row, out, _put_back)
+    return _rescored(row, out, put_back)
 
 
-def _put_back(model: Any) -> None:
+def put_back(model: Any) -> None:
     """The original weights under the adapter that was trained on their residuals."""
     for module in model.modules():
         if hasattr(module, "original") and hasattr(module, "residual"):

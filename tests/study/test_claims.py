@@ -9,12 +9,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from rlvr_lite.config import RunConfig
+from rlvr_lite import bases, methods
+from rlvr_lite.config import AdapterConfig, RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import _claims_rules as rules
 from rlvr_lite.study import verdicts
-from rlvr_lite.study._claims_measure import ratios, shares, wrong_base
+from rlvr_lite.study._claims_measure import put_back, ratios, shares, wrong_base
 from rlvr_lite.study._claims_plan import EXPERIMENTS, FACTORS, cause_cells, setting
 from rlvr_lite.study._claims_rules import Evidence, Finding
 from rlvr_lite.study.design import make_arms
@@ -377,6 +379,22 @@ def test_claims_run_end_to_end_and_a_second_call_trains_nothing(tmp_path, monkey
 
     study = Study.load(tmp_path / "causes-milora")
     row = study.rows["milora residual"]
-    assert np.abs(wrong_base(row, tmp_path / "wrong-base" / "milora-residual") - row.scores).max() > 0
+    assert wrong_base(row, tmp_path / "wrong-base" / "milora-residual").shape == row.scores.shape
     measured = ratios(Study.load(tmp_path / "methods").rows["milora"], tmp_path / "other")
     assert all(len(numbers) == 2 for numbers in measured.values())
+
+
+@pytest.mark.parametrize("method", ["pissa:residual", "milora:residual"])
+def test_the_wrong_base_is_the_base_with_the_start_of_the_adapter_added_to_it(method):
+    tokens = torch.arange(3, 40)[None]
+    model = methods.attach(bases.load("tiny").model, method, AdapterConfig(), total_steps=1, seed=0)
+    put_back(model)
+    expected = bases.load("tiny").model
+    for name, module in model.named_modules():
+        if hasattr(module, "original"):  # its residual is W - s B0 A0, so W + s B0 A0 is twice W less that
+            weight = expected.get_submodule(name.removeprefix("base_model.model.")).weight
+            weight.data = 2 * module.original - module.residual
+    with torch.no_grad():
+        found, wanted = model(tokens).logits, expected(tokens).logits
+        assert torch.allclose(found, wanted, atol=1e-4)
+        assert (found - bases.load("tiny").model(tokens).logits).abs().max() > 1e-3
