@@ -191,8 +191,13 @@ class Study:
         return self._comparisons.get(label)
 
     @cached_property
+    def _complete(self) -> dict[str, NDArray[np.float64]]:
+        """Scores of the rows that are complete, by label."""
+        return {label: row.scores for label, row in self.rows.items() if row.scores is not None}
+
+    @cached_property
     def _comparisons(self) -> dict[str, Comparison]:
-        scores = {label: row.scores for label, row in self.rows.items() if row.scores is not None}
+        scores = self._complete
         if self.design.reference not in scores or len(scores) < 2:
             return {}
         found = compare_to_reference(scores, self.design.reference, zone=self.design.zone)
@@ -201,7 +206,7 @@ class Study:
     @cached_property
     def _best(self) -> dict[str, float]:
         """Probability that no other complete row has a higher true accuracy."""
-        scores = {label: row.scores for label, row in self.rows.items() if row.scores is not None}
+        scores = self._complete
         if len(scores) < 2:
             return {}
         chances = probability_of_best(hierarchical_bootstrap(np.stack(list(scores.values()))))

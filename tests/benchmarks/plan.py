@@ -30,25 +30,9 @@ from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.planning import plan
 from rlvr_lite.planning.layouts import layout_of
 from rlvr_lite.tables import Table
+from tests.methods.cells import THE_PAPERS
 
 BASES = {"1.5B": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "7B": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"}
-#: The methods of arXiv 2512.23165.
-PAPER = [
-    "full",
-    "lora",
-    "rank1",
-    "rslora",
-    "lora_plus",
-    "lora_fa",
-    "dora",
-    "adalora",
-    "miss",
-    "pissa",
-    "milora",
-    "vera",
-    "ia3",
-    "ln_tuning",
-]
 MIB = 2**20
 
 
@@ -99,7 +83,7 @@ def _closed(base: str, name: str, length: int, group: int) -> dict[str, Any]:
 def cards() -> Table:
     """The smallest card on which each method trains at 1.5B, G = 8, 2,048 tokens; planned."""
     rows = []
-    for name in PAPER:
+    for name in THE_PAPERS:
         row: dict[str, Any] = {"method": name}
         for precision in ("nf4", "bf16"):
             if precision in methods.get(name).unsupported:

@@ -18,13 +18,14 @@ import numpy as np
 from rlvr_lite.analysis.replication import compare_to_reference
 from rlvr_lite.study import Study, compare
 from rlvr_lite.tables import Table
+from tests.methods.cells import THE_PAPERS
 
 PAPER = "full,lora,rank1,rslora,lora_plus,lora_fa,dora,adalora,miss,pissa,milora,vera,ia3,ln_tuning"  # fmt: skip
 
 
 def fourteen(out: Path, engine: str, workers: int | None) -> Study:
     """The methods of arXiv 2512.23165 on the embedded base."""
-    return compare(PAPER, out=out, engine=engine, workers=workers, zone=0.02)  # type: ignore[arg-type]
+    return compare(THE_PAPERS, out=out, engine=engine, workers=workers, zone=0.02)  # type: ignore[arg-type]
 
 
 def real(out: Path, engine: str, workers: int | None) -> Study:

@@ -30,6 +30,24 @@ _QUICK = ("fp32", "nf4-bf16")
 PROMPT = torch.randint(2, 96, (2, 14), generator=torch.Generator().manual_seed(1))
 DEFAULT = AdapterConfig()
 
+#: The methods of arXiv 2512.23165.
+THE_PAPERS = [
+    "full",
+    "lora",
+    "rank1",
+    "rslora",
+    "lora_plus",
+    "lora_fa",
+    "dora",
+    "adalora",
+    "miss",
+    "pissa",
+    "milora",
+    "vera",
+    "ia3",
+    "ln_tuning",
+]
+
 
 def cells(*, unsupported: bool = False) -> list:
     """Every (method, base) that can be built, or every one that must be refused; the slower bases run on demand."""

@@ -29,23 +29,8 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.methods import DEEPSEEK_R1_DISTILL_QWEN_1_5B as DEEPSEEK
 from rlvr_lite.methods import Layout
 from tests.methods import cells
+from tests.methods.cells import THE_PAPERS
 
-THE_PAPERS = [
-    "full",
-    "lora",
-    "rank1",
-    "rslora",
-    "lora_plus",
-    "lora_fa",
-    "dora",
-    "adalora",
-    "miss",
-    "pissa",
-    "milora",
-    "vera",
-    "ia3",
-    "ln_tuning",
-]
 BEYOND = ["rlpo", "rlmo", "nora", "geora", "tinylora", "lora_xs", "mica", "olora", "oft", "hra", "randlora"]
 
 #: Counted by PEFT on the real shapes (rank 32, the seven linear layers), independently of this package.
