@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlvr_lite.delivery import gguf_file, hub
 from rlvr_lite.delivery.model_card import card
@@ -20,6 +20,9 @@ from rlvr_lite.delivery.trained import RunFacts, Trained, load_trained, quietly,
 from rlvr_lite.delivery.writers import DTYPES, Written, merge, write_adapter, write_lora, write_merged
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.records import atomic_directory, hash_file, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Form", "Target", "export"]
 
@@ -170,7 +173,7 @@ def _make(run: RunFacts, wish: _Wish, target: Path) -> str:
         model, tokenizer = open_form(folder, facts)
         rows = logits(model, reference.ids, reference.answers)
         measured = distance(said, rows)
-        facts["tokenizer"] = "same" if same_tokens(reference, tokenizer) else "differs"
+        facts["tokenizer"] = _compared(reference, tokenizer)
         facts["notes"] = [*written.notes, *_notes(facts, measured, effect)]
         facts |= {"measured": measured.to_dict(), "effect": effect.to_dict()}
         facts["bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -236,10 +239,18 @@ def _facts(run: RunFacts, wish: _Wish, trained: Trained, written: Written) -> di
     }
 
 
+def _compared(reference: Reference, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    if tokenizer is None:
+        return "not read"
+    return "same" if same_tokens(reference, tokenizer) else "differs"
+
+
 def _notes(facts: Mapping[str, Any], measured: Distance, effect: Distance) -> list[str]:
     notes = []
     if facts["tokenizer"] == "differs":
         notes.append("transformers reads another tokenizer from this file than the one in training")
+    if facts["tokenizer"] == "not read":
+        notes.append("its tokenizer was not compared: transformers reads it from 5.18 on")
     lost = lost_share(measured, effect)
     if lost > _TOLERATED and measured.relative > ROUNDING:
         way = {"merged": "export with dtype fp32, or to adapter", "gguf": "export with dtype fp32"}

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,8 +196,11 @@ def convert(model: Any, tokenizer: PreTrainedTokenizerBase, path: Path, dtype: s
         raise UserError(f"{script} failed ({last[-1] if last else done.returncode}): look at llama.cpp's requirements")
 
 
-def read_gguf(path: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+def read_gguf(path: Path) -> tuple[Any, PreTrainedTokenizerBase | None]:
     """Model, in fp32, and tokenizer as transformers' own reader understands the file.
+
+    The tokenizer is None before transformers 5.18, which built it by the architecture's name, with special tokens that
+    the file does not have, instead of by what stands in the file.
 
     Raises:
         UserError: it cannot be read.
@@ -205,9 +209,15 @@ def read_gguf(path: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     library()
+    where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
-            model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-            return model.eval(), AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).eval()
+            return model, AutoTokenizer.from_pretrained(**where) if _tokenizers_are_read() else None
     except (ValueError, KeyError, OSError, RuntimeError, IndexError) as error:
         raise UserError(f"{path} cannot be read as GGUF ({str(error).splitlines()[0]}): export it again") from error
+
+
+def _tokenizers_are_read() -> bool:
+    major, minor = version("transformers").split(".")[:2]
+    return (int(major), int(minor)) >= (5, 18)

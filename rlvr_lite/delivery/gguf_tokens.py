@@ -72,7 +72,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
         tokens[added["id"]] = added["content"]
         types[added["id"]] = _CONTROL if added["special"] else _USER_DEFINED
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
-    return Vocabulary(tokens, types, merges or _one_merge(tokens, types), cut)
+    return Vocabulary(tokens, types, merges or _idle_merges(tokens, types), cut)
 
 
 def _shape_of(stored: Any) -> tuple[str, ...]:
@@ -91,14 +91,17 @@ def _shape_of(stored: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _one_merge(tokens: list[str], types: list[int]) -> list[str]:
-    """A merge that never applies, for a vocabulary without any: llama.cpp refuses a file with none.
+def _idle_merges(tokens: list[str], types: list[int]) -> list[str]:
+    """Two merges that never apply, for a vocabulary without any: llama.cpp refuses a file with none.
 
-    It needs three tokens, and without merges every longer token that is matched in no other way is free.
+    Two, because readers of metadata may take a list of one for its only item (transformers 5.17 does). They need four
+    tokens, and without merges every longer token that is matched in no other way is free.
     """
+    pairs = [_NEVER, _NEVER[::-1]]
+    needed = [*_NEVER, *map("".join, pairs)]
     free = [i for i, token in enumerate(tokens) if types[i] in (_NORMAL, _UNUSED) and len(token) > 1]
-    if len(free) < 3:
+    if len(free) < len(needed):
         raise UserError("a GGUF file needs a tokenizer with merges, and this one has none and no spare tokens")
-    for i, token in zip(free[-3:], (*_NEVER, "".join(_NEVER)), strict=True):
+    for i, token in zip(free[-len(needed) :], needed, strict=True):
         tokens[i], types[i] = token, _NORMAL
-    return [" ".join(_NEVER)]
+    return list(map(" ".join, pairs))

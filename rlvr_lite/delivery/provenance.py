@@ -55,7 +55,7 @@ class Verification:
         )
 
 
-def load_export(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+def load_export(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase | None]:
     """An export as others would load it, on the CPU in fp32: an adapter through plain PEFT on its base.
 
     Raises:
@@ -76,7 +76,7 @@ def _opened(directory: str | Path) -> tuple[Path, dict[str, Any]]:
     return path, read_json(path / EXPORT_FILE)
 
 
-def open_form(path: Path, facts: Mapping[str, Any]) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+def open_form(path: Path, facts: Mapping[str, Any]) -> tuple[nn.Module, PreTrainedTokenizerBase | None]:
     """The policy in a directory, by the form that ``facts`` name."""
     from rlvr_lite import bases
 
@@ -119,7 +119,7 @@ def verify_export(directory: str | Path) -> Verification:
         return Verification(path, False, broken)
     reference = Reference.from_dict(read_json(path / REFERENCE_FILE))
     model, tokenizer = load_export(path)
-    if facts["tokenizer"] == "same" and not same_tokens(reference, tokenizer):
+    if facts["tokenizer"] == "same" and tokenizer is not None and not same_tokens(reference, tokenizer):
         return Verification(path, False, "its tokenizer cuts the prompts otherwise than in training")
     try:
         rows = logits(model, reference.ids, reference.answers)

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from rlvr_lite import bases
-from rlvr_lite.delivery.gguf_file import read_gguf, write_gguf
+from rlvr_lite.delivery.gguf_file import _tokenizers_are_read, read_gguf, write_gguf
 from rlvr_lite.delivery.gguf_tokens import vocabulary
 from rlvr_lite.errors import UserError
 from tests.delivery.helpers import about, greedy, made_run
@@ -141,6 +141,7 @@ def test_rows_that_blocks_do_not_fill_become_fp16(tmp_path):
 # Tokenizers
 
 
+@pytest.mark.skipif(not _tokenizers_are_read(), reason="transformers reads tokenizers from GGUF files since 5.18")
 @pytest.mark.parametrize("make", [tiny_tokenizer, trained_bpe], ids=["tiny", "merges"])
 def test_the_tokenizer_comes_through(make, tmp_path):
     tokenizer = make()
@@ -156,12 +157,12 @@ def test_the_tokenizer_comes_through(make, tmp_path):
     assert read.chat_template == tokenizer.chat_template
 
 
-def test_a_tokenizer_without_merges_gets_one_that_never_applies():
+def test_a_tokenizer_without_merges_gets_some_that_never_apply():
     tokenizer = tiny_tokenizer()
     found = vocabulary(tokenizer, 128)
-    assert found.merges == ["þ ÿ"]
+    assert found.merges == ["þ ÿ", "ÿ þ"]
     changed = [i for i, token in enumerate(found.tokens) if tokenizer.convert_ids_to_tokens(i) != token]
-    assert len(changed) == 3
+    assert len(changed) == 4
     assert all("reserved" in tokenizer.convert_ids_to_tokens(i) for i in changed)
     assert b"\xfe" not in "any text: þÿ".encode()
 
@@ -205,7 +206,7 @@ def test_what_would_be_written_wrongly_is_refused(make, word, tmp_path):
 def test_the_exported_file_answers_as_the_trained_policy(exported, run_of):
     folder = exported("dora", "gguf")
     facts = about(folder)
-    assert facts["tokenizer"] == "same"
+    assert facts["tokenizer"] == ("same" if _tokenizers_are_read() else "not read")
     assert facts["measured"]["greedy"] == 1
     assert facts["file"] == "dora-fp16.gguf"
     reference = json.loads((folder / "reference.json").read_text())
