@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from rlvr_lite.analysis._spectrum_energy import GRID
 from rlvr_lite.config import LINEAR_LAYERS
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.pictures import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ _TICKS = (
 
 
 def draw(spectrum: Spectrum, kind: str) -> Figure:
-    """A closed pyplot figure: a notebook shows it once, as the value of its cell.
+    """A figure of the plots that there is data for, or of one.
 
     Raises:
         UserError: an unknown kind, or nothing to draw.
@@ -56,11 +56,10 @@ def draw(spectrum: Spectrum, kind: str) -> Figure:
         raise UserError(f"there is nothing to draw as {kind!r}: vectors have no singular directions, and rows none")
     runs = [run for run in spectrum.runs if run.moved]
     heights = [_map_height(runs) if name == "layers" else 3.2 for name in chosen]
-    figure = plt.figure(figsize=(10, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(10, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(chosen), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, name in zip(parts, chosen, strict=True):
         painters[name][1](part, spectrum)
-    plt.close(figure)
     return figure
 
 
@@ -70,13 +69,13 @@ def _runs(spectrum: Spectrum) -> list[RunSpectrum]:
 
 def _ink() -> Any:
     """The colour of lines that are no run's, on whatever background the style has."""
-    return plt.rcParams["axes.labelcolor"]
+    return matplotlib.rcParams["axes.labelcolor"]
 
 
 def _colours(count: int) -> list[Any]:
     """As many colours as runs: the style's own, or a continuous scale where those do not suffice."""
-    cycle = plt.rcParams["axes.prop_cycle"].by_key().get("color", ["C0"])
-    return cycle[:count] if count <= len(cycle) else list(plt.get_cmap("turbo")(np.linspace(0.05, 0.95, count)))
+    cycle = matplotlib.rcParams["axes.prop_cycle"].by_key().get("color", ["C0"])
+    return cycle[:count] if count <= len(cycle) else list(matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, count)))
 
 
 def _legend(part: Any, axes: list[Axes]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +14,7 @@ from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.tables import Table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from rlvr_lite.pictures import Figure
 
 __all__ = ["Spectrum"]
 
@@ -123,10 +121,7 @@ class Spectrum:
         tables = self.table()._repr_html_() + (self.overlap_table()._repr_html_() if self.overlaps else "")
         if not any(run.moved for run in self.runs):
             return f"<ul>{words}</ul>{tables}"
-        image = io.BytesIO()
-        self.plot().savefig(image, format="png", dpi=80)
-        picture = base64.b64encode(image.getvalue()).decode()
-        return f'<ul>{words}</ul>{tables}<img alt="spectrum" src="data:image/png;base64,{picture}"/>'
+        return f"<ul>{words}</ul>{tables}{self.plot().to_html('Energy by tenth of the singular directions')}"
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object; the inverse of :meth:`from_dict`."""

@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     from rlvr_lite.bases._backend import import_unsloth
     from rlvr_lite.bases._base import Base
     from rlvr_lite.bases._decode_check import check_decode
-    from rlvr_lite.bases._load import load
+    from rlvr_lite.bases._load import load, native_dtype
 
-__all__ = ["EMBEDDED", "Base", "check_decode", "import_unsloth", "load", "locate"]
+__all__ = ["EMBEDDED", "Base", "check_decode", "import_unsloth", "load", "locate", "native_dtype"]
 
-_HOMES = {"Base": "_base", "check_decode": "_decode_check", "import_unsloth": "_backend", "load": "_load"}
+_HOMES = {
+    "Base": "_base",
+    "check_decode": "_decode_check",
+    "import_unsloth": "_backend",
+    "load": "_load",
+    "native_dtype": "_load",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,9 +10,9 @@ import numpy as np
 from rlvr_lite.evaluation.scores import Score
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from rlvr_lite.pictures import Figure
 
-__all__ = ["as_image", "heat_map"]
+__all__ = ["heat_map"]
 
 _WRONG, _CUT, _RIGHT = "#eceff1", "#f2b56b", "#1b5e8c"
 
@@ -23,8 +20,9 @@ _WRONG, _CUT, _RIGHT = "#eceff1", "#f2b56b", "#1b5e8c"
 def heat_map(scores: Mapping[str, Score]) -> Figure:
     """Outcomes of every answer: a panel a benchmark, a column a problem from hard to easy, a row a sample."""
     from matplotlib.colors import ListedColormap
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
+
+    from rlvr_lite.pictures import Figure
 
     heights = [max(2.0, min(score.k or 1, 32) / 4) for score in scores.values()]
     figure = Figure(figsize=(8.0, 0.9 * len(scores) + 0.45 * sum(heights) + 0.5), layout="constrained")
@@ -54,13 +52,3 @@ def heat_map(scores: Mapping[str, Score]) -> Figure:
         patches, ["right", "wrong", "wrong, cut off"], loc="outside upper right", ncols=3, fontsize=8, frameon=False
     )
     return figure
-
-
-def as_image(figure: Figure, description: str) -> str:
-    """A figure as an HTML image that needs no file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img alt="{html.escape(description, quote=True)}" style="max-width:100%" src="data:image/png;base64,{data}">'
-    )

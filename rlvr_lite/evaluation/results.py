@@ -20,7 +20,8 @@ from rlvr_lite.tables import Table
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+
+    from rlvr_lite.pictures import Figure
 
 __all__ = ["EVALUATION_FILE", "Evaluation", "compare_evaluations"]
 
@@ -114,9 +115,7 @@ class Evaluation(Mapping[str, Score]):
         return f"Evaluation({self._title()!r}, {', '.join(self.scores)})"
 
     def _repr_html_(self) -> str:
-        from rlvr_lite.evaluation.figures import as_image
-
-        return self.table._repr_html_() + as_image(self.plot(), "Right and wrong answers, problem by problem")
+        return self.table._repr_html_() + self.plot().to_html("Right and wrong answers, problem by problem")
 
     def plot(self) -> Figure:
         """Heat map: a column a problem, from hard to easy, a row a sample; dark is right."""

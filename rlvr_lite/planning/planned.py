@@ -23,7 +23,8 @@ from rlvr_lite.tables import Table
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+
+    from rlvr_lite.pictures import Figure
 
 __all__ = ["CONTEXT", "FRAGMENTATION", "USABLE", "Plan", "make", "plan"]
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.analysis.memory import GIB
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from rlvr_lite.pictures import Figure
     from rlvr_lite.planning.planned import Plan
 
 __all__ = ["bars"]
@@ -16,7 +15,7 @@ __all__ = ["bars"]
 
 def bars(plan: Plan) -> Figure:
     """A bar for each phase, stacked by kind, what is assumed on top; a line marks what the card gives."""
-    from matplotlib.figure import Figure
+    from rlvr_lite.pictures import Figure
 
     figure = Figure(figsize=(7, 0.6 + 0.45 * len(plan.phases)), layout="constrained")
     axes = figure.subplots()

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from rlvr_lite import bases, methods
 from rlvr_lite.analysis.replication import seed_problem_interval
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.pictures import Figure
 from rlvr_lite.study._labels import name_points, shown
 from rlvr_lite.tables import Table
 from rlvr_lite.training.plots import COLOURS, smooth

@@ -23,8 +23,7 @@ from rlvr_lite.study.store import Store
 from rlvr_lite.tables import Table, cell_text
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from rlvr_lite.pictures import Figure
     from rlvr_lite.study.design import Cell
     from rlvr_lite.study.study import Study
 

@@ -30,7 +30,8 @@ from rlvr_lite.training import Run
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+
+    from rlvr_lite.pictures import Figure
 
 __all__ = ["Row", "Study", "Trial"]
 

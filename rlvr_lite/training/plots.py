@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
+from rlvr_lite.pictures import Figure
 
 __all__ = ["COLOURS", "smooth", "training_curves"]
 

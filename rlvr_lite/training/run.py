@@ -13,10 +13,9 @@ from rlvr_lite.records import RunDirectory, read_json
 from rlvr_lite.tables import Table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from rlvr_lite.delivery import Chat, Reply, Target
     from rlvr_lite.evaluation import Evaluation
+    from rlvr_lite.pictures import Figure
 
 __all__ = ["Run"]
 

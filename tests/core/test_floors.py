@@ -15,6 +15,7 @@ PACKAGE = Path(rlvr_lite.__file__).parent
 FLOORS = {
     "errors": 0,
     "config": 1,
+    "pictures": 1,
     "records": 1,
     "tables": 1,
     "tasks": 2,
