@@ -68,12 +68,19 @@ def dry_run(
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         # Methods ask for it to notice that a tensor was replaced, which no fake one is.
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor", UserWarning)
-        materialise(model)
-        return measure_step(model, method, compute, step, device=device, fake=True)
+        keeps = materialise(model)
+        return measure_step(model, method, compute, step, device=device, fake=True, keeps=keeps)
 
 
 def measure_step(
-    model: nn.Module, method: str, compute: torch.dtype, step: Step, *, device: str, fake: bool = False
+    model: nn.Module,
+    method: str,
+    compute: torch.dtype,
+    step: Step,
+    *,
+    device: str,
+    fake: bool = False,
+    keeps: bool = True,
 ) -> Meter:
     """Run every phase of a step on a policy, real or fake, and count it.
 
@@ -84,12 +91,15 @@ def measure_step(
         step: sizes.
         device: whose habits are followed, see :func:`dry_run`.
         fake: whether the model's tensors have no values.
+        keeps: whether the first pass of all does something that later ones do not.
     """
     backbone = grpo.output_head(model).causal_lm.config
     meter = Meter(_Kinds(backbone), {"bitsandbytes::gemm_4bit": dense_weight})
     runner = Runner(model, method, compute, step, device, _Proven() if fake else grpo.Packer(), meter)
     with _as_on(device):
         runner.weights()
+        if keeps:
+            runner.first_pass()
         runner.step_once()
     return meter
 
@@ -143,13 +153,15 @@ class Runner:
         self.head = grpo.output_head(model)
         self.place = self.head.weight.device
 
-    def step_once(self) -> None:
-        """Every phase, training first: from then on the optimizer's moments stay."""
+    def first_pass(self) -> None:
+        """What is done once a run and not in every step: packing is proven, norms of weights are taken."""
         fake = isinstance(self.packer, _Proven)
-        # Packing is proven, and norms of weights are taken, once a run and not in every step.
         with self.meter.phase("once"), torch.no_grad():
             self._logprobs(self._piece(2 if fake else self.step.completion_length))
         del self.meter.peaks["once"]
+
+    def step_once(self) -> None:
+        """Every phase, training first: from then on the optimizer's moments stay."""
         moments = self.train()
         self.rollout()
         self.decode()

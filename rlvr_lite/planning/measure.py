@@ -105,6 +105,7 @@ def measure(plan: Plan) -> Report:
             base = bases.load(config.base, config.precision, revision=config.revision)
             model = methods.attach(base.model, config.method, config.adapter, total_steps=100, seed=config.seed)
         runner = Runner(model, config.method, base.compute_dtype, plan.step, "cuda", grpo.Packer(), meter)
+        runner.first_pass()
         runner.step_once()
     except torch.OutOfMemoryError as error:
         reached = ", ".join(f"{phase} {size / GIB:.2f} GiB" for phase, size in meter.peaks.items())

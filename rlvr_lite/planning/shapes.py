@@ -69,11 +69,16 @@ def _quantise(model: nn.Module, compute: torch.dtype) -> None:
     model.is_loaded_in_4bit = True  # type: ignore[assignment]
 
 
-def materialise(model: nn.Module) -> None:
-    """Replace every tensor of a model on meta by an empty one on the CPU: a fake one, inside a ``FakeTensorMode``."""
+def materialise(model: nn.Module) -> bool:
+    """Replace every tensor of a model on meta by an empty one on the CPU: a fake one, inside a ``FakeTensorMode``.
+
+    Returns:
+        Whether a method keeps something of the weights, such as their norms, which the first pass computes anew.
+    """
     from bitsandbytes.nn import Linear4bit
 
     made: dict[int, Any] = {}
+    kept = False
 
     def fake(tensor: Tensor) -> Any:
         if id(tensor) not in made:
@@ -91,7 +96,8 @@ def materialise(model: nn.Module) -> None:
                 if isinstance(value, Tensor) and value.is_meta:
                     owner[name] = fake(value)
                 elif isinstance(value, tuple) and any(isinstance(x, Tensor) and x.is_meta for x in value):
-                    owner[name] = None  # what a method keeps is computed anew where it is missing
+                    owner[name], kept = None, True
+    return kept
 
 
 def _packed(layer: Any) -> nn.Parameter:

@@ -9,22 +9,18 @@ import os
 import re
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rlvr_lite
+from tests.notebooks.render import FOLDER, NOTEBOOKS
 
-FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-_RUN = """
-import sys, nbformat
-from nbclient import NotebookClient
-notebook = nbformat.read(sys.argv[1], 4)
-NotebookClient(notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": sys.argv[2]}}).execute()
-nbformat.write(notebook, sys.argv[2] + "/done.ipynb")
-"""
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+#: Where Colab and Kaggle open a notebook of a repository; what follows is the path in it.
+_BADGES = r"(?:colab\.research\.google\.com/github|kaggle\.com/kernels/welcome\?src=)[^\s)\"]*"
 
 
 def _cells(path: Path, kind: str = "code") -> list[dict[str, Any]]:
@@ -41,11 +37,19 @@ def _python(cell: dict[str, Any]) -> str:
     return re.sub(r"^(\s*)%.*$", r"\1pass", _source(cell), flags=re.MULTILINE)
 
 
+def _dotted(node: ast.expr) -> list[str]:
+    """The names of ``a.b.c``; empty if it is something else."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    before = _dotted(node.value) if isinstance(node, ast.Attribute) else []
+    return [*before, node.attr] if before else []  # type: ignore[union-attr]
+
+
 def test_there_are_notebooks():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(1, len(NOTEBOOKS) + 1)]
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 9)]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each
 def test_a_notebook_is_stripped_short_and_has_its_parameters_in_one_cell(path):
     for cell in _cells(path):
         assert cell["outputs"] == []
@@ -57,37 +61,63 @@ def test_a_notebook_is_stripped_short_and_has_its_parameters_in_one_cell(path):
     assert all(isinstance(node, ast.Assign) for node in ast.parse(_source(tagged[0])).body)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each
 def test_a_notebook_holds_no_path_of_a_machine_and_no_secret(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"[\"'\s](/(home|root|tmp|work|Users)/|[A-Z]:\\\\)", text)
     assert not re.search(r"hf_[A-Za-z0-9]{20,}|token\s*=", text)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each
 def test_every_public_name_in_a_notebook_exists(path):
     for cell in _cells(path):
         for node in ast.walk(ast.parse(_python(cell))):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rlvr_lite":
-                assert getattr(rlvr_lite, node.attr) is not None
+            if isinstance(node, ast.Attribute) and (names := _dotted(node)) and names[0] == "rlvr_lite":
+                assert reduce(getattr, names[1:], rlvr_lite) is not None
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rlvr_lite"):
                 module = importlib.import_module(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_links_between_notebooks_lead_somewhere(path):
+@each
+def test_links_between_notebooks_lead_somewhere_and_badges_to_the_notebook_itself(path):
     text = "\n".join(_source(cell) for cell in _cells(path, "markdown"))
-    assert all((FOLDER / name).is_file() for name in re.findall(r"\]\((\w+\.ipynb)\)", text))
+    assert all((FOLDER / name).is_file() for name in re.findall(r"\]\(([\w.]+\.ipynb)\)", text))
+    assert all(address.endswith(f"/notebooks/{path.name}") for address in re.findall(_BADGES, text))
+
+
+@each
+def test_a_notebook_says_at_its_top_how_colab_and_kaggle_open_it(path):
+    top = _source(_cells(path, "markdown")[0])
+    assert re.search(_BADGES, top) or any(
+        {"Colab", "Kaggle", "upload"} <= set(re.findall(r"\w+", s)) for s in top.split(".")
+    )
+
+
+def test_a_badge_is_recognised():
+    address = "https://colab.research.google.com/github/owner/name/blob/main/notebooks/02_which_method.ipynb"
+    assert re.findall(_BADGES, f"[![Open in Colab](badge.svg)]({address})") == [address.removeprefix("https://")]
+
+
+@each
+def test_a_notebook_leaves_torch_alone_and_says_where_it_runs(path):
+    first = _source(_cells(path)[0])
+    installed = re.findall(r"%pip install(.*)", first)
+    assert installed == [' --quiet "rlvr-lite[notebook]"']
+    assert "native_dtype(device)" in first
+    assert "%matplotlib" not in "".join(map(_source, _cells(path)))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not importlib.util.find_spec("nbclient"), reason="needs nbclient (the extra test has it)")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)}
-    command = [sys.executable, "-c", _RUN, str(path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+@each
+def test_a_notebook_runs_from_top_to_bottom_and_shows_pictures(path, tmp_path):
+    """``RLVR_LITE_RENDERED`` names a folder that keeps the pictures, and the notebooks with their outputs."""
+    out = Path(os.environ.get("RLVR_LITE_RENDERED") or tmp_path).resolve()
+    command = [sys.executable, "-m", "tests.notebooks.render", str(out), path.stem]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent)
     assert done.returncode == 0, done.stderr[-2000:]
-    shown = [out for cell in _cells(tmp_path / "done.ipynb") for out in cell["outputs"]]
-    assert any("image/png" in out.get("data", {}) or "<img" in str(out.get("data", {})) for out in shown)
+    assert list(out.glob(f"{path.stem}-*.png"))
+    shown = [out for cell in _cells(out / path.name) for out in cell["outputs"]]
+    assert not [text for out in shown if out.get("name") == "stderr" if "Warning" in (text := "".join(out["text"]))]
