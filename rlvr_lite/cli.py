@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -40,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a mistake of the user's ends in one line and exit status 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to their developers, not to the user
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # names an optional kernel at each start
     given = sys.argv[1:] if arguments is None else arguments
     try:
         commands = claiming.with_recipe(_COMMANDS, given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.bases._locate import EMBEDDED, locate
@@ -23,9 +22,6 @@ _HOMES = {
     "load": "_load",
     "native_dtype": "_load",
 }
-
-# It warns on every CPU that an optional package is missing, which nothing here uses; PEFT brings it in early.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:
