@@ -1,4 +1,4 @@
-"""Methods compared over training seeds and problems: paired differences, joint bootstrap, probability of being best.
+"""Methods compared over training seeds and problems: paired differences, joint draws, probability of being best.
 
 Every method is trained with the same seeds and scored on the same problems, so scores are ``[M, S, P]``: methods, seeds,
 problems. A seed moves all problems of a run together (training noise), a problem all seeds of a method (its difficulty
@@ -23,7 +23,7 @@ __all__ = [
     "Comparison",
     "Verdict",
     "compare_to_reference",
-    "hierarchical_bootstrap",
+    "joint_draws",
     "probability_of_best",
     "seed_problem_difference",
     "seed_problem_interval",
@@ -175,19 +175,20 @@ def seed_problem_interval(scores: ArrayLike, *, level: float = 0.95) -> Interval
     return Interval(e.value, max(0.0, e.value - half), min(1.0, e.value + half))
 
 
-def hierarchical_bootstrap(scores: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> NDArray[np.float64]:
-    """Joint draws of all methods' mean scores, resampling seeds and problems, the same ones for every method.
+def joint_draws(scores: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> NDArray[np.float64]:
+    """Where the true mean scores of all methods may lie together, given seeds and problems that are both samples.
 
-    Seed and problem effects are resampled with replacement and independently of each other (the crossed bootstrap,
-    Owen 2007). Left raw, that counts the rest term twice and underrates few seeds; so the effects are first scaled to
-    their unbiased variances: seeds by sqrt(S / (S - 1)), problems by sqrt(P / (P - 1) (1 - MS_rest / MS_problem)). What
-    all methods share and what sets them apart is scaled apart. The draws then have the variance that
-    :func:`seed_problem_difference` computes; its t quantiles still pay for few seeds, which quantiles of draws do not.
+    Problems are resampled with replacement, the same ones for every method, their effects scaled to the unbiased variance
+    by sqrt(P / (P - 1) (1 - MS_rest / MS_problem)), or the rest term would count twice. Two or three seeds have too few
+    resamples and tell too little of their own spread, so their effects get Gaussian multipliers over the root of a
+    chi-squared number of S - 1 degrees of freedom: what the methods' means owe to their seeds is then jointly t
+    distributed, and the draws are as wide as the intervals of :func:`seed_problem_difference`. What all methods share and
+    what sets them apart is scaled apart.
 
     Args:
         scores: ``[M, S, P]``.
         draws: how many.
-        seed: decides the resamples.
+        seed: decides them.
 
     Returns:
         ``[draws, M]``.
@@ -196,26 +197,32 @@ def hierarchical_bootstrap(scores: ArrayLike, *, draws: int = 10_000, seed: int 
     _, seeds, problems = y.shape
     shared = y.mean(axis=0, keepdims=True)
     rng = np.random.default_rng(seed)
-    of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws) / seeds
     of_problem = rng.multinomial(problems, np.full(problems, 1 / problems), draws) / problems
+    of_seed = np.zeros((draws, seeds))
+    if seeds > 1:
+        of_seed = rng.standard_normal((draws, seeds)) / np.sqrt(seeds * rng.chisquare(seeds - 1, (draws, 1)))
     total = np.zeros((draws, len(y)))
     for part in (shared, y - shared):
         e = _Effects.of(part)
         rest, whole = float(e.square_rest.sum()), float(e.square_problem.sum())
         share = max(0.0, 1 - rest / whole) if seeds > 1 and whole > 0 else 1.0
         total = total + e.mean + of_problem @ e.problem.T * math.sqrt(problems / (problems - 1) * share)
-        if seeds > 1:
-            total = total + of_seed @ e.seed.T * math.sqrt(seeds / (seeds - 1))
+        total = total + of_seed @ e.seed.T
     return total
 
 
-def probability_of_best(draws: ArrayLike) -> list[float]:
-    """Share of joint draws ``[draws, M]`` in which each method has the highest score; ties are shared.
+def probability_of_best(scores: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> list[float]:
+    """Share of the joint draws in which each method has the highest score; ties are shared.
 
-    >>> probability_of_best([[0.1, 0.2], [0.3, 0.3]])
-    [0.25, 0.75]
+    Args:
+        scores: ``[M, S, P]``.
+        draws: see :func:`joint_draws`.
+        seed: see :func:`joint_draws`.
+
+    >>> probability_of_best([[[0.2, 0.2]], [[0.4, 0.4]], [[0.4, 0.4]]])
+    [0.0, 0.5, 0.5]
     """
-    table = np.asarray(draws, dtype=np.float64)
+    table = joint_draws(scores, draws=draws, seed=seed)
     top = table >= table.max(axis=1, keepdims=True) - 1e-12
     return [float(share) for share in (top / top.sum(axis=1, keepdims=True)).mean(axis=0)]
 
@@ -247,8 +254,8 @@ def compare_to_reference(
         scores: of each method ``[S, P]``, same seeds and problems.
         reference: the method that the others are compared with.
         zone: half width of the zone of practical equivalence, in accuracy.
-        draws: of the bootstrap behind the probability of being best.
-        seed: of the bootstrap.
+        draws: behind the probability of being best.
+        seed: of these draws.
 
     Raises:
         UserError: the reference is not among the methods, or shapes differ.
@@ -261,7 +268,7 @@ def compare_to_reference(
         raise UserError(
             f"the methods have scores of different shapes {sorted(shapes)}: give all the same seeds and problems"
         )
-    best = probability_of_best(hierarchical_bootstrap(np.stack(list(tables.values())), draws=draws, seed=seed))
+    best = probability_of_best(np.stack(list(tables.values())), draws=draws, seed=seed)
     chance = dict(zip(tables, best, strict=True))
     others = [name for name in tables if name != reference]
     differences = [seed_problem_difference(tables[reference], tables[name]) for name in others]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from rlvr_lite.analysis.replication import (
     Comparison,
     compare_to_reference,
-    hierarchical_bootstrap,
     probability_of_best,
     seed_problem_interval,
 )
@@ -210,7 +209,7 @@ class Study:
         scores = self._complete
         if len(scores) < 2:
             return {}
-        chances = probability_of_best(hierarchical_bootstrap(np.stack(list(scores.values()))))
+        chances = probability_of_best(np.stack(list(scores.values())))
         return dict(zip(scores, chances, strict=True))
 
     def _known(self, label: str) -> Row:
