@@ -1,7 +1,7 @@
 """What each method costs beside LoRA: CPU time of forward+backward, and of sampling.
 
 Printed by ``python -m tests.benchmarks.methods cost`` (hidden 768, 4 layers, r = 32, fp32, 512 tokens forward+backward, 32
-sampled, one thread, median of the ratios of 2 rounds taken in turn with LoRA; of 3 for hira, hra, oft and randlora).
+sampled, one thread, median of the ratios of 2 rounds taken in turn with LoRA; of 3 for hira, hra, oft, randlora and random_directions).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ COSTS: dict[str, tuple[float, float]] = {
     "geora": (1.10, 1.14),
     "mica": (0.99, 1.03),
     "olora": (1.10, 1.12),
+    "random_directions": (0.99, 1.00),
     "rlmo": (0.99, 1.01),
     "rlpo": (0.99, 1.01),
     "c3a": (2.33, 1.32),

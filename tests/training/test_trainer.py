@@ -38,9 +38,12 @@ def test_a_piece_that_does_not_fit_in_memory_is_halved(tmp_path):
             raise torch.OutOfMemoryError("scarce")
         return loss
 
-    made._compute_loss = scarce
+    logged = []
+    made._compute_loss, made._log_pieces = scarce, lambda: logged.extend(made._pieces)
     assert relative(_step_gradient(made), whole) < 1e-5
     assert max(sizes) > 3 >= sizes[-1]
+    rows = [size for size in sizes if size <= 3]
+    assert len(logged) == len(rows)  # what broke off is not measured twice
 
 
 def test_one_row_that_does_not_fit_is_an_error_with_advice(tmp_path):
