@@ -60,7 +60,7 @@ def _stock_gradient(folder, window, loss, accumulation, **options):
         trl_utils._ChunkedLogProbFunction = _TorchHead
     stock.model.train()
     stock.current_gradient_accumulation_steps = accumulation
-    for rows in torch.arange(len(window)).chunk(accumulation):
+    for rows in torch.arange(len(window)).chunk(stock.args.steps_per_generation)[:accumulation]:
         part = window.rows(rows)
         inputs = {
             "prompt_ids": part.prompt_ids,
@@ -104,6 +104,16 @@ def test_gradient_equals_that_of_trl(tmp_path, loss, accumulation):
     assert 0 < int((window.advantages == 0).sum()) < len(window)
     theirs = _stock_gradient(tmp_path, window, loss, accumulation, **options)
     assert relative(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo", "cispo"])
+def test_gradient_equals_that_of_trl_when_a_window_serves_two_updates(tmp_path, loss):
+    options = {"per_device_train_batch_size": 4, "steps_per_generation": 4}
+    if loss == "cispo":
+        options |= {"epsilon_high": 5.0}
+    ours, window = _our_gradient(tmp_path, 2, reward=sparse, loss_type=loss, **options)
+    assert window.old_logprobs is not None
+    assert relative(ours, _stock_gradient(tmp_path, window, loss, 2, **options)) < 1e-5
 
 
 def test_gradient_equals_that_of_trl_with_a_kl_term(tmp_path):
