@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rlvr_lite import AdapterConfig, bases, methods
 from tests.training.helpers import relative, trained, trainer
 
 
@@ -33,6 +34,16 @@ def test_adapters_stay_in_single_precision_and_learn_what_they_would_without(tmp
     assert rows[0]["sampling/logprob_difference"] < 1e-5 < rows[1]["sampling/logprob_difference"]  # it was fp16
     norms = [row["grad_norm"] for row in rows]
     assert norms[1] == pytest.approx(norms[0], rel=0.05)
+
+
+def test_adapters_on_a_base_of_4_bits_keep_their_precision(tmp_path):
+    """TRL rounds them to bf16, where an update at the learning rates of RL is lost."""
+    base = bases.load("tiny", "nf4")
+    model = methods.attach(base.model, "lora", AdapterConfig(rank=4), total_steps=4, seed=0)
+    before = trained(model)
+    made = trainer(tmp_path, model)
+    assert {p.dtype for p in made.model.parameters() if p.requires_grad} == {torch.float32}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained(made.model).items())
 
 
 def test_a_step_that_overflows_is_skipped_and_the_scale_comes_down(tmp_path, half):

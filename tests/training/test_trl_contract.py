@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 
 import pytest
@@ -79,10 +80,20 @@ def _stock_gradient(folder, window, loss, accumulation, **options):
     return gradients(stock.model)
 
 
-def _our_gradient(folder, accumulation, **options):
+def _our_gradient(folder, accumulation, gap=0.0, **options):
+    """Gradient of the first update on a window; ``gap`` moves the policy that sampled it away from the trained one."""
     ours = trainer(folder, policy(spread=0.05), **options, gradient_accumulation_steps=accumulation)
     ours.model.train()
     ours.current_gradient_accumulation_steps = accumulation
+    scored, noise = ours.scored, torch.Generator().manual_seed(2)
+
+    def moved(rollouts):
+        window = scored(rollouts)
+        old = window.old_logprobs
+        return dataclasses.replace(window, old_logprobs=old + gap * torch.randn(old.shape, generator=noise))
+
+    if gap:
+        ours.scored = moved
     for _ in range(accumulation):
         batch = ours._prepare_inputs(None)
         ours.accumulate(batch)
@@ -106,14 +117,18 @@ def test_gradient_equals_that_of_trl(tmp_path, loss, accumulation):
     assert relative(ours, theirs) < 1e-5
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo", "cispo"])
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo"])
 def test_gradient_equals_that_of_trl_when_a_window_serves_two_updates(tmp_path, loss):
+    """The policy has moved away from the one that sampled, so that every loss clips."""
     options = {"per_device_train_batch_size": 4, "steps_per_generation": 4}
+    if loss == "gspo":
+        options |= {"importance_sampling_level": "sequence"}
     if loss == "cispo":
-        options |= {"epsilon_high": 5.0}
-    ours, window = _our_gradient(tmp_path, 2, reward=sparse, loss_type=loss, **options)
-    assert window.old_logprobs is not None
-    assert relative(ours, _stock_gradient(tmp_path, window, loss, 2, **options)) < 1e-5
+        options |= {"epsilon_high": 1.2}
+    name = "grpo" if loss == "gspo" else loss
+    ours, window = _our_gradient(tmp_path, 2, gap=0.5, reward=sparse, loss_type=name, **options)
+    plain, _ = _our_gradient(tmp_path, 2, reward=sparse, loss_type=name, **options)
+    assert relative(ours, _stock_gradient(tmp_path, window, loss, 2, **options)) < 1e-5 < relative(ours, plain)
 
 
 def test_gradient_equals_that_of_trl_with_a_kl_term(tmp_path):
