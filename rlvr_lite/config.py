@@ -42,7 +42,7 @@ C = TypeVar("C")
 
 
 def to_json(config: Any) -> str:
-    """A configuration as indented JSON with its keys in field order."""
+    """A configuration (a dataclass) as indented JSON with its keys in field order."""
     return json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + "\n"
 
 

@@ -47,6 +47,9 @@ def demo(out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps:
 
     Returns:
         The runs by method.
+
+    Raises:
+        UserError: no method is named, or a run cannot be done as asked.
     """
     if not methods:
         raise UserError("name at least one method, such as lora")

@@ -55,7 +55,11 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part."""
+    """Write a file so that a reader sees the old text or the new one, never a part.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
@@ -133,7 +137,11 @@ class JsonLines:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def append(self, *rows: Mapping[str, Any]) -> None:
-        """Write the rows in one write."""
+        """Write the rows in one write.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
         text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         try:
             with open(self.path, "a", encoding="utf-8") as file:
@@ -142,7 +150,11 @@ class JsonLines:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}; free some space") from error
 
     def cut(self, position: int) -> None:
-        """Forget everything after ``position`` bytes."""
+        """Forget everything after ``position`` bytes.
+
+        Raises:
+            UserError: the file is shorter than that.
+        """
         if self.position < position:
             raise UserError(f"{self.path} is shorter than its checkpoint says: it was edited; start with a new --out")
         if self.path.exists():
@@ -154,7 +166,7 @@ class JsonLines:
 
 
 def refuse_pickles(directory: Path) -> None:
-    """Raise if ``directory`` holds a file that could run code when it is loaded."""
+    """Raise a ``UserError`` if ``directory`` holds a file that could run code when it is loaded."""
     for path in sorted(directory.rglob("*")):
         if path.suffix in _PICKLES:
             raise UserError(f"{path} is a pickle, which can run code when loaded: convert it to safetensors first")
@@ -173,6 +185,9 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
 
     Yields:
         The directory to write into.
+
+    Raises:
+        UserError: the disk is full or not writable.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -93,6 +93,12 @@ class SpectrumProbe:
     def measure(self, updates: Iterable[Update]) -> dict[str, float]:
         """Averages over the matrices that have a base here; JSON-able, for one line of metrics.
 
+        Args:
+            updates: what training added to each matrix so far.
+
+        Raises:
+            UserError: no matrix has a base here.
+
         Returns:
             ``spectrum/top_right``, ``top_left``, ``bottom_right``, ``bottom_left``: energy over that of a random update
             (1 is random), absent while the update is zero, the bottom also where a base does not hold it;

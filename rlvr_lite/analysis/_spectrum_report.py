@@ -39,7 +39,11 @@ class Spectrum:
     trajectories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def run(self, label: str) -> RunSpectrum:
-        """The run of that label."""
+        """The run of that label.
+
+        Raises:
+            UserError: there is none.
+        """
         found = {run.label: run for run in self.runs}
         if label not in found:
             raise unknown_name("run", label, found)

@@ -51,7 +51,7 @@ class Update:
         return scale * (b @ a)
 
     def checked_factors(self) -> tuple[Tensor, Tensor, float]:
-        """(B, A, scale) in float64, checked to be finite and to fit together."""
+        """(B, A, scale) in float64; a ``UserError`` if they are not finite or do not fit together."""
         assert self.factors is not None
         b, a, scale = self.factors
         if b.ndim != 2 or a.ndim != 2 or b.shape[1] != a.shape[0]:

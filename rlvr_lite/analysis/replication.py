@@ -150,6 +150,9 @@ def seed_problem_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) 
         b: scores of the method, ``[S, P]``, same seeds and problems in the same order.
         level: coverage of the interval.
 
+    Raises:
+        UserError: the two have other shapes.
+
     >>> a = [[0.2, 0.4, 0.6], [0.4, 0.4, 0.6]]
     >>> d = seed_problem_difference(a, [[0.6, 0.6, 0.8], [0.6, 0.8, 0.8]])
     >>> round(d.value, 3), d.excludes_zero

@@ -163,6 +163,9 @@ def measure_matrix(name: str, base: BaseSpectrum, update: Directions, weight: Te
         base: decomposition of W.
         update: decomposition of dW.
         weight: W ``[out, in]``, float64.
+
+    Raises:
+        UserError: the update has another shape than the weight.
     """
     if (update.left.shape[0], update.right.shape[0]) != base.shape:
         shape = (update.left.shape[0], update.right.shape[0])

@@ -297,6 +297,9 @@ def holm(p_values: ArrayLike) -> list[float]:
 def sampling_variance(correct: ArrayLike) -> float:
     """Mean over problems of p (1 - p), the variance of one sampled answer, unbiased from k >= 2 samples ``[n, k]``.
 
+    Raises:
+        UserError: a single sample a problem says nothing of it.
+
     >>> sampling_variance([[1, 0], [1, 1]])
     0.25
     """
@@ -337,6 +340,9 @@ def detectable_difference(
         seed_sd: sd, standard deviation of a method's accuracy over training seeds.
         power: wanted probability of showing the difference.
         level: confidence of the interval that must exclude zero.
+
+    Raises:
+        UserError: a number outside its range.
 
     >>> round(detectable_difference(30, 32, between=0.0), 3)
     0.046

@@ -92,7 +92,11 @@ class Chat:
         return f"Chat({self.config.method} on {self.config.base}): ask('...') shows it before and after training"
 
     def ask(self, question: str) -> Reply:
-        """Put a question to both, in the way the run was trained; every question stands for itself."""
+        """Put a question to both, in the way the run was trained; every question stands for itself.
+
+        Raises:
+            UserError: the question is empty.
+        """
         if not question.strip():
             raise UserError("the question is empty: type a problem")
         prompt = self._messages(question)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Form", "Target", "export"]
 
+#: What an export is made of.
 Form = Literal["adapter", "lora", "merged", "gguf"]
+#: Where a policy can go: a directory of one of these forms, or a repository on the Hub.
 Target = Literal["adapter", "lora", "merged", "gguf", "hub"]
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "q8_0": 1.0625}
 _DTYPE: Mapping[str, str] = {"merged": "bf16", "gguf": "fp16"}

@@ -62,6 +62,7 @@ class Benchmark:
 _RELAY = "a relay problem: it asks for a T that another team member would hand over, and cannot be solved as it stands"
 _RELAYS = (400, 401, 402, 403, 404, 406, 407, 408, 409, 410, 411, 506, 507, 509, 510)
 
+#: Every stored benchmark by its name.
 BENCHMARKS: Mapping[str, Benchmark] = {
     "aime24": Benchmark(
         title="AIME 2024",

@@ -38,6 +38,9 @@ def power_table(
         between: standard deviation over problems of the true difference.
         seed_sd: standard deviation of a method's accuracy over training seeds.
         power: chance of showing a difference of that size.
+
+    Raises:
+        UserError: a name that is no benchmark, without ``problems``.
     """
     rows = []
     for name in [benchmarks] if isinstance(benchmarks, str) else benchmarks:

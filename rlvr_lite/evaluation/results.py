@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EVALUATION_FILE", "Evaluation", "compare_evaluations"]
 
+#: The file that makes a directory an evaluation.
 EVALUATION_FILE = "evaluation.json"
 _FORMAT = 1
 
@@ -135,7 +136,11 @@ class Evaluation(Mapping[str, Score]):
         return pandas.concat(frames, ignore_index=True)
 
     def samples(self, benchmark: str) -> list[dict[str, Any]]:
-        """The answers to a benchmark with their verdicts, as read from its file where they are not at hand."""
+        """The answers to a benchmark with their verdicts, as read from its file where they are not at hand.
+
+        Raises:
+            UserError: the answers were not kept, or there is no such ``benchmark``.
+        """
         score = self[benchmark]
         if not score.samples and self.directory is not None:
             score = Score.read(self.directory / sample_file(benchmark), benchmark)
@@ -146,7 +151,15 @@ class Evaluation(Mapping[str, Score]):
     # ---- compared ---------------------------------------------------------------------------------------------
 
     def compare(self, other: Evaluation, *, zone: float = 0.0) -> Table:
-        """Paired differences, this minus the other, on the same problems; see :func:`compare_evaluations`."""
+        """Paired differences, this minus the other, on the same problems.
+
+        Args:
+            other: an evaluation of the same benchmarks.
+            zone: half width of the zone of practical equivalence, in accuracy.
+
+        Raises:
+            UserError: they share no benchmark, or not its problems; see :func:`compare_evaluations`.
+        """
         return compare_evaluations([self], [other], zone=zone)
 
     # ---- on disk ----------------------------------------------------------------------------------------------
@@ -159,7 +172,7 @@ class Evaluation(Mapping[str, Score]):
         return {"evaluation": _FORMAT, **self.facts, "benchmarks": benchmarks}
 
     def save(self, path: str | Path) -> Path:
-        """Write ``evaluation.json`` into a directory, or the file itself if the name ends in ``.json``."""
+        """Write ``evaluation.json`` into the directory ``path``, or the file itself if its name ends in ``.json``."""
         target = Path(path)
         if target.suffix != ".json":
             target.mkdir(parents=True, exist_ok=True)
@@ -169,7 +182,7 @@ class Evaluation(Mapping[str, Score]):
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
-        """Read what :meth:`save` wrote, from the directory or the file.
+        """Read what :meth:`save` wrote to ``path``, the directory or the file.
 
         Raises:
             UserError: it is not an evaluation.
@@ -189,7 +202,7 @@ class Evaluation(Mapping[str, Score]):
         return cls(stored, scores, sources, target.parent)
 
     def to_lighteval(self, path: str | Path) -> Path:
-        """Write the scores as a result file of lighteval; see :func:`rlvr_lite.evaluation.lighteval.results`."""
+        """Write the scores to ``path`` as lighteval would; see :func:`rlvr_lite.evaluation.lighteval.results`."""
         from rlvr_lite.evaluation.lighteval import results
 
         write_json(Path(path), results(self))

@@ -83,7 +83,11 @@ class Score:
 
     @classmethod
     def read(cls, path: Path, name: str | None = None) -> Score:
-        """The score of a file of samples, one a line."""
+        """The score of a file of samples, one a line.
+
+        Raises:
+            UserError: it is not such a file.
+        """
         try:
             return cls.of(name or path.stem, (Sample(**row) for row in read_jsonl(path)))
         except TypeError as error:

@@ -171,12 +171,12 @@ def optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: f
 
 
 def penalty(model: nn.Module, name: str) -> Tensor | None:
-    """What the method adds to the loss: a scalar, or ``None`` if it adds nothing."""
+    """What method ``name`` adds to the loss of ``model``: a scalar, or ``None`` if it adds nothing."""
     return get(name).penalty(model)
 
 
 def after_backward(model: nn.Module, name: str, step: int) -> None:
-    """What the method does between ``optimizer.step()`` and ``zero_grad()`` of step ``step`` (counted from 1)."""
+    """What method ``name`` does to ``model`` between ``optimizer.step()`` and ``zero_grad()`` of ``step`` (from 1)."""
     get(name).after_backward(model, step)
 
 

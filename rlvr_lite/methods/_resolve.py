@@ -53,6 +53,13 @@ def resolve(name: str, adapter: AdapterConfig, scale: str) -> AdapterConfig:
 def learning_rate(name: str, scale: str) -> LearningRate:
     """The method's default learning rate for bases of a scale, with its source.
 
+    Args:
+        name: of the method.
+        scale: tiny, small or paper.
+
+    Raises:
+        UserError: there is no such method or scale.
+
     >>> learning_rate("lora", "tiny").value
     0.002
     """

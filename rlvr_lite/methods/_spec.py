@@ -28,7 +28,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class LearningRate:
-    """A learning rate and where it comes from."""
+    """A learning rate and where it comes from.
+
+    Attributes:
+        value: the rate.
+        source: a paper, or what was measured with it.
+    """
 
     value: float
     source: str

@@ -165,7 +165,7 @@ class Plan:
         return memory.peak(self.phases)[1]
 
     def needed(self, phase: str | None = None) -> int:
-        """Bytes of a card that a phase takes, context and fragmentation included; by default the highest phase's."""
+        """Bytes of a card that ``phase`` takes, context and fragmentation included; by default the highest phase."""
         kinds = self.phases[phase or self.peak_phase]
         loose = sum(size for kind, size in kinds.items() if kind != "weights")
         return sum(kinds.values()) + int(FRAGMENTATION * loose) + CONTEXT
@@ -181,7 +181,7 @@ class Plan:
         return None if self.available is None else self.needed() <= self.available
 
     def with_fields(self, **fields: Any) -> Plan:
-        """The plan of the same run with other values for some fields of its configuration."""
+        """The plan of the same run with other values for ``fields`` of its configuration."""
         return make(dataclasses.replace(self.config, **fields), self.shape, self.card, self.step.prompt_length)
 
     @cached_property
@@ -262,7 +262,7 @@ class Plan:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            UserError: the text is no plan.
+            UserError: ``text`` is no plan.
         """
         try:
             values = json.loads(text)

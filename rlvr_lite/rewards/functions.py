@@ -17,6 +17,7 @@ from rlvr_lite.rewards.verifier import verify_batch
 
 __all__ = ["Overlong", "RewardFunction", "accuracy", "combine", "format", "get", "overlong", "text_of"]
 
+#: TRL's signature: ``f(completions=..., **columns)`` gives a reward a completion, or ``None`` for no opinion.
 RewardFunction: TypeAlias = Callable[..., "list[float | None]"]
 
 

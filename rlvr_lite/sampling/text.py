@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Completion", "Messages", "encode", "eos_ids", "generate", "pad_id", "render"]
 
+#: A prompt: plain text, or the turns of a chat, each with ``role`` and ``content``.
 Messages = str | Sequence[Mapping[str, str]]
 
 
@@ -39,7 +40,11 @@ class Completion:
 
 
 def eos_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends a completion: the tokenizer's own and those of the model's generation config."""
+    """Every token that ends a completion: the tokenizer's own and those of the model's generation config.
+
+    Raises:
+        UserError: neither names one.
+    """
     config = getattr(output_head(model).causal_lm, "generation_config", None)
     named = getattr(config, "eos_token_id", None)
     ids = {tokenizer.eos_token_id, *(named if isinstance(named, list | tuple) else [named])} - {None}

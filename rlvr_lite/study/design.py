@@ -122,13 +122,21 @@ class Design:
         object.__setattr__(self, "_by_label", {arm.label: arm for arm in self.arms})
 
     def arm(self, label: str) -> Arm:
-        """The row of that name."""
+        """The row of that name.
+
+        Raises:
+            UserError: there is none.
+        """
         if label not in self._by_label:
             raise unknown_name("row", label, self._by_label)
         return self._by_label[label]
 
     def config(self, arm: Arm, **changes: Any) -> RunConfig:
-        """The configuration of a row's runs, with steps and learning rate filled in."""
+        """The configuration of a row's runs, with steps and learning rate filled in.
+
+        Raises:
+            UserError: the budget is less than a step.
+        """
         config = replace_fields(self.shared, dict(arm.overrides))
         rows = (config.prompts_per_step or SCALES[self.scale].prompts_per_step) * config.group_size
         steps = config.steps or SCALES[self.scale].steps

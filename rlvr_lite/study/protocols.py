@@ -127,7 +127,11 @@ def adapter_fields(config: RunConfig, method: str) -> dict[str, Any]:
 
 
 def read_recipe(name: str | Path) -> Recipe:
-    """A recipe with its deviations and notes; see :func:`recipe`."""
+    """A recipe with its deviations and notes; see :func:`recipe`.
+
+    Raises:
+        UserError: there is none of that name, or the file is no recipe.
+    """
     text, label = _text(str(name))
     try:
         values = tomllib.loads(text)

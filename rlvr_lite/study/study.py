@@ -91,7 +91,7 @@ class Study:
 
     @classmethod
     def load(cls, directory: str | Path) -> Study:
-        """The study in a directory.
+        """The study in ``directory``.
 
         Raises:
             UserError: there is none.
@@ -181,12 +181,12 @@ class Study:
     # ---- what may be said -------------------------------------------------------------------------------------
 
     def accuracy(self, label: str) -> Interval | None:
-        """A row's accuracy over seeds and problems; ``None`` while it is incomplete."""
+        """Accuracy of the row ``label`` over seeds and problems; ``None`` while it is incomplete."""
         scores = self._known(label).scores
         return None if scores is None else seed_problem_interval(scores)
 
     def comparison(self, label: str) -> Comparison | None:
-        """A row against the reference; ``None`` for the reference itself and while one of both is incomplete."""
+        """The row ``label`` against the reference; ``None`` for the reference itself and while one is incomplete."""
         self._known(label)
         return self._comparisons.get(label)
 
@@ -217,15 +217,15 @@ class Study:
         return self.rows[label]
 
     def trained_parameters(self, label: str) -> int | None:
-        """Trained parameters of a row's runs."""
+        """Trained parameters of the runs of the row ``label``."""
         return self._median(label, "trainable_parameters")
 
     def peak_memory(self, label: str) -> int | None:
-        """Most bytes held at once: on the GPU, or resident in a process that may have held other runs before."""
+        """Most bytes the row ``label`` held: on the GPU, or in a process that may have held other runs before."""
         return self._median(label, "peak_memory_bytes")
 
     def train_seconds(self, label: str) -> float | None:
-        """Median over seeds of the seconds spent in optimizer steps, rollouts included."""
+        """Seconds in optimizer steps, rollouts included, of the row ``label``: the median over seeds."""
         seconds = [run.summary["seconds"]["train"] for run in self._known(label).runs.values()]
         return float(np.median(seconds)) if seconds else None
 
@@ -345,7 +345,7 @@ class Study:
         return accuracy_against_share(self)
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the report, one HTML file that needs no network; by default ``report.html`` in the directory."""
+        """Write one HTML file that needs no network to ``path``, by default ``report.html`` in the directory."""
         from rlvr_lite.study.report import write_report
 
         return write_report(self, Path(path) if path is not None else self.directory / "report.html")

@@ -78,6 +78,9 @@ class Task(ABC):
             problem: a problem, or the text of one.
             style: ``bare`` is the question alone; ``instruct`` opens with the instruction, shows the worked examples
                 as earlier turns, and asks last.
+
+        Raises:
+            UserError: there is no such style.
         """
         question = problem if isinstance(problem, str) else problem.problem
         if style == "bare":

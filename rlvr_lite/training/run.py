@@ -68,7 +68,7 @@ class Run:
         return self.files.metrics.rows()
 
     def rollouts(self, step: int | None = None) -> list[dict[str, Any]]:
-        """Sampled completions with their rewards; of one optimizer step, or all."""
+        """Sampled completions with their rewards: of the optimizer step ``step``, or all."""
         rows = self.files.rollouts.rows()
         return rows if step is None else [row for row in rows if row["step"] == step]
 
@@ -89,19 +89,35 @@ class Run:
         return training_curves({self.config.method: self.metrics()})
 
     def evaluate(self, benchmarks: Any = None, **options: Any) -> Evaluation:
-        """Score the trained policy; see ``rlvr_lite.evaluate``."""
+        """Score the trained policy.
+
+        Args:
+            benchmarks: as in ``rlvr_lite.evaluate``; by default the test problems of the run's task.
+            **options: the further arguments of ``rlvr_lite.evaluate``.
+        """
         from rlvr_lite import evaluation
 
         return evaluation.evaluate(self, benchmarks or (f"{self.config.task}:test",), **options)
 
     def export(self, to: Target = "adapter", out: str | Path | None = None, **options: Any) -> Path:
-        """Take the trained policy home; see ``rlvr_lite.export``."""
+        """Take the trained policy home.
+
+        Args:
+            to: adapter, lora, merged, gguf or hub.
+            out: the directory to make; by default one in the run's folder ``export``.
+            **options: the further arguments of ``rlvr_lite.export``.
+        """
         from rlvr_lite import delivery
 
         return delivery.export(self, to, out, **options)
 
     def chat(self, question: str | None = None, **options: Any) -> Reply | Chat:
-        """Try the trained policy beside its base; see ``rlvr_lite.chat``."""
+        """Try the trained policy beside its base.
+
+        Args:
+            question: what to ask; without one both are loaded, to be asked often.
+            **options: the further arguments of ``rlvr_lite.chat``.
+        """
         from rlvr_lite import delivery
 
         return delivery.chat(self, question, **options)

@@ -10,6 +10,7 @@ The last two need RLVR_LITE_SMOLLM2 (a folder with SmolLM2-135M-Instruct) and RL
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -234,8 +235,16 @@ def speed(problems: int = 16, k: int = 8, new_tokens: int = 48, repeats: int = 2
     )
 
 
-if __name__ == "__main__":
-    chosen = sys.argv[1:] or ["coverage", "alarms"]
-    for name in chosen:
-        {"coverage": coverage, "alarms": alarms, "resume": resume, "speed": speed}[name]()
+def main() -> None:
+    """Print the figures that are named, or those that need no model."""
+    figures = {"coverage": coverage, "alarms": alarms, "resume": resume, "speed": speed}
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("figures", nargs="*", choices=[*figures, "simulated"], default="simulated")
+    wanted = options.parse_args().figures
+    for name in ["coverage", "alarms"] if "simulated" in wanted else wanted:
+        figures[name]()
         print()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,12 +9,12 @@ With ``xllamacpp`` installed the GGUF files also go through llama.cpp, on the sa
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import math
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -126,14 +126,18 @@ def _megabytes(folder: Path) -> float:
 
 def main() -> None:
     """Measure and print."""
+    makers = {"tiny": trained, "smollm2": moved}
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("base", choices=list(makers))
+    options.add_argument("methods", nargs="?", default=",".join(FOURTEEN), help="separated by commas")
+    given = options.parse_args()
     torch.set_num_threads(1)
-    make = {"tiny": trained, "smollm2": moved}[sys.argv[1]]
+    make = makers[given.base]
     forms = FORMS
     if make is moved:  # 135M parameters on one thread: fewer prompts, and one GGUF type
         forms, reference.PROMPTS, reference.TOKENS = FORMS[:-1], 4, 8
-    names = sys.argv[2].split(",") if len(sys.argv) > 2 else FOURTEEN
     started, rows, sizes = time.process_time(), [], []
-    for method in names:
+    for method in given.methods.split(","):
         with tempfile.TemporaryDirectory(prefix="rlvr-lite-export-") as folder:
             row, size = measure(method, make, Path(folder), forms)
         print(row, size, flush=True)

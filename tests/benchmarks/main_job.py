@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -131,11 +131,14 @@ def real(folder: Path) -> Table:
 
 def main() -> None:
     """Run the parts that are named, or all."""
+    parts = {"learn": learn, "agree": agree, "real": real}
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("parts", nargs="*", choices=[*parts, "all"], default="all")
+    wanted = options.parse_args().parts
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    parts = {"learn": learn, "agree": agree, "real": real}
     with tempfile.TemporaryDirectory() as folder:
-        for name in sys.argv[1:] or parts:
+        for name in parts if "all" in wanted else wanted:
             print(f"\n{parts[name](Path(folder))}", flush=True)
 
 

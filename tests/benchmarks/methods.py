@@ -165,7 +165,7 @@ def dora_table(rounds: int, folder: Path) -> Table:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help="cells, cost, dora (all)")
+    parser.add_argument("tables", nargs="*", choices=["cells", "cost", "dora", "all"], default="all")
     parser.add_argument("--method", nargs="*", default=methods.names())
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
@@ -173,7 +173,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)
-    wanted = given.tables or ["cells", "cost", "dora"]
+    wanted = ["cells", "cost", "dora"] if "all" in given.tables else given.tables
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if "cells" in wanted:

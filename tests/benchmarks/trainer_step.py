@@ -7,9 +7,9 @@ does not favour one side.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -99,12 +99,14 @@ def compare(place: str, prompts: int, length: int, steps: int, shares: tuple[flo
 
 def main() -> None:
     """Run the parts that are named, or both."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("bases", nargs="*", choices=["tiny", "smollm2", "all"], default="all")
+    wanted = options.parse_args().bases
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    parts = sys.argv[1:] or ["tiny", "smollm2"]
-    if "tiny" in parts:
+    if "tiny" in wanted or "all" in wanted:
         print(compare("tiny", prompts=16, length=56, steps=8), flush=True)
-    if "smollm2" in parts:
+    if "smollm2" in wanted or "all" in wanted:
         print(compare(os.environ["RLVR_LITE_SMOLLM2"], prompts=5, length=32, steps=3, shares=(0.6,)), flush=True)
 
 
