@@ -6,6 +6,7 @@ Each leaves ``OUT/NAME.ipynb`` with its outputs and a ``OUT/NAME-N.png`` a pictu
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 import resource
@@ -16,21 +17,23 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+_COLOURS = 64  # all that a plot needs, at a third of the bytes
 _IN_HTML = re.compile(r'src="data:image/png;base64,([^"]+)"')
 
 
 def execute(path: Path) -> Any:
     """The notebook with its outputs, run from top to bottom in an empty folder."""
     import nbformat
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     notebook = nbformat.read(path, 4)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER.parent)}
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
         # files instead of ports, which another kernel may take between the choice and the use
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
-        client = NotebookClient(notebook, km=kernel, timeout=1200, resources={"metadata": {"path": folder}})
+        config = Config({"ConnectionFileMixin": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+        where = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=where, config=config)
         client.execute(env=environment)
     return notebook
 
@@ -50,11 +53,13 @@ def pictures(notebook: Any) -> list[bytes]:
 def render(path: Path, out: Path) -> Path:
     """Execute one notebook into ``out``; the file with its outputs."""
     import nbformat
+    from PIL import Image
 
     notebook = execute(path)
     out.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures(notebook), start=1):
-        (out / f"{path.stem}-{number}.png").write_bytes(picture)
+        small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS)
+        small.save(out / f"{path.stem}-{number}.png", optimize=True)
     nbformat.write(notebook, out / path.name)
     return out / path.name
 

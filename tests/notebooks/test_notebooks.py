@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import importlib.util
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import rlvr_lite
-from tests.notebooks.render import FOLDER, NOTEBOOKS
+from tests.notebooks.render import FOLDER, NOTEBOOKS, pictures
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 #: Where Colab and Kaggle open a notebook of a repository; what follows is the path in it.
@@ -65,6 +66,10 @@ def test_a_notebook_is_stripped_short_and_has_its_parameters_in_one_cell(path):
 def test_a_notebook_holds_no_path_of_a_machine_and_no_secret(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"[\"'\s](/(home|root|tmp|work|Users)/|[A-Z]:\\\\)", text)
+    nodes = [node for cell in _cells(path) for node in ast.walk(ast.parse(_python(cell)))]
+    inside = {part for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values[1:]}
+    begun = [node.value for node in nodes if isinstance(node, ast.Constant) and node not in inside]
+    assert not [text for text in begun if isinstance(text, str) and re.match(r"/\w|~|[A-Za-z]:[\\/]", text)]
     assert not re.search(r"hf_[A-Za-z0-9]{20,}|token\s*=", text)
 
 
@@ -103,7 +108,7 @@ def test_a_badge_is_recognised():
 def test_a_notebook_leaves_torch_alone_and_says_where_it_runs(path):
     first = _source(_cells(path)[0])
     installed = re.findall(r"%pip install(.*)", first)
-    assert installed == [' --quiet "rlvr-lite[notebook]"']
+    assert installed == [" --quiet rlvr-lite ipywidgets"]
     assert "native_dtype(device)" in first
     assert "%matplotlib" not in "".join(map(_source, _cells(path)))
 
@@ -121,3 +126,14 @@ def test_a_notebook_runs_from_top_to_bottom_and_shows_pictures(path, tmp_path):
     assert list(out.glob(f"{path.stem}-*.png"))
     shown = [out for cell in _cells(out / path.name) for out in cell["outputs"]]
     assert not [text for out in shown if out.get("name") == "stderr" if "Warning" in (text := "".join(out["text"]))]
+
+
+def test_pictures_are_found_in_outputs_and_in_html_each_once():
+    first, second = (base64.b64encode(text).decode() for text in (b"first", b"second"))
+    shown = [
+        {"data": {"image/png": first + "\n", "text/plain": "<Figure>"}},
+        {"data": {"text/html": [f'<p>1</p><img src="data:image/png;base64,{second}">', "<p>2</p>"]}},
+        {"data": {"image/png": first}},
+        {"name": "stdout", "text": "no picture"},
+    ]
+    assert pictures({"cells": [{"outputs": shown}, {"source": "text"}]}) == [b"first", b"second"]
