@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.training.parallel import Processes
 
-__all__ = ["GuardedReward", "guard"]
+__all__ = ["GuardedReward", "failures_of", "guard"]
 
 logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., Sequence[float | None]]
@@ -138,3 +139,13 @@ def guard(functions: Sequence[Any], limit: float) -> list[Any]:
         else f
         for f in functions
     ]
+
+
+def failures_of(functions: Sequence[Any], processes: Processes) -> dict[str, dict[str, int]]:
+    """How often each guarded function failed, by what went wrong, at all processes together."""
+    own = [(f.__name__, f.failures) for f in functions if isinstance(f, GuardedReward)]
+    total: dict[str, Counter[str]] = {}
+    for part in processes.gather(own):
+        for name, failures in part:
+            total.setdefault(name, Counter()).update(failures)
+    return {name: dict(failures) for name, failures in total.items() if failures}

@@ -28,6 +28,7 @@ from rlvr_lite.training import checkpoints
 from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
+from rlvr_lite.training.guard import failures_of
 from rlvr_lite.training.micro import planned_micro_batch
 from rlvr_lite.training.parallel import Processes, connect
 from rlvr_lite.training.preflight import preflight
@@ -118,6 +119,7 @@ class _Stages:
         self.held = None if methods.get(asked.method).writes_base else held
         self.attached: Any = None
         self.seconds: dict[str, float] = {}
+        self.invalid: dict[str, dict[str, int]] = {}
         for split in ("train", asked.eval_split) if asked.eval_problems else ("train",):
             if not task.at_most(split, 1):
                 raise UserError(
@@ -283,6 +285,7 @@ class _Stages:
             stop.reason = stop.reason or "interrupted"
         finally:
             bar.close()
+        self.invalid = failures_of(trainer.guards, self.processes)
         return model, trainer, stop, not stop.reason and trainer.state.global_step >= config.steps
 
     def _look_ahead(self, trainer: GRPOTrainer) -> None:
@@ -375,7 +378,7 @@ class _Stages:
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()}
             | ({"train": round(sum(times), 3), "step": round(statistics.median(times), 4)} if times else {}),
             "peak_memory_bytes": peak_memory_bytes(),
-            "invalid_rewards": {f.__name__: dict(f.failures) for f in trainer.guards if f.failures},
+            "invalid_rewards": self.invalid,
             "versions": versions(),
         }
         write_json(self.files.summary, summary)

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.training.guard import GuardedReward, guard
+from rlvr_lite.training.guard import GuardedReward, failures_of, guard
+from rlvr_lite.training.parallel import Processes
 from tests.training.helpers import trainer
 
 
@@ -91,6 +92,25 @@ def test_models_and_coroutines_are_left_to_trl():
 
     model = torch.nn.Linear(1, 1)
     assert guard([later, model], 1.0) == [later, model]
+
+
+def test_failures_are_added_up_over_processes():
+    class Two(Processes):
+        def gather(self, value):
+            return [value, [("flaky", {"ValueError: odd": 2, "late": 1}), ("fine", {})]]
+
+    def flaky(completions, **_):
+        if len(completions) > 1 or completions[0] == "bb":
+            raise ValueError("odd")
+        return [1.0]
+
+    async def later(completions, **_):
+        return []
+
+    functions = guard([flaky, later], 1.0)
+    assert functions[0](["a", "bb"]) == [1.0, None]
+    assert failures_of(functions, Processes()) == {"flaky": {"ValueError: odd": 1}}
+    assert failures_of(functions, Two()) == {"flaky": {"ValueError: odd": 3, "late": 1}}
 
 
 def test_a_run_survives_a_reward_that_raises_hangs_and_lies(tmp_path, caplog):

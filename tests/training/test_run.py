@@ -151,7 +151,7 @@ def test_a_saved_adapter_that_is_not_the_policy_fails(tmp_path, monkeypatch):
 def test_your_own_problems_and_reward(tmp_path):
     rows = [{"problem": f"{a}+{b}=?", "answer": str(a + b)} for a in range(1, 10) for b in range(1, 10)]
 
-    def short(completions, **_):
+    async def short(completions, **_):  # TRL awaits such functions
         return [-float(len(chat[0]["content"])) for chat in completions]
 
     run = rlvr_lite.train(
