@@ -95,7 +95,9 @@ def browser() -> Iterator[Browser]:
             wishes = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
             answer = found.ask("POST", "/session", {"capabilities": {"alwaysMatch": wishes}})
             found.session = f"/session/{answer['sessionId']}"
-            yield found
-            found.ask("DELETE", "")
+            try:
+                yield found
+            finally:  # the driver would leave the browser behind
+                found.ask("DELETE", "")
         finally:
             process.terminate()
