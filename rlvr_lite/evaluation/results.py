@@ -158,7 +158,7 @@ class Evaluation(Mapping[str, Score]):
             zone: half width of the zone of practical equivalence, in accuracy.
 
         Raises:
-            UserError: they share no benchmark, or not its problems; see :func:`compare_evaluations`.
+            UserError: they were not made alike, or share no benchmark; see :func:`compare_evaluations`.
         """
         return compare_evaluations([self], [other], zone=zone)
 

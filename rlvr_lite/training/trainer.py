@@ -56,6 +56,7 @@ class GRPOTrainer(Resumable):
         model: as in TRL; a model from ``rlvr_lite.methods.attach`` keeps its adapters in fp32.
         reward_funcs: as in TRL. A function that raises, hangs or returns nonsense costs the sample, not the run.
         args: a ``trl.GRPOConfig``.
+        train_dataset, eval_dataset: as in TRL.
         method: name of the attached method, for its optimizer and its rank schedule; ``None`` takes AdamW.
         max_resample: rounds of fresh prompts for groups without variance (DAPO's dynamic sampling).
         micro_batch: completions a backward pass; ``None`` takes a micro-step at once. A pass that runs out of memory
@@ -167,7 +168,7 @@ class GRPOTrainer(Resumable):
         return DataLoader(Tickets(windows * self.window_steps), batch_size=1, collate_fn=Tickets.collate)
 
     def enter_window(self, global_step: int) -> None:
-        """Continue at ``global_step``, inside its window if it lies in one; every process with the main one's weights."""
+        """Continue at ``global_step`` with the main process's weights; a window without its rollouts is a ``UserError``."""
         self.processes.same([p.data for p in self.model.parameters() if p.requires_grad])
         self._step = global_step * self.args.gradient_accumulation_steps
         self._current_train_step_time = 0.0
