@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -63,6 +64,7 @@ def name_points(
             ha="left",
             va="center",
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3},
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],  # a line behind does not strike it through
         )
         box = Text.get_window_extent(text)  # without its line
         width, height = box.width, box.height
