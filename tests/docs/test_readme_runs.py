@@ -5,7 +5,8 @@ from __future__ import annotations
 import builtins
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,11 +48,15 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
 GIVEN = {"runs/lora": "rlvr-lite train --method lora --out runs/lora"}
 
 
-def _run(command: Command, folder: Any) -> None:
+def _run(command: Command, folder: Path) -> None:
     for place, line in GIVEN.items():
         if place in command.words and not (folder / place).exists():
-            _run(Command(tuple(line.split()), command.line), folder)
-    name, *rest = command.words[1:]
+            _take(line.split()[1:])
+    _take(command.words[1:])
+
+
+def _take(words: Sequence[str]) -> None:
+    name, *rest = words
     shorter = SHORTER[f"{name} --power" if "--power" in rest else name]
     if shorter is not None and not any("/" in word for word in _base(rest)):  # a Hub model needs the network
         main([name, *rest, *shorter])
