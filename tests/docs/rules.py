@@ -149,6 +149,7 @@ def _read_arguments(module: Any, arguments: Sequence[str]) -> argparse.ArgumentP
 
     def stop(parser: argparse.ArgumentParser, *_: Any) -> None:
         met.append(parser)
+        parser.allow_abbrev = False  # a document shows whole words
         own(parser, list(arguments))
         raise _Parsed
 

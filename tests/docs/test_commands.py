@@ -92,6 +92,7 @@ def test_the_number_of_methods_is_theirs():
         "python -m tests.benchmarks.main_jobs learn",
         "python -m tests.benchmarks.main_job lern",
         "python -m tests.benchmarks.grpo_core --memry",
+        "python -m tests.benchmarks.grpo_core --mem",
         "python -m tests.benchmarks.unsloth_parity now",
         "ruff check rlvr-lite",
         "make docs",
