@@ -124,7 +124,8 @@ def _rlvr_lite(words: Sequence[str]) -> None:
     asked = arguments.get("methods", config.method)
     for name in asked.split(",") if isinstance(asked, str) else asked:
         methods.get(name)
-    if not config.task.endswith(".jsonl"):
+    stored = {row["task"] for row in tasks.list_tasks().rows if row["from"] != "generated"}
+    if not config.task.endswith(".jsonl") and config.task not in stored:  # those need files or the network
         tasks.get(config.task, **config.task_options)
 
 

@@ -6,14 +6,13 @@ import builtins
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rlvr_lite
 from rlvr_lite.cli import main
-from tests.docs.reader import REPOSITORY, Command, blocks, commands, section, spans
+from tests.docs.reader import REPOSITORY, blocks, commands, section, spans
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -44,15 +43,6 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     "train": _SMALL,
     "compare": _SMALL | {"steps": 4, "tune": "none"},
 }
-#: What a command needs that no line before it made, and the line that makes it.
-GIVEN = {"runs/lora": "rlvr-lite train --method lora --out runs/lora"}
-
-
-def _run(command: Command, folder: Path) -> None:
-    for place, line in GIVEN.items():
-        if place in command.words and not (folder / place).exists():
-            _take(line.split()[1:])
-    _take(command.words[1:])
 
 
 def _take(words: Sequence[str]) -> None:
@@ -83,7 +73,7 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
             if command.words[0] != "rlvr-lite":  # pip and pytest, which CI runs as they stand
                 continue
             try:
-                _run(command, tmp_path)
+                _take(command.words[1:])
             except (SystemExit, Exception) as error:
                 raise AssertionError(f"{command}: {error}\n{capsys.readouterr().err}") from error
     for span, line in spans(section(README, "What a run leaves")):
