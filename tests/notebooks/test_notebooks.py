@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import rlvr_lite
+from tests.notebooks import badges
 from tests.notebooks.render import FOLDER, NOTEBOOKS, pictures
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -102,6 +103,20 @@ def test_a_notebook_says_at_its_top_how_colab_and_kaggle_open_it(path):
 def test_a_badge_is_recognised():
     address = "https://colab.research.google.com/github/owner/name/blob/main/notebooks/02_which_method.ipynb"
     assert re.findall(_BADGES, f"[![Open in Colab](badge.svg)]({address})") == [address.removeprefix("https://")]
+
+
+@each
+def test_badges_take_the_place_of_the_sentence_once_the_address_is_known(path, tmp_path):
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    badges.write(copy, "someone/name")
+    badges.write(copy, "owner/name")  # it moved
+    top = _source(_cells(copy, "markdown")[0])
+    assert [found.partition("owner/name/")[2] for found in re.findall(_BADGES, top)] == [
+        f"blob/main/notebooks/{path.name}"
+    ] * 2
+    assert "upload" not in top
+    assert _cells(copy) == _cells(path)
 
 
 @each
