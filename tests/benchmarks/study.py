@@ -3,6 +3,7 @@
 ``fourteen`` compares the paper's methods on the embedded base, three seeds, each tuned. ``real`` compares four on
 SmolLM2-135M-Instruct (its folder in RLVR_LITE_SMOLLM2), two seeds. ``false-positives`` trains one method with many
 seeds and asks how often a study of three seeds would call it better than itself. All of them continue when called again.
+``pictures --out STUDY FOLDER`` draws any study as the README shows it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import numpy as np
 
 from rlvr_lite.analysis.replication import compare_to_reference
 from rlvr_lite.study import Study, compare
+from rlvr_lite.study.figures import forest, reward_curves
 from rlvr_lite.tables import Table
 from tests.methods.cells import THE_PAPERS
+from tests.notebooks.render import FOLDER, save_small
 
 PAPER = "full,lora,rank1,rslora,lora_plus,lora_fa,dora,adalora,miss,pissa,milora,vera,ia3,ln_tuning"  # fmt: skip
 
@@ -81,7 +84,8 @@ def false_positives(out: Path, engine: str, workers: int | None, seeds: int = 12
 def main() -> None:
     """Run one of them and print what it found."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("what", choices=["fourteen", "real", "false-positives"])
+    options.add_argument("what", choices=["fourteen", "real", "false-positives", "pictures"])
+    options.add_argument("folder", type=Path, nargs="?", default=FOLDER / "pictures", help="of the pictures")
     options.add_argument("--out", type=Path)
     options.add_argument("--engine", default="local")
     options.add_argument("--workers", type=int)
@@ -91,6 +95,9 @@ def main() -> None:
     started = time.perf_counter()
     if chosen.what == "false-positives":
         print(false_positives(out, chosen.engine, chosen.workers))
+    elif chosen.what == "pictures":
+        for name, figure in {"differences": forest, "rewards": reward_curves}.items():
+            save_small(figure(Study.load(out))._repr_png_(), chosen.folder / f"study-{out.name}-{name}.png")
     else:
         study = (fourteen if chosen.what == "fourteen" else real)(out, chosen.engine, chosen.workers)
         print(study, study.learning_rates, study.costs, sep="\n\n")

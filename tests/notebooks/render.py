@@ -50,16 +50,21 @@ def pictures(notebook: Any) -> list[bytes]:
     return [base64.b64decode(text) for text in found]
 
 
+def save_small(picture: bytes, path: Path) -> None:
+    """A PNG of few colours."""
+    from PIL import Image
+
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS).save(path, optimize=True)
+
+
 def render(path: Path, out: Path) -> Path:
     """Execute one notebook into ``out``; the file with its outputs."""
     import nbformat
-    from PIL import Image
 
     notebook = execute(path)
     out.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures(notebook), start=1):
-        small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS)
-        small.save(out / f"{path.stem}-{number}.png", optimize=True)
+        save_small(picture, out / f"{path.stem}-{number}.png")
     nbformat.write(notebook, out / path.name)
     return out / path.name
 

@@ -155,8 +155,9 @@ def test_pictures_are_found_in_outputs_and_in_html_each_once():
     assert pictures({"cells": [{"outputs": shown}, {"source": "text"}]}) == [b"first", b"second"]
 
 
-def test_the_pictures_kept_are_small_and_of_notebooks():
+def test_the_pictures_kept_are_small_and_of_notebooks_or_studies():
     kept = sorted((FOLDER / "pictures").iterdir())
     assert kept
-    assert all(re.fullmatch(r"(.+)-\d+\.png", path.name)[1] in {n.stem for n in NOTEBOOKS} for path in kept)
+    known = "|".join(re.escape(n.stem) for n in NOTEBOOKS)
+    assert all(re.fullmatch(rf"({known})-\d+\.png|study-\w+-\w+\.png", path.name) for path in kept)
     assert all(path.stat().st_size <= 60_000 for path in kept)
