@@ -25,6 +25,7 @@ __all__ = [
     "SamplingConfig",
     "Scale",
     "from_json",
+    "scale_of",
     "to_json",
 ]
 
@@ -152,6 +153,15 @@ SCALES: Mapping[str, Scale] = {
     "small": Scale(100, 32, 64, 8, 5, 256, "instruct", True, 16),
     "paper": Scale(1024, 32, 64, 16, 20, 2048, "instruct", True, 4),
 }
+
+
+def scale_of(parameters: int) -> str:
+    """The key of :data:`SCALES` for a base of so many parameters.
+
+    >>> [scale_of(n) for n in (460_416, 134_515_008, 1_777_088_000)]
+    ['tiny', 'small', 'paper']
+    """
+    return "tiny" if parameters < 10_000_000 else "small" if parameters < 1_000_000_000 else "paper"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr_lite.config import Precision
 
-__all__ = ["Base", "count_parameters", "linear4bit_layers", "scale_of"]
+__all__ = ["Base", "count_parameters", "linear4bit_layers"]
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,3 @@ def count_parameters(model: nn.Module) -> int:
         state = getattr(parameter, "quant_state", None)
         total += parameter.numel() if state is None else torch.Size(state.shape).numel()
     return total
-
-
-def scale_of(parameters: int) -> str:
-    """The order of size that decides a run's defaults, a key of ``config.SCALES``.
-
-    >>> [scale_of(n) for n in (460_416, 135_000_000, 1_500_000_000)]
-    ['tiny', 'small', 'paper']
-    """
-    if parameters < 10_000_000:
-        return "tiny"
-    return "small" if parameters < 1_000_000_000 else "paper"

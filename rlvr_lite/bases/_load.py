@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from rlvr_lite.bases._backend import claim
-from rlvr_lite.bases._base import Base, count_parameters, linear4bit_layers, scale_of
+from rlvr_lite.bases._base import Base, count_parameters, linear4bit_layers
 from rlvr_lite.bases._locate import EMBEDDED, Located, locate
 from rlvr_lite.bases._unsloth import load_unsloth
-from rlvr_lite.config import Precision
+from rlvr_lite.config import Precision, scale_of
 from rlvr_lite.errors import UserError, unknown_name
 
 __all__ = ["load"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlvr_lite import methods
-from rlvr_lite.config import SCALES, AdapterConfig
+from rlvr_lite.config import SCALES, AdapterConfig, scale_of
 from rlvr_lite.delivery.factors import low_rank
 from rlvr_lite.delivery.trained import RunFacts, Trained, load_base
 from rlvr_lite.errors import UserError
@@ -74,7 +74,7 @@ def write_lora(trained: Trained, folder: Path, rank: int | None) -> Written:
     name = run.config.method
     base = load_base(run.base)[0] if name == "full" else None
     layout = methods.attachment(trained.model).build.layout
-    default = run.adapter["adapter"]["rank"] or SCALES[methods.scale_of(layout.parameters)].rank
+    default = run.adapter["adapter"]["rank"] or SCALES[scale_of(layout.parameters)].rank
     updates = methods.updates(trained.model, base)
     if not any(update.weight().ndim == 2 for update in methods.updates(trained.model, base)):
         raise UserError(f"{name} changes no matrix, and LoRA holds nothing else: export to adapter or merged")

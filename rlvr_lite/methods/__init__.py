@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_lite.methods._hosting import Hosting, list_hosting, on_unsloth
 from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout, Linear
 from rlvr_lite.methods._registry import get, names, register
-from rlvr_lite.methods._resolve import check_fits, check_precision, learning_rate, resolve, scale_of
+from rlvr_lite.methods._resolve import check_fits, check_precision, learning_rate, resolve
 from rlvr_lite.methods._spec import Build, LearningRate, Method
 from rlvr_lite.methods._table import list_methods
 
@@ -67,7 +67,6 @@ __all__ = [
     "register",
     "resolve",
     "save",
-    "scale_of",
     "trainable_state",
     "updates",
 ]

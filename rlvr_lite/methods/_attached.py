@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from rlvr_lite.config import AdapterConfig
+from rlvr_lite.config import AdapterConfig, scale_of
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._attachment import Attachment, attachment, carries_method, remember, tensors
 from rlvr_lite.methods._hash import base_hash, tensors_hash
@@ -17,7 +17,7 @@ from rlvr_lite.methods._hosting import check_hosting
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._optimizers import adamw
 from rlvr_lite.methods._registry import get
-from rlvr_lite.methods._resolve import check_fits, check_precision, resolve, scale_of
+from rlvr_lite.methods._resolve import check_fits, check_precision, resolve
 from rlvr_lite.methods._spec import Build
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from rlvr_lite.config import AdapterConfig
+from rlvr_lite.config import AdapterConfig, scale_of
 from rlvr_lite.methods._attached import disabled
 from rlvr_lite.methods._attachment import attachment, base_tensors
 from rlvr_lite.methods._hash import tensors_hash
 from rlvr_lite.methods._lora import ADAPTER
 from rlvr_lite.methods._registry import get
-from rlvr_lite.methods._resolve import resolve, scale_of
+from rlvr_lite.methods._resolve import resolve
 
 __all__ = ["Identity", "identity"]
 

@@ -11,7 +11,7 @@ from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._spec import LearningRate, Method
 
-__all__ = ["check_fits", "check_precision", "learning_rate", "resolve", "scale_of"]
+__all__ = ["check_fits", "check_precision", "learning_rate", "resolve"]
 
 
 def resolve(name: str, adapter: AdapterConfig, scale: str) -> AdapterConfig:
@@ -66,15 +66,6 @@ def learning_rate(name: str, scale: str) -> LearningRate:
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     return get(name).learning_rates[scale]
-
-
-def scale_of(parameters: int) -> str:
-    """The key of ``config.SCALES`` for a base of so many parameters.
-
-    >>> scale_of(460_416), scale_of(134_515_008), scale_of(1_777_088_000)
-    ('tiny', 'small', 'paper')
-    """
-    return "tiny" if parameters < 10_000_000 else "small" if parameters < 1_000_000_000 else "paper"
 
 
 def check_precision(name: str, precision: str) -> None:

@@ -6,12 +6,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.config import AdapterConfig
+from rlvr_lite.config import AdapterConfig, scale_of
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._costs import COSTS
 from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout
 from rlvr_lite.methods._registry import get, names
-from rlvr_lite.methods._resolve import resolve, scale_of
+from rlvr_lite.methods._resolve import resolve
 from rlvr_lite.methods._spec import Method
 from rlvr_lite.tables import Table
 

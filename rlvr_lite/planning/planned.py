@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rlvr_lite import methods
 from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
-from rlvr_lite.config import SCALES, Precision, RunConfig, replace_fields
+from rlvr_lite.config import SCALES, Precision, RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.planning import advice
@@ -72,7 +72,7 @@ def plan(
 def make(asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int) -> Plan:
     """The plan of a configuration on a base and a card, its open fields filled as a run would fill them."""
     layout = layout_of(shape)
-    scale = methods.scale_of(layout.parameters)
+    scale = scale_of(layout.parameters)
     resolved = methods.resolve(asked.method, asked.adapter, scale)
     methods.check_fits(asked.method, resolved, layout)
     defaults = SCALES[scale]

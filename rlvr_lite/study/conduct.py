@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rlvr_lite import bases
-from rlvr_lite.config import RunConfig, replace_fields
+from rlvr_lite.config import RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError
 from rlvr_lite.study.design import Arm, Cell, Design, Tune, make_arms, split_axes
 from rlvr_lite.study.engines import Engine, EngineName
@@ -125,7 +125,7 @@ def _scale(config: RunConfig) -> str:
     from rlvr_lite import methods
 
     folder = bases.locate(config.base, config.revision).folder
-    return methods.scale_of(methods.Layout.of_config(AutoConfig.from_pretrained(folder)).parameters)
+    return scale_of(methods.Layout.of_config(AutoConfig.from_pretrained(folder)).parameters)
 
 
 def _check(design: Design) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from rlvr_lite import bases, tasks
-from rlvr_lite.config import RunConfig, SamplingConfig
+from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.evaluation import score
 from rlvr_lite.records import write_json
 from rlvr_lite.study.design import Cell
 from rlvr_lite.study.lease import lease
 from rlvr_lite.study.store import Store
 from rlvr_lite.training import train
+from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.environment import threads
 from rlvr_lite.training.resolve import fill
 
@@ -82,20 +82,10 @@ def _score_base(out: Path, config: RunConfig, held: Held) -> None:
     base = held.of(config)
     task = tasks.get(config.task, **config.task_options)
     filled = fill(config, scale=base.scale, precision=base.precision, task=task)
-    problems = task.at_most(config.eval_split, config.eval_problems)
-    if not problems:
+    if not task.at_most(config.eval_split, 1):
         raise UserError(f"task {task.name} has no {config.eval_split} problems: give it more rows")
     (out / "eval").mkdir(parents=True, exist_ok=True)
     with threads(1 if base.scale == "tiny" else torch.get_num_threads()):
-        found = score(
-            base.model,
-            base.tokenizer,
-            problems,
-            messages=lambda problem: task.messages(problem, filled.prompt_style or "instruct"),
-            k=filled.eval_k,
-            sampling=SamplingConfig(temperature=filled.temperature, max_new_tokens=filled.max_completion_length or 1),
-            seed=filled.seed,
-            name="before",
-            log=out / "eval" / "before.jsonl",
-        )
+        log = out / "eval" / "before.jsonl"
+        found = accuracy(base.model, base.tokenizer, task, filled, name="before", log=log)
     write_json(out / "summary.json", {"status": "done", "reason": "", "evaluation": {"before": found.to_dict()}})

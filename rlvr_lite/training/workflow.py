@@ -21,10 +21,11 @@ from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 
 from rlvr_lite import bases, evaluation, methods, tasks
-from rlvr_lite.config import RunConfig, SamplingConfig, replace_fields, to_json
+from rlvr_lite.config import RunConfig, replace_fields, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import RunDirectory, read_json, write_json, write_text
 from rlvr_lite.training import checkpoints
+from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
@@ -241,19 +242,8 @@ class _Stages:
             return
         target.parent.mkdir(exist_ok=True)
         started = time.perf_counter()
-        problems = self.task.at_most(config.eval_split, config.eval_problems)
-        score = evaluation.score(
-            model,
-            self.loaded.tokenizer,
-            problems,
-            messages=lambda problem: self.task.messages(problem, config.prompt_style or "instruct"),
-            k=config.eval_k,
-            sampling=SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_completion_length or 1),
-            seed=config.seed,
-            name=when,
-            log=self.files.evaluations / f"{when}.jsonl",
-            progress=self.progress,
-        )
+        log = self.files.evaluations / f"{when}.jsonl"
+        score = accuracy(model, self.loaded.tokenizer, self.task, config, name=when, log=log, progress=self.progress)
         write_json(target, score.to_dict() | {"seconds": time.perf_counter() - started})
 
     def _scores(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from rlvr_lite import methods
-from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig, RunConfig
+from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig, RunConfig, scale_of
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods import DEEPSEEK_R1_DISTILL_QWEN_1_5B as DEEPSEEK
 from rlvr_lite.methods import Layout
@@ -339,7 +339,7 @@ def test_other_architectures_are_trained_as_expected(kind, name):
 @pytest.mark.parametrize("name", ["lora", "dora", "adalora", "vera", "ln_tuning", "miss"])
 def test_a_real_base_is_trained_as_expected(name, smollm2):
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16).eval()
-    assert methods.scale_of(Layout.of_model(base).parameters) == "small"
+    assert scale_of(Layout.of_model(base).parameters) == "small"
     untouched = cells.logits(base)
     model = cells.attach(base, name)
     assert methods.identity(model, name, AdapterConfig()).failures == []
