@@ -2,8 +2,8 @@
 
 ``claims(scale="tiny")`` trains 326 runs, at most 310 whole ones' worth. Planned, from CPU seconds measured on runs of each
 kind (18 a whole run of LoRA, 30 with dropout, 23 on a bf16 base, 43 with both): 7,000 of training and scoring and 2,400 for
-a fresh process a run, 78 minutes on two idle cores. Measured: 149 minutes of runs, so 75 on two cores. It goes on where it was stopped. The larger scales are the same
-declarations on other bases; what they would find is not known here.
+a fresh process a run, 78 minutes on two idle cores. Measured: 149 minutes of runs, so 75 on two cores. It goes on where it was
+stopped. The larger scales are the same declarations on other bases; what they would find is not known here.
 """
 
 from __future__ import annotations
