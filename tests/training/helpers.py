@@ -54,9 +54,10 @@ def arguments(folder: Path, **changes: Any) -> trl.GRPOConfig:
     return trl.GRPOConfig(**values | changes)
 
 
-def policy(method: str = "lora", *, spread: float = 0.0, seed: int = 0) -> torch.nn.Module:
+def policy(method: str = "lora", *, spread: float = 0.0, seed: int = 0, **options: Any) -> torch.nn.Module:
     """A random model with an adapter; with ``spread`` its trained tensors are moved off their start."""
-    model = methods.attach(random_qwen2(vocab=128, seed=seed), method, AdapterConfig(rank=4), total_steps=4, seed=0)
+    adapter = AdapterConfig(rank=4, options=options)
+    model = methods.attach(random_qwen2(vocab=128, seed=seed), method, adapter, total_steps=4, seed=0)
     if spread:
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():

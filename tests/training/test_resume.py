@@ -14,7 +14,7 @@ import torch
 from rlvr_lite.errors import UserError
 from rlvr_lite.training import checkpoints
 from rlvr_lite.training.callbacks import CleanStop
-from tests.training.helpers import sparse, trained, trainer
+from tests.training.helpers import policy, sparse, trained, trainer
 
 
 def _weights(made):
@@ -52,6 +52,17 @@ def test_resume_is_bit_equal(tmp_path, options):
     assert torch.equal(_weights(whole), _weights(second))
     assert _lines(whole) == _lines(second)
     assert whole.rollout_log.path.read_bytes() == second.rollout_log.path.read_bytes()
+
+
+def test_dropout_goes_on_with_the_numbers_it_would_have_drawn(tmp_path):
+    whole = trainer(tmp_path / "whole", policy(dropout=0.2), max_steps=4)
+    whole.train()
+    first = trainer(tmp_path / "broken", policy(dropout=0.2), max_steps=4, save_strategy="steps", save_steps=2)
+    first.train()
+    torch.rand(7)  # whatever the process did in between
+    second = trainer(tmp_path / "broken", policy(dropout=0.2), max_steps=4)
+    second.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-2"))
+    assert torch.equal(_weights(whole), _weights(second))
 
 
 def test_resume_of_a_finished_run_changes_nothing(tmp_path):
