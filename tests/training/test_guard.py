@@ -72,6 +72,15 @@ def test_what_never_works_is_an_error_at_the_first_batch(broken):
         GuardedReward(broken, 1.0)(["a", "b", "c", "d"])
 
 
+def test_one_good_answer_in_the_first_batch_shows_that_it_works():
+    def picky(completions, **_):
+        if set(completions) != {"a"}:
+            raise ValueError("not a")
+        return [1.0]
+
+    assert GuardedReward(picky, 1.0)(["a", "b", "b", "b", "b"]) == [1.0, None, None, None, None]
+
+
 def test_what_worked_once_may_fail_altogether_later():
     working = [True]
 
