@@ -29,7 +29,7 @@ def duration(seconds: float) -> str:
     """A time span in two units at most.
 
     >>> duration(42.4), duration(3700), duration(200_000)
-    ('42 s', '1 h 2 min', '2 d 8 h')
+    ('42 s', '1 h 1 min', '2 d 7 h')
     """
     left = round(seconds)
     for unit, smaller, size, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
