@@ -1,7 +1,8 @@
 """What each method costs beside LoRA: CPU time of forward+backward, and of sampling.
 
 Printed by ``python -m tests.benchmarks.methods cost`` (hidden 768, 4 layers, r = 32, fp32, 512 tokens forward+backward, 32
-sampled, one thread, median of the ratios of 2 rounds taken in turn with LoRA; of 3 for hira, hra, oft, randlora and random_directions).
+sampled, one thread, median of the ratios of 2 rounds taken in turn with LoRA; of 3 for hira, hra, oft, randlora and
+random_directions).
 """
 
 from __future__ import annotations

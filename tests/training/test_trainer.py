@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from rlvr_lite import methods
+from rlvr_lite import AdapterConfig, methods
 from rlvr_lite.errors import UserError
 from tests.training.helpers import gradients, letters, policy, relative, sparse, trained, trainer
 
@@ -72,6 +72,15 @@ def test_sampling_is_halved_when_memory_is_scarce_and_gives_the_same_answers(tmp
     split = trainer(tmp_path).collector.collect(0)
     assert [s["completion"] for s in split.samples] == [s["completion"] for s in plain.samples]
     assert torch.equal(split.rollouts.completions, plain.rollouts.completions)
+
+
+def test_adaloras_budget_moves_while_it_trains(tmp_path):
+    """Its schedule is called from the loop; without that every rank it started with stays."""
+    model = policy("adalora")
+    start = methods.identity(model, "adalora", AdapterConfig(rank=4)).budget["used"]
+    trainer(tmp_path, model, method="adalora", max_steps=4).train()
+    budget = methods.identity(model, "adalora", AdapterConfig(rank=4)).budget
+    assert budget["used"] == budget["target"] < start
 
 
 def test_a_step_without_signal_leaves_a_fresh_adapter_alone(tmp_path):
