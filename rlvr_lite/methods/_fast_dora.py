@@ -23,7 +23,8 @@ __all__ = ["FastDora", "FastMagnitude", "use_fast_dora"]
 
 #: Below this share of the squared norm left after cancellation, the cheap sum has lost digits.
 _LEAST_LEFT = 1e-2
-_CHUNK = 256
+#: Numbers of a weight that are held in fp64 at a time.
+_CHUNK = 2**21
 
 
 class FastMagnitude(Keeping, DoraLinearLayer):
@@ -56,7 +57,7 @@ class FastMagnitude(Keeping, DoraLinearLayer):
         key = state_of(base.weight)[1:]  # type: ignore[index]
         if self._squares is None or self._squares[0] != key:
             weight = dequantize_module_weight(base).detach().to(_compute_dtype(base))
-            parts = [rows.double().square().sum(1) for rows in weight.split(_CHUNK)]
+            parts = [rows.double().square().sum(1) for rows in weight.split(max(1, _CHUNK // weight.shape[1]))]
             self._squares = (key, torch.cat(parts))
         return self._squares[1]
 
@@ -84,8 +85,8 @@ class FastDora(DoraLinearVariant):
         return torch.addcmul(update.float(), result, ratio).to(result.dtype)
 
 
-def use_fast_dora(model: nn.Module) -> None:
-    """Let every DoRA layer of a fresh model use the cheap norm, and start its magnitude at that norm.
+def use_fast_dora(model: nn.Module, blank: bool = False) -> None:
+    """Let every DoRA layer of a fresh model use the cheap norm, and start its magnitude at that norm; ``blank``: at zero.
 
     PEFT takes the first magnitude in the base's dtype, which on a bf16 base is 0.4 % off and moves the policy at step 0.
     """
@@ -94,8 +95,11 @@ def use_fast_dora(model: nn.Module) -> None:
             magnitude = layer.lora_magnitude_vector[ADAPTER]
             magnitude.__class__ = FastMagnitude
             layer.lora_variant[ADAPTER] = FastDora()
-            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-            norm = magnitude.row_norm(layer.get_base_layer(), a, b, layer.scaling[ADAPTER])
+            if blank:
+                norm = torch.zeros(magnitude.weight.shape, device=magnitude.weight.device)
+            else:
+                a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+                norm = magnitude.row_norm(layer.get_base_layer(), a, b, layer.scaling[ADAPTER])
             magnitude.weight = nn.Parameter(norm, requires_grad=magnitude.weight.requires_grad)
 
 

@@ -19,7 +19,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from rlvr_lite.methods._fast_dora import use_fast_dora
 
     attached = build_lora(model, build, use_dora=True)
-    use_fast_dora(attached)
+    use_fast_dora(attached, build.blank)
     return attached
 
 

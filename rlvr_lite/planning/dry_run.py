@@ -68,8 +68,8 @@ def dry_run(
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         # Methods ask for it to notice that a tensor was replaced, which no fake one is.
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor", UserWarning)
-        keeps = materialise(model)
-        return measure_step(model, method, compute, step, device=device, fake=True, keeps=keeps)
+        materialise(model)
+        return measure_step(model, method, compute, step, device=device, fake=True)
 
 
 def measure_step(
@@ -80,7 +80,6 @@ def measure_step(
     *,
     device: str,
     fake: bool = False,
-    keeps: bool = True,
 ) -> Meter:
     """Run every phase of a step on a policy, real or fake, and count it.
 
@@ -91,15 +90,13 @@ def measure_step(
         step: sizes.
         device: whose habits are followed, see :func:`dry_run`.
         fake: whether the model's tensors have no values.
-        keeps: whether the first pass of all does something that later ones do not.
     """
     backbone = grpo.output_head(model).causal_lm.config
     meter = Meter(_Kinds(backbone), {"bitsandbytes::gemm_4bit": dense_weight})
     runner = Runner(model, method, compute, step, device, _Proven() if fake else grpo.Packer(), meter)
     with _as_on(device):
         runner.weights()
-        if keeps:
-            runner.first_pass()
+        runner.first_pass()
         runner.step_once()
     return meter
 

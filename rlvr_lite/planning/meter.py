@@ -14,6 +14,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rlvr_lite.planning.recall import Recall
+
 __all__ = ["Meter", "dense_weight"]
 
 _READ = torch.ops.aten._local_scalar_dense.default
@@ -47,6 +49,7 @@ class Meter(TorchDispatchMode):
         self.transient = dict(transient or {})
         self.operators = 0
         self._kind_of = kind_of
+        self._recall = Recall()
         self._live: dict[int, tuple[str, int, Any]] = {}
         self._total = 0
         self._phase: str | None = None
@@ -123,6 +126,8 @@ class Meter(TorchDispatchMode):
         if not fake and (tensors or _counts(func, args, kwargs)):
             with unset_fake_temporarily():
                 out = func(*args, **kwargs)
+        elif tensors and all(isinstance(x, FakeTensor) for x in tensors):
+            out = self._recall(func, args, kwargs)
         else:
             out = func(*args, **kwargs)
         for tensor in _tensors((out,)):

@@ -69,16 +69,11 @@ def _quantise(model: nn.Module, compute: torch.dtype) -> None:
     model.is_loaded_in_4bit = True  # type: ignore[assignment]
 
 
-def materialise(model: nn.Module) -> bool:
-    """Replace every tensor of a model on meta by an empty one on the CPU: a fake one, inside a ``FakeTensorMode``.
-
-    Returns:
-        Whether a method keeps something of the weights, such as their norms, which the first pass computes anew.
-    """
+def materialise(model: nn.Module) -> None:
+    """Replace every tensor of a model on meta by an empty one on the CPU: a fake one, inside a ``FakeTensorMode``."""
     from bitsandbytes.nn import Linear4bit
 
     made: dict[int, Any] = {}
-    kept = False
 
     def fake(tensor: Tensor) -> Any:
         if id(tensor) not in made:
@@ -95,9 +90,6 @@ def materialise(model: nn.Module) -> bool:
             for name, value in list(owner.items()):
                 if isinstance(value, Tensor) and value.is_meta:
                     owner[name] = fake(value)
-                elif isinstance(value, tuple) and any(isinstance(x, Tensor) and x.is_meta for x in value):
-                    owner[name], kept = None, True
-    return kept
 
 
 def _packed(layer: Any) -> nn.Parameter:
