@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ class Base:
         precision: ``fp32``, ``bf16``, ``fp16`` or ``nf4``.
         scale: ``tiny``, ``small`` or ``paper``, a key of ``config.SCALES``.
         backend: who loaded it.
+        compute_dtype: the type that activations have, and as loaded every weight that is not held in 4 bits.
     """
 
     model: PreTrainedModel
@@ -35,16 +36,16 @@ class Base:
     precision: Precision
     scale: str
     backend: str = "transformers"
+    compute_dtype: torch.dtype = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Taken now: full fine-tuning later holds the same weights in fp32 and still computes in this type.
+        object.__setattr__(self, "compute_dtype", self.model.get_input_embeddings().weight.dtype)
 
     @property
     def parameters(self) -> int:
         """Number of weights, each 4-bit weight counted as one."""
         return count_parameters(self.model)
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """The type that activations have, and every weight that is not held in 4 bits."""
-        return self.model.get_input_embeddings().weight.dtype
 
     @property
     def device(self) -> torch.device:

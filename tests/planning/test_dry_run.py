@@ -39,8 +39,7 @@ def test_fake_tensors_take_the_bytes_of_real_ones(name, precision):
     model = methods.attach(base.model, name, adapter, total_steps=100, seed=0)
     real = measure_step(model, name, base.compute_dtype, step, device="cpu")
     assert list(totals(dry)) == list(totals(real))
-    assert max(totals(dry).values()) == pytest.approx(max(totals(real).values()), rel=0.05)
-    assert totals(dry) == pytest.approx(totals(real), rel=0.11)
+    assert totals(dry) == pytest.approx(totals(real), rel=0.02)
 
 
 @pytest.mark.parametrize(("name", "precision"), [("lora", "nf4"), ("vera", "bf16"), ("lora_fa", "fp32")])

@@ -50,6 +50,22 @@ def test_a_run_directory_can_be_read_by_a_person(run):
     assert len(run.rollouts(step=2)) == 16
 
 
+def test_full_fine_tuning_holds_fp32_and_computes_in_the_dtype_of_the_base(tmp_path):
+    products = set()
+
+    def note(module, args, out):
+        if torch.is_grad_enabled() and isinstance(module, torch.nn.Linear):
+            products.add((module.weight.dtype, out.dtype))
+
+    handle = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        done = rlvr_lite.train("full", precision="bf16", out=tmp_path / "full", **SMALL | {"steps": 1})
+    finally:
+        handle.remove()
+    assert done.status == "done"
+    assert products == {(torch.float32, torch.bfloat16)}
+
+
 def test_the_summary_says_what_happened(run):
     summary = run.summary
     assert summary["identity"] == "proven"
