@@ -122,12 +122,14 @@ class Adapter:
         trained: numbers that are trained, in fp32.
         frozen: bytes of what it adds without training it.
         moments: bytes of the optimizer's state.
+        kept: bytes of what it computes once and keeps while sampling.
     """
 
     method: str
     trained: int
     frozen: int = 0
     moments: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,8 +354,9 @@ class _Bill:
         a_token = shape.kv_heads * shape.head_dim * (keys + e) * step.sampled
         prefill = self._without_gradients(step.prompts * step.prompt_length, adapted=True)
         logits = step.sampled * shape.vocabulary * (e + 8)
+        kept = self._casts + self.adapter.kept
         unpacked = max(shape.linears) * e if self.precision == "nf4" else 0
-        growing = {"KV cache": a_token * (shape.layers * room + before), "activations": self._casts + unpacked}
-        drawing = {"KV cache": a_token * shape.layers * room, "activations": self._casts, "head": logits}
-        reading = {"KV cache": a_token * shape.layers * step.prompt_length, "activations": self._casts + prefill}
+        growing = {"KV cache": a_token * (shape.layers * room + before), "activations": kept + unpacked}
+        drawing = {"KV cache": a_token * shape.layers * room, "activations": kept, "head": logits}
+        reading = {"KV cache": a_token * shape.layers * step.prompt_length, "activations": kept + prefill}
         return max((growing, drawing, reading), key=lambda x: sum(x.values()))

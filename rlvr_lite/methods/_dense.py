@@ -12,14 +12,11 @@ from peft.tuners.randlora.layer import RandLoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
+from rlvr_lite.methods._footprint import KEPT_AT_MOST
 from rlvr_lite.methods._kept import Keeping
 from rlvr_lite.methods._lora import ADAPTER
 
 __all__ = ["keep_updates"]
-
-#: Bytes of fp32 that a whole model may keep. Larger models build the update in every call, as PEFT does: there a rollout
-#: of many rows spreads that cost, and the memory is wanted for its cache.
-_MOST = 2**31
 
 
 class _KeptHira(Keeping):
@@ -49,15 +46,18 @@ class _KeptRandLora(Keeping):
         return self.kept(lambda: scaled(adapter, device=device), *(getattr(self, name)[adapter] for name in names))
 
     def kept_size(self: Any) -> int:
-        """Numbers in both."""
-        return min(self.in_features, self.out_features) * (self.in_features + self.out_features)
+        """Numbers in the side that is scaled; the other one is a view of what all layers share."""
+        return self.r[ADAPTER] * self.num_bases * min(self.in_features, self.out_features)
 
 
 def keep_updates(model: nn.Module) -> None:
-    """Let every HiRA and RandLoRA layer of a fresh model keep its update while sampling, if there is room for all."""
+    """Let every HiRA and RandLoRA layer of a fresh model keep its update while sampling, if there is room for all.
+
+    In a larger model a rollout of many rows spreads the cost, and the memory is wanted for its cache.
+    """
     layers: list[Any] = [m for m in model.modules() if isinstance(m, HiraLayer | RandLoraLayer)]
     kinds: list[Any] = [_keeping(layer.__class__) for layer in layers]
-    if 4 * sum(kind.kept_size(layer) for kind, layer in zip(kinds, layers, strict=True)) <= _MOST:
+    if 4 * sum(kind.kept_size(layer) for kind, layer in zip(kinds, layers, strict=True)) <= KEPT_AT_MOST:
         for kind, layer in zip(kinds, layers, strict=True):
             layer.__class__ = kind
 

@@ -12,8 +12,10 @@ from rlvr_lite.methods._optimizers import eight_bit
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._spec import Shapes
 
-__all__ = ["footprint"]
+__all__ = ["KEPT_AT_MOST", "footprint"]
 
+#: Bytes of fp32 that HiRA and RandLoRA may keep of all layers while sampling; a model with more builds them in every call.
+KEPT_AT_MOST = 2**31
 _SMALL = 4096  # bitsandbytes keeps the moments of smaller tensors in 32 bits
 
 
@@ -29,11 +31,10 @@ def footprint(name: str, layout: Layout, config: AdapterConfig, *, device: str, 
     """
     shapes = get(name).expected(layout, config)
     trained = sum(map(prod, shapes.values()))
-    frozen = 0
-    if name in _FROZEN:
-        targets = list(layout.targets(config.targets or ()).values())
-        frozen = _FROZEN[name](targets, config.rank or 0, config, size)
-    return Adapter(method=name, trained=trained, frozen=frozen, moments=_moments(name, shapes, trained, device))
+    targets = list(layout.targets(config.targets or ()).values()) if name in _FROZEN or name in _KEPT else []
+    frozen, kept = (of[name](targets, config.rank or 0, config, size) if name in of else 0 for of in (_FROZEN, _KEPT))
+    moments = _moments(name, shapes, trained, device)
+    return Adapter(method=name, trained=trained, frozen=frozen, moments=moments, kept=kept)
 
 
 def _moments(name: str, shapes: Shapes, trained: int, device: str) -> int:
@@ -43,7 +44,7 @@ def _moments(name: str, shapes: Shapes, trained: int, device: str) -> int:
     return 8 * (trained - sum(large)) + sum(2 * (n + 4 * -(-n // 256)) for n in large)
 
 
-Frozen = Callable[[list[Linear], int, AdapterConfig, int], int]
+Bytes = Callable[[list[Linear], int, AdapterConfig, int], int]
 
 
 def _a(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
@@ -73,20 +74,23 @@ def _tiny(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> in
 
 
 def _random(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
-    """RandLoRA's shared bases, ``A [r, 1, min]`` and ``B [max, bases, r]``: the model's, and what its layers hold."""
-    small = max(min(t.inp, t.out) for t in targets)
-    large = max(max(t.inp, t.out) for t in targets)
-    return 2 * 4 * (r * small + large * -(-small // r) * r)
+    """RandLoRA's bases, which all layers share: ``A [r, 1, small]`` and ``B [large, bases, r]``."""
+    small, large = sorted((max(t.inp for t in targets), max(t.out for t in targets)))
+    return 4 * (r * small + large * -(-small // r) * r)
+
+
+def _block_size(targets: list[Linear], config: AdapterConfig) -> int:
+    return int(config.options["block_size"]) or gcd(32, *(t.inp for t in targets))
 
 
 def _indices(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     """Row and column numbers (8 bytes each) of what lies above the diagonal of OFT's blocks, in every layer."""
-    block = int(config.options["block_size"]) or gcd(32, *(t.inp for t in targets))
+    block = _block_size(targets, config)
     return len(targets) * 2 * 8 * (block * (block - 1) // 2)
 
 
 #: Bytes that a method adds without training them.
-_FROZEN: Mapping[str, Frozen] = {
+_FROZEN: Mapping[str, Bytes] = {
     "lora_fa": _a,
     "mica": _b,
     "lora_xs": _both,
@@ -100,4 +104,60 @@ _FROZEN: Mapping[str, Frozen] = {
     "vera": _shared,
     "randlora": _random,
     "oft": _indices,
+}
+
+
+def _folded(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """DoRA's ratios, its B times them, and what they do to the bias."""
+    return 4 * sum((r + 2) * t.out for t in targets)
+
+
+def _stacked(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """Both factors beside their anchors."""
+    return 2 * _both(targets, r, config, size)
+
+
+def _core(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """A product, so in the type that products have."""
+    return size * sum(r * t.out for t in targets)
+
+
+def _unit_columns(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    return _a(targets, r, config, size) if config.options["normalize"] == "always" else 0
+
+
+def _reflections(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    return 2 * _a(targets, r, config, size)
+
+
+def _rotations(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    return 4 * _block_size(targets, config) * sum(t.inp for t in targets)
+
+
+def _dense(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    numbers = sum(t.inp * t.out for t in targets)
+    return size * numbers if 4 * numbers <= KEPT_AT_MOST else 0
+
+
+def _scaled_bases(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """RandLoRA's smaller basis ``[bases r, small]`` of every layer; the larger one is not copied."""
+    smalls = [min(t.inp, t.out) for t in targets]
+    found = 4 * sum(-(-small // r) * r * small for small in smalls)
+    return found if found <= KEPT_AT_MOST else 0
+
+
+#: Bytes that a method computes once and keeps while sampling.
+_KEPT: Mapping[str, Bytes] = {
+    "dora": _folded,
+    "pissa": _stacked,
+    "milora": _stacked,
+    "olora": _stacked,
+    "geora": _stacked,
+    "lora_xs": _core,
+    "tinylora": _core,
+    "nora": _unit_columns,
+    "hra": _reflections,
+    "oft": _rotations,
+    "hira": _dense,
+    "randlora": _scaled_bases,
 }

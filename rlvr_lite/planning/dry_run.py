@@ -170,12 +170,16 @@ class Runner:
     def weights(self) -> None:
         """Count what lies in memory before the first step."""
         known = methods.attachment(self.model).base_names
-        with self.meter.phase("load"):
+        with self.meter.phase("load"), self.meter.kind("adapter"):
             for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
                 base = name.removeprefix("base_model.model.").replace(".base_layer.", ".") in known
                 self.meter.add(tensor, "weights" if base else "adapter")
                 for part in _quantisation(tensor):
                     self.meter.add(part, "weights")
+            for module in self.model.modules():
+                for value in vars(module).values():  # such as the second copy that a published form holds
+                    if isinstance(value, Tensor):
+                        self.meter.add(value)
 
     # ---- rollout ----------------------------------------------------------------------------------------------
 

@@ -74,22 +74,32 @@ def materialise(model: nn.Module) -> None:
     from bitsandbytes.nn import Linear4bit
 
     made: dict[int, Any] = {}
+    stored: dict[Any, Tensor] = {}
 
     def fake(tensor: Tensor) -> Any:
         if id(tensor) not in made:
-            empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            # A parameter and a plain tensor may share memory.
+            place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape)
+            if place not in stored:
+                stored[place] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            empty = stored[place]
             made[id(tensor)] = (
                 nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
             )
         return made[id(tensor)]
 
+    owners: list[dict[str, Any]] = []
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module._parameters["weight"] = _packed(module)
-        for owner in (module._parameters, module._buffers, module.__dict__):
-            for name, value in list(owner.items()):
-                if isinstance(value, Tensor) and value.is_meta:
-                    owner[name] = fake(value)
+        owners += [module._parameters, module._buffers, module.__dict__]
+    found = [(owner, n, x) for owner in owners for n, x in owner.items() if isinstance(x, Tensor) and x.is_meta]
+    for (
+        owner,
+        name,
+        tensor,
+    ) in found:  # all are held until the last is replaced: a freed address would be given out again
+        owner[name] = fake(tensor)
 
 
 def _packed(layer: Any) -> nn.Parameter:

@@ -121,7 +121,9 @@ def resident() -> Iterator[Callable[[], int]]:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * page
 
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed before must not be there for the taking
+    libc = ctypes.CDLL("libc.so.6")
+    libc.mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: a tensor that is freed leaves the process, instead of a heap with holes
+    libc.malloc_trim(0)  # what was freed before must not be there for the taking
     start, highest, done = now(), [0], threading.Event()
 
     def watch() -> None:
