@@ -87,11 +87,14 @@ def check_fits(name: str, adapter: AdapterConfig, layout: Layout) -> None:
     """
     method = get(name)
     if adapter.targets is not None and adapter.rank is not None:
-        for full, layer in layout.targets(adapter.targets).items():
-            limit = method.rank_limit(layer.out, layer.inp)
-            if adapter.rank > limit:
-                shape = f"{layer.out} x {layer.inp}"
-                raise UserError(f"rank {adapter.rank} exceeds {full} ({shape}): choose a rank of at most {limit}")
+        targets = layout.targets(adapter.targets)
+        limits = {full: method.rank_limit(layer.out, layer.inp) for full, layer in targets.items()}
+        tightest = min(limits, key=limits.__getitem__)
+        if adapter.rank > limits[tightest]:
+            shape = f"{targets[tightest].out} x {targets[tightest].inp}"
+            raise UserError(
+                f"rank {adapter.rank} exceeds {tightest} ({shape}): choose a rank of at most {limits[tightest]}"
+            )
     method.expected(layout, adapter)
 
 

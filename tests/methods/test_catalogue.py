@@ -267,6 +267,13 @@ def test_sizes_that_do_not_suit_the_base_are_refused_from_its_shapes_alone(name,
         methods.check_fits(name, adapter, DEEPSEEK)
 
 
+def test_the_largest_rank_that_is_offered_fits_every_layer():
+    with pytest.raises(UserError, match="at most 256") as refused:  # k_proj and v_proj; q_proj would take 1,536
+        methods.check_fits("lora", methods.resolve("lora", AdapterConfig(rank=4000), "paper"), DEEPSEEK)
+    assert "k_proj" in str(refused.value)
+    methods.check_fits("lora", methods.resolve("lora", AdapterConfig(rank=256), "paper"), DEEPSEEK)
+
+
 def test_an_unknown_scale_is_refused():
     with pytest.raises(UserError, match="tiny"):
         methods.resolve("lora", AdapterConfig(), "tinny")
