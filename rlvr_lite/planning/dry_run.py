@@ -311,7 +311,8 @@ class Runner:
             for p in parameters:
                 small = p.numel() < 4096  # stays in 32 bits
                 for _ in range(2):
-                    moments.append(torch.zeros(p.numel(), dtype=torch.float32 if small else torch.uint8))
+                    # A float of one byte: whole numbers may be positions or masks, so the meter lets them be real.
+                    moments.append(torch.zeros(p.numel(), dtype=torch.float32 if small else torch.float8_e4m3fn))
                     moments.append(torch.zeros(0 if small else -(-p.numel() // 256)))
         return moments
 

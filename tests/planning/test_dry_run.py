@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers import AutoConfig
 
 from rlvr_lite import bases, methods
@@ -15,6 +16,7 @@ from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.planning import plan
 from rlvr_lite.planning.dry_run import dry_run, measure_step
 from rlvr_lite.planning.layouts import layout_of
+from rlvr_lite.planning.meter import Meter
 
 STEP = Step(prompts=2, group_size=4, prompt_length=12, completion_length=20, micro_batch=4, rows=8, checkpointing=True)
 
@@ -80,6 +82,23 @@ def test_the_closed_form_is_near_the_dry_run_and_never_far_below(name, precision
     assert sum(closed["load"].values()) == pytest.approx(dry.peaks["load"]["total"], rel=0.01)
     highest = max(sum(kinds.values()) for kinds in closed.values())
     assert 0.95 <= highest / max(totals(dry).values()) <= 1.10
+
+
+def test_nothing_large_is_real(monkeypatch):
+    """Moments of 7 billion weights, for one, would fill the memory of a laptop."""
+    real, add = [], Meter.add
+
+    def note(self, tensor, kind=None):
+        if not isinstance(tensor, FakeTensor):
+            real.append(tensor.untyped_storage().nbytes())
+        add(self, tensor, kind)
+
+    monkeypatch.setattr(Meter, "add", note)
+    config = config_like(vocab_size=8192, hidden_size=256, intermediate_size=512, num_hidden_layers=2)
+    for name in ("full", "dora"):
+        dry_run(config, "bf16", name, methods.resolve(name, AdapterConfig(), "small"), STEP)
+    assert real
+    assert max(real) < 2**16
 
 
 def test_larger_steps_take_more_in_every_phase_that_sees_them():
