@@ -94,7 +94,7 @@ def test_nothing_large_is_real(monkeypatch):
         add(self, tensor, kind)
 
     monkeypatch.setattr(Meter, "add", note)
-    config = config_like(vocab_size=8192, hidden_size=256, intermediate_size=512, num_hidden_layers=2)
+    config = config_like(vocab_size=32_000, hidden_size=256, intermediate_size=512, num_hidden_layers=2)
     for name in ("full", "dora"):
         dry_run(config, "bf16", name, methods.resolve(name, AdapterConfig(), "small"), STEP)
     assert real
