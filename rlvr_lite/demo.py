@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.pictures import Figure
 from rlvr_lite.records import read_jsonl, write_text
 from rlvr_lite.tables import Table
 from rlvr_lite.training import Run, train, training_curves
@@ -63,8 +63,9 @@ def demo(out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps:
     table = _outcome(runs)
     examples = _examples(runs)
     curves = out / "reward_curves.png"
-    training_curves({name: run.metrics() for name, run in runs.items()}).savefig(curves, dpi=130)
-    write_text(out / "index.html", _page(table, examples, curves, _commands(runs)))
+    figure = training_curves({name: run.metrics() for name, run in runs.items()})
+    figure.savefig(curves, dpi=130)
+    write_text(out / "index.html", _page(table, examples, figure, _commands(runs)))
     print(f"\n{table}\n")
     for question, answers in examples.items():
         print(question)
@@ -129,11 +130,10 @@ def _commands(runs: Mapping[str, Run]) -> list[tuple[str, str]]:
 def _page(
     table: Table,
     examples: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    curves: Path,
+    curves: Figure,
     commands: Sequence[tuple[str, str]],
 ) -> str:
     """The page, self-contained: it opens without a network."""
-    picture = base64.b64encode(curves.read_bytes()).decode()
     cards = "".join(
         f"<h3><code>{html.escape(question)}</code></h3><div class=answers>"
         + "".join(
@@ -154,8 +154,7 @@ def _page(
 the number in <code>\\boxed{{}}</code> is right. Nobody shows it how to work a sum out.</p>
 {table._repr_html_()}
 <h2>While training</h2>
-<figure><img alt="Reward, share of groups without variance, and length against the step, for each method"
-src="data:image/png;base64,{picture}"></figure>
+<figure>{curves.to_html("Reward, share of groups without variance, and length against the step, for each method")}</figure>
 <h2>Answers before and after</h2>{cards}
 <h2>What to try next</h2><ul>{advice}</ul>
 </body></html>

@@ -187,8 +187,10 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
         The directory to write into.
 
     Raises:
-        UserError: the disk is full or not writable.
+        UserError: the disk is full or not writable, or the name is that of a file.
     """
+    if target.is_file():
+        raise UserError(f"{target} is a file, where a folder is to be written: choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -99,6 +99,14 @@ def test_a_directory_appears_whole(tmp_path):
     assert json.loads((target / "manifest.json").read_text())["step"] == 3
 
 
+def test_a_directory_does_not_take_the_place_of_a_file(tmp_path):
+    target = tmp_path / "notes.txt"
+    target.write_text("mine")
+    with pytest.raises(UserError, match="is a file"), atomic_directory(target):
+        pass
+    assert target.read_text() == "mine"
+
+
 def test_a_directory_that_breaks_off_leaves_the_old_one(tmp_path):
     target = tmp_path / "thing"
     with atomic_directory(target) as folder:
