@@ -42,14 +42,12 @@ class Comparison:
         difference: method minus reference.
         adjusted_p: p-value after Holm's correction over all methods compared.
         verdict: what may be said.
-        best: probability that no other method, the reference included, has a higher true accuracy.
     """
 
     method: str
     difference: Difference
     adjusted_p: float
     verdict: Verdict
-    best: float
 
 
 def _grid(scores: ArrayLike, dimensions: int) -> NDArray[np.float64]:
@@ -248,17 +246,13 @@ def verdict(difference: Difference, adjusted_p: float, *, zone: float = 0.0, alp
     return "no difference shown"
 
 
-def compare_to_reference(
-    scores: Mapping[str, ArrayLike], reference: str, *, zone: float = 0.0, draws: int = 10_000, seed: int = 0
-) -> list[Comparison]:
+def compare_to_reference(scores: Mapping[str, ArrayLike], reference: str, *, zone: float = 0.0) -> list[Comparison]:
     """Every other method of a study against one, corrected for their number by Holm's method.
 
     Args:
         scores: of each method ``[S, P]``, same seeds and problems.
         reference: the method that the others are compared with.
         zone: half width of the zone of practical equivalence, in accuracy.
-        draws: behind the probability of being best.
-        seed: of these draws.
 
     Raises:
         UserError: the reference is not among the methods, or shapes differ.
@@ -271,12 +265,10 @@ def compare_to_reference(
         raise UserError(
             f"the methods have scores of different shapes {sorted(shapes)}: give all the same seeds and problems"
         )
-    best = probability_of_best(np.stack(list(tables.values())), draws=draws, seed=seed)
-    chance = dict(zip(tables, best, strict=True))
     others = [name for name in tables if name != reference]
     differences = [seed_problem_difference(tables[reference], tables[name]) for name in others]
     adjusted = holm([difference.p_value for difference in differences])
     return [
-        Comparison(name, difference, p, verdict(difference, p, zone=zone), chance[name])
+        Comparison(name, difference, p, verdict(difference, p, zone=zone))
         for name, difference, p in zip(others, differences, adjusted, strict=True)
     ]

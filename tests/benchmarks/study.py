@@ -70,7 +70,7 @@ def false_positives(out: Path, engine: str, workers: int | None, seeds: int = 12
             picked = rng.permutation(seeds)[: 3 * names].reshape(names, 3)
             problems = rng.integers(0, scores.shape[1], scores.shape[1])
             drawn = {f"lora {i}": scores[s][:, problems] for i, s in enumerate(picked)}
-            verdicts = [c.verdict for c in compare_to_reference(drawn, "lora 0", draws=200)]
+            verdicts = [c.verdict for c in compare_to_reference(drawn, "lora 0")]
             for verdict in verdicts:
                 said[verdict] += 1
             any_better += "better" in verdicts
