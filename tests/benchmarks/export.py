@@ -50,14 +50,14 @@ def moved(method: str, folder: Path) -> Run:
 
 
 def _steps_to_effect(name: str, method: str, rate: float) -> float:
-    """By the secant rule on log KL, which is about twice the log of the step."""
+    """By halving on a log scale between a step too small and one too large, found as if KL rose with its square."""
     base = bases.load(name, "fp32", device="cpu")
     prompts = ["<|im_start|>user\n3+4-2=?<|im_end|>\n<|im_start|>assistant\n"]
     asked, said = answer(base.model, base.tokenizer, prompts)
     model = methods.attach(base.model, method, rlvr_lite.AdapterConfig(), total_steps=40, seed=0)
     starts = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    steps = 8.0
-    for _ in range(4):
+    steps, small, large = 8.0, 0.0, math.inf
+    for _ in range(12):
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for n, p in model.named_parameters():
@@ -66,7 +66,11 @@ def _steps_to_effect(name: str, method: str, rate: float) -> float:
         apart = distance(said, logits(model, asked.ids, asked.answers)).kl
         if EFFECT / 3 < apart < EFFECT * 3:
             break
-        steps *= min(30.0, max(1 / 30, math.sqrt(EFFECT / max(apart, 1e-12))))
+        small, large = (steps, large) if apart < EFFECT else (small, steps)
+        if small and large < math.inf:
+            steps = math.sqrt(small * large)
+        else:
+            steps *= min(30.0, max(1 / 30, math.sqrt(EFFECT / max(apart, 1e-12))))
     return steps
 
 
