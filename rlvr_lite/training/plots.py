@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
+
 from rlvr_lite.pictures import Figure
 
 __all__ = ["COLOURS", "smooth", "training_curves"]
@@ -49,6 +51,7 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             axis.plot(steps, smooth(values), color=colour, linewidth=2, label=label)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if limits:
