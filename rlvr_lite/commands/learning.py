@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,6 +103,7 @@ def compare(
     for name, instead in (("method", "name the methods first"), ("seed", "use --seeds")):
         if getattr(config, name) != getattr(start, name):
             raise UserError(f"--{name} means nothing in a comparison: {instead}")
+    _refuse_unused(methods.split(","), config, start)
     found = run_study(
         methods,
         config.base,
@@ -121,6 +123,16 @@ def compare(
     )
     print(found)
     print(f"report: {found.directory / 'report.html'}")
+
+
+def _refuse_unused(names: Sequence[str], config: RunConfig, start: RunConfig) -> None:
+    """What one row has no use for goes to the others; what none has is a mistake, if it was typed."""
+    from rlvr_lite.methods import get
+
+    rows = [get(name.strip()) for name in names]
+    for name in ("rank", "alpha", "targets"):
+        if getattr(config, name) != getattr(start, name) and not any(name in row.uses for row in rows):
+            raise UserError(f"none of {', '.join(row.name for row in rows)} has {name}: leave --{name} out")
 
 
 def _axis(text: str) -> tuple[str, list[Any]]:

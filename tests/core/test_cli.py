@@ -55,6 +55,7 @@ def _error(capsys, *arguments):
         (["compare", "lora", "--seed", "3"], "--seeds"),
         (["compare", "lora", "--reference", "dora"], "lora"),
         (["compare", "lora", "--seeds", "0"], "seeds"),
+        (["compare", "ln_tuning,ia3", "--rank", "8"], "leave --rank out"),
         (["verify", "3"], "answer"),
     ],
     ids=" ".join,
