@@ -301,9 +301,14 @@ class _Bill:
         return int((self._cost[4] if adapted else BASE[self.size]) * tokens * self.shape.intermediate)
 
     @property
+    def _stream(self) -> int:
+        """Bytes of a number between blocks: in the type of the embedding, which full training holds in fp32."""
+        return 4 if self._full else self.size
+
+    @property
     def _kept(self) -> int:
         """What a block keeps for the backward pass when it is recomputed there: its input."""
-        return self.step.tokens * self.shape.hidden * self.size
+        return self.step.tokens * self.shape.hidden * self._stream
 
     def _block(self) -> int:
         """Activations of a block at the highest moment of its backward pass."""
@@ -348,10 +353,7 @@ class _Bill:
     def _rollout(self) -> dict[str, int]:
         shape, step, e = self.shape, self.step, self.size
         before, room = last_growth(step.prompt_length, step.completion_length)
-        keys = (
-            4 if self._full else e
-        )  # rotated by angles in the type of the embedding, which full training holds in fp32
-        a_token = shape.kv_heads * shape.head_dim * (keys + e) * step.sampled
+        a_token = shape.kv_heads * shape.head_dim * (self._stream + e) * step.sampled  # keys are rotated in that type
         prefill = self._without_gradients(step.prompts * step.prompt_length, adapted=True)
         logits = step.sampled * shape.vocabulary * (e + 8)
         kept = self._casts + self.adapter.kept

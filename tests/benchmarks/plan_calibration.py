@@ -41,7 +41,7 @@ def costs(name: str, precision: str) -> tuple[tuple[float, ...], list[float]]:
     features, counted, forward = [], [], BASE[size]
     for hidden, inner, heads, kv_heads, length in CELLS:
         peaks, step, shape, trained = _cell(name, precision, hidden, inner, heads, kv_heads, length)
-        kept = LAYERS * step.tokens * hidden * size
+        kept = LAYERS * step.tokens * hidden * (4 if name == "full" else size)
         back = peaks["backward"]
         held = sum(back.get(kind, 0) for kind in ("weights", "adapter", "optimizer"))
         known = 4 * trained * (1 + 1 / LAYERS) + kept + (4 * VOCABULARY * hidden if name == "full" else 0)
