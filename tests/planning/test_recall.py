@@ -75,7 +75,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("func", "make", "rest", "kwargs"), CASES, ids=lambda x: str(x) if callable(x) else "")
+@pytest.mark.parametrize(("func", "make", "rest", "kwargs"), CASES, ids=[str(func) for func, *_ in CASES])
 def test_a_result_is_torchs_at_every_call(mode, func, make, rest, kwargs):
     recall = Recall()
     for _ in range(3):
