@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,7 +102,7 @@ def compare(
     for name, instead in (("method", "name the methods first"), ("seed", "use --seeds")):
         if getattr(config, name) != getattr(start, name):
             raise UserError(f"--{name} means nothing in a comparison: {instead}")
-    _refuse_unused(methods.split(","), config, start)
+    _refuse_unused(methods, config, start)
     found = run_study(
         methods,
         config.base,
@@ -125,11 +124,12 @@ def compare(
     print(f"report: {found.directory / 'report.html'}")
 
 
-def _refuse_unused(names: Sequence[str], config: RunConfig, start: RunConfig) -> None:
+def _refuse_unused(methods: str, config: RunConfig, start: RunConfig) -> None:
     """What one row has no use for goes to the others; what none has is a mistake, if it was typed."""
     from rlvr_lite.methods import get
+    from rlvr_lite.study.design import make_arms
 
-    rows = [get(name.strip()) for name in names]
+    rows = [get(arm.overrides["method"]) for arm in make_arms(methods, {})]
     for name in ("rank", "alpha", "targets"):
         if getattr(config, name) != getattr(start, name) and not any(name in row.uses for row in rows):
             raise UserError(f"none of {', '.join(row.name for row in rows)} has {name}: leave --{name} out")

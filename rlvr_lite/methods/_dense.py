@@ -12,9 +12,10 @@ from peft.tuners.randlora.layer import RandLoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
-from rlvr_lite.methods._footprint import KEPT_AT_MOST
+from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.methods._kept import Keeping
 from rlvr_lite.methods._lora import ADAPTER
+from rlvr_lite.methods._spec import Build
 
 __all__ = ["keep_updates"]
 
@@ -31,10 +32,6 @@ class _KeptHira(Keeping):
         result = base(x, *args, **kwargs)
         return (result + F.linear(x.to(update.dtype), update)).to(x.dtype)
 
-    def kept_size(self: Any) -> int:
-        """Numbers in ``D``."""
-        return self.in_features * self.out_features
-
 
 class _KeptRandLora(Keeping):
     """PEFT's layer with its two scaled bases, ``[min, in]`` and ``[out, min]``, kept while sampling."""
@@ -45,21 +42,16 @@ class _KeptRandLora(Keeping):
         scaled = super().get_scaled_bases  # type: ignore[misc]
         return self.kept(lambda: scaled(adapter, device=device), *(getattr(self, name)[adapter] for name in names))
 
-    def kept_size(self: Any) -> int:
-        """Numbers in the side that is scaled; the other one is a view of what all layers share."""
-        return self.r[ADAPTER] * self.num_bases * min(self.in_features, self.out_features)
 
-
-def keep_updates(model: nn.Module) -> None:
+def keep_updates(model: nn.Module, name: str, build: Build) -> None:
     """Let every HiRA and RandLoRA layer of a fresh model keep its update while sampling, if there is room for all.
 
     In a larger model a rollout of many rows spreads the cost, and the memory is wanted for its cache.
     """
-    layers: list[Any] = [m for m in model.modules() if isinstance(m, HiraLayer | RandLoraLayer)]
-    kinds: list[Any] = [_keeping(layer.__class__) for layer in layers]
-    if 4 * sum(kind.kept_size(layer) for kind, layer in zip(kinds, layers, strict=True)) <= KEPT_AT_MOST:
-        for kind, layer in zip(kinds, layers, strict=True):
-            layer.__class__ = kind
+    if footprint(name, build.layout, build.adapter, device="cpu", size=4).kept:
+        for module in model.modules():
+            if isinstance(module, HiraLayer | RandLoraLayer):
+                module.__class__ = _keeping(module.__class__)
 
 
 @cache

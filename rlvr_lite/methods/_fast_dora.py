@@ -96,7 +96,7 @@ def use_fast_dora(model: nn.Module, blank: bool = False) -> None:
             magnitude.__class__ = FastMagnitude
             layer.lora_variant[ADAPTER] = FastDora()
             if blank:
-                norm = torch.zeros(magnitude.weight.shape, device=magnitude.weight.device)
+                norm = torch.zeros_like(magnitude.weight, dtype=torch.float32)
             else:
                 a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
                 norm = magnitude.row_norm(layer.get_base_layer(), a, b, layer.scaling[ADAPTER])

@@ -12,10 +12,10 @@ from rlvr_lite.methods._optimizers import eight_bit
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._spec import Shapes
 
-__all__ = ["KEPT_AT_MOST", "footprint"]
+__all__ = ["footprint"]
 
 #: Bytes of fp32 that HiRA and RandLoRA may keep of all layers while sampling; a model with more builds them in every call.
-KEPT_AT_MOST = 2**31
+_KEPT_AT_MOST = 2**31
 _SMALL = 4096  # bitsandbytes keeps the moments of smaller tensors in 32 bits
 
 
@@ -136,14 +136,14 @@ def _rotations(targets: list[Linear], r: int, config: AdapterConfig, size: int) 
 
 def _dense(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     numbers = sum(t.inp * t.out for t in targets)
-    return size * numbers if 4 * numbers <= KEPT_AT_MOST else 0
+    return size * numbers if 4 * numbers <= _KEPT_AT_MOST else 0
 
 
 def _scaled_bases(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     """RandLoRA's smaller basis ``[bases r, small]`` of every layer; the larger one is not copied."""
     smalls = [min(t.inp, t.out) for t in targets]
     found = 4 * sum(-(-small // r) * r * small for small in smalls)
-    return found if found <= KEPT_AT_MOST else 0
+    return found if found <= _KEPT_AT_MOST else 0
 
 
 #: Bytes that a method computes once and keeps while sampling.

@@ -21,7 +21,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from rlvr_lite.methods._dense import keep_updates
 
     attached = attach_config(model, HiraConfig(r=build.rank, target_modules=build.targets, task_type="CAUSAL_LM"))
-    keep_updates(attached)
+    keep_updates(attached, "hira", build)
     return attached
 
 

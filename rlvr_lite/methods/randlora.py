@@ -32,7 +32,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     )
     attached = attach_config(model, config)
     keep_dtype(attached, RandLoraLayer)
-    keep_updates(attached)
+    keep_updates(attached, "randlora", build)
     return attached
 
 

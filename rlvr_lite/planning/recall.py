@@ -34,14 +34,12 @@ class Recall:
 
     def __call__(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """``func(*args, **kwargs)``, whose tensors are all fake and of one mode."""
-        sources: list[FakeTensor] = []
-        key = (func, _frozen(args, sources), _frozen(tuple(kwargs.items()), sources))
+        key, sources = _key(func, args, kwargs)
         if key not in self._known:
-            stored = [x.untyped_storage()._cdata for x in sources]
+            stored = _storages(sources)
             out = func(*args, **kwargs)
-            after: list[FakeTensor] = []
-            same = key == (func, _frozen(args, after), _frozen(tuple(kwargs.items()), after))
-            same &= stored == [x.untyped_storage()._cdata for x in after]
+            after, changed = _key(func, args, kwargs)
+            same = key == after and stored == _storages(changed)
             self._known[key] = _recipe(out, sources, stored) if same else None
             return out
         recipe = self._known[key]
@@ -50,6 +48,16 @@ class Recall:
         container, parts = recipe
         made = [_make(part, sources) for part in parts]
         return made[0] if container is None else container(made)
+
+
+def _key(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> tuple[Hashable, list[FakeTensor]]:
+    """What a result depends on, and the tensors among the arguments."""
+    sources: list[FakeTensor] = []
+    return (func, _frozen((args, *kwargs.items()), sources)), sources
+
+
+def _storages(tensors: list[FakeTensor]) -> list[int]:
+    return [x.untyped_storage()._cdata for x in tensors]
 
 
 def _frozen(value: Any, sources: list[FakeTensor]) -> Hashable:

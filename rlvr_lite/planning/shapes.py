@@ -94,11 +94,8 @@ def materialise(model: nn.Module) -> None:
             module._parameters["weight"] = _packed(module)
         owners += [module._parameters, module._buffers, module.__dict__]
     found = [(owner, n, x) for owner in owners for n, x in owner.items() if isinstance(x, Tensor) and x.is_meta]
-    for (
-        owner,
-        name,
-        tensor,
-    ) in found:  # all are held until the last is replaced: a freed address would be given out again
+    # All are held until the last is replaced: a freed address would be given out again.
+    for owner, name, tensor in found:
         owner[name] = fake(tensor)
 
 

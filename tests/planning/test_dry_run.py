@@ -84,6 +84,16 @@ def test_the_closed_form_is_near_the_dry_run_and_never_far_below(name, precision
     assert 0.95 <= highest / max(totals(dry).values()) <= 1.10
 
 
+def test_full_training_keeps_its_hidden_states_in_fp32():
+    config = config_like(vocab_size=512, hidden_size=256, intermediate_size=512, num_hidden_layers=24)
+    shape = Shape.of_config(config.to_dict())
+    adapter = methods.resolve("full", AdapterConfig(), "small")
+    step = dataclasses.replace(STEP, completion_length=1024, reference=False)
+    added = footprint("full", layout_of(shape), adapter, device="cuda", size=2)
+    closed, dry = phases(shape, "bf16", added, step), dry_run(config, "bf16", "full", adapter, step)
+    assert sum(closed["forward"].values()) == pytest.approx(dry.peaks["forward"]["total"], rel=0.05)
+
+
 def test_nothing_large_is_real(monkeypatch):
     """Moments of 7 billion weights, for one, would fill the memory of a laptop."""
     real, add = [], Meter.add
