@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rlvr_lite import (
         analysis,
         bases,
-        delivery,
         evaluation,
+        exports,
         grpo,
         methods,
         planning,
@@ -31,14 +31,17 @@ if TYPE_CHECKING:
         tasks,
         training,
     )
+    from rlvr_lite.api import load, spectrum
     from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig
-    from rlvr_lite.delivery import chat, export, verify_export
+    from rlvr_lite.conversation import chat
     from rlvr_lite.errors import UserError
     from rlvr_lite.evaluation import Evaluation, evaluate, list_benchmarks
-    from rlvr_lite.face import load, spectrum
+    from rlvr_lite.exports import export, verify_export
     from rlvr_lite.methods import list_methods
+    from rlvr_lite.paper import claims
     from rlvr_lite.planning import Plan, plan
-    from rlvr_lite.study import Study, claims, compare, list_recipes, recipe
+    from rlvr_lite.recipes import list_recipes, recipe
+    from rlvr_lite.study import Study, compare
     from rlvr_lite.tasks import list_tasks
     from rlvr_lite.training import Run, train
 
@@ -56,10 +59,10 @@ __all__ = [
     "chat",
     "claims",
     "compare",
-    "delivery",
     "evaluate",
     "evaluation",
     "export",
+    "exports",
     "grpo",
     "list_benchmarks",
     "list_methods",
@@ -82,20 +85,23 @@ __all__ = [
 
 _HOMES = {
     "config": ("AdapterConfig", "RunConfig", "SamplingConfig"),
-    "delivery": ("chat", "export", "verify_export"),
+    "conversation": ("chat",),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "evaluate", "list_benchmarks"),
-    "face": ("load", "spectrum"),
+    "exports": ("export", "verify_export"),
+    "api": ("load", "spectrum"),
     "methods": ("list_methods",),
     "planning": ("Plan", "plan"),
-    "study": ("Study", "claims", "compare", "list_recipes", "recipe"),
+    "paper": ("claims",),
+    "recipes": ("list_recipes", "recipe"),
+    "study": ("Study", "compare"),
     "tasks": ("list_tasks",),
     "training": ("Run", "train"),
 }
 _ROOMS = (
     "analysis",
     "bases",
-    "delivery",
+    "exports",
     "evaluation",
     "grpo",
     "methods",

@@ -10,28 +10,28 @@ from typing import Any
 
 import tyro
 
-from rlvr_lite.commands import claiming, judging, learning, looking, taking
+from rlvr_lite import commands
 from rlvr_lite.errors import UserError
 
 __all__ = ["main"]
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
-    "demo": learning.demo,
-    "train": learning.train,
-    "eval": judging.evaluate,
-    "compare": learning.compare,
-    "claims": claiming.claims,
-    "show": learning.show,
-    "plan": looking.plan,
-    "spectrum": looking.spectrum,
-    "export": taking.export,
-    "verify-export": taking.verify_export,
-    "chat": taking.chat,
-    "verify": judging.verify,
-    "methods": judging.methods,
-    "tasks": judging.tasks,
-    "benchmarks": judging.benchmarks,
-    "recipes": claiming.recipes,
+    "demo": commands.demo,
+    "train": commands.train,
+    "eval": commands.evaluate,
+    "compare": commands.compare,
+    "claims": commands.claims,
+    "show": commands.show,
+    "plan": commands.plan,
+    "spectrum": commands.spectrum,
+    "export": commands.export,
+    "verify-export": commands.verify_export,
+    "chat": commands.chat,
+    "verify": commands.verify,
+    "methods": commands.methods,
+    "tasks": commands.tasks,
+    "benchmarks": commands.benchmarks,
+    "recipes": commands.recipes,
 }
 
 
@@ -41,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to their developers, not to the user
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        commands = claiming.with_recipe(_COMMANDS, given)
-        tyro.extras.subcommand_cli_from_dict(commands, args=given, prog="rlvr-lite", sort_subcommands=False)
+        tyro.extras.subcommand_cli_from_dict(
+            commands.with_recipe(_COMMANDS, given), args=given, prog="rlvr-lite", sort_subcommands=False
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

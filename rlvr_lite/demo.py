@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.pictures import Figure
+from rlvr_lite.figure import Figure
 from rlvr_lite.records import read_jsonl, write_text
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from rlvr_lite.training import Run, train, training_curves
 
 __all__ = ["demo"]

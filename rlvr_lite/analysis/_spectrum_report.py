@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from rlvr_lite.analysis._spectrum_energy import SHARES, SideEnergy
 from rlvr_lite.analysis._spectrum_records import Average, MatrixSpectrum, Overlap, RunSpectrum, mean
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
-    from rlvr_lite.pictures import Figure
+    from rlvr_lite.figure import Figure
 
 __all__ = ["Spectrum"]
 
@@ -112,9 +112,9 @@ class Spectrum:
 
     def plot(self, kind: PlotKind = "all") -> Figure:
         """A figure: energy by bin, cumulative energy, layer-by-module map, trajectories, or all there is data for."""
-        from rlvr_lite.analysis import _spectrum_plots
+        from rlvr_lite.analysis import _spectrum_figures
 
-        return _spectrum_plots.draw(self, kind)
+        return _spectrum_figures.draw(self, kind)
 
     def __str__(self) -> str:
         parts = ["\n".join(self.words()), str(self.table())]

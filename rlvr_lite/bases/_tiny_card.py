@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 __all__ = ["card"]
 

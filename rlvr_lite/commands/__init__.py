@@ -1,1 +1,35 @@
-"""One function a command of the command line, with the signature of the Python call."""
+"""The commands, a file each."""
+
+from rlvr_lite.commands._chat import chat
+from rlvr_lite.commands._claims import claims
+from rlvr_lite.commands._compare import compare
+from rlvr_lite.commands._demo import demo
+from rlvr_lite.commands._eval import evaluate
+from rlvr_lite.commands._export import export, verify_export
+from rlvr_lite.commands._lists import benchmarks, methods, tasks
+from rlvr_lite.commands._plan import plan
+from rlvr_lite.commands._recipes import recipes, with_recipe
+from rlvr_lite.commands._show import show
+from rlvr_lite.commands._spectrum import spectrum
+from rlvr_lite.commands._train import train
+from rlvr_lite.commands._verify import verify
+
+__all__ = [
+    "benchmarks",
+    "chat",
+    "claims",
+    "compare",
+    "demo",
+    "evaluate",
+    "export",
+    "methods",
+    "plan",
+    "recipes",
+    "show",
+    "spectrum",
+    "tasks",
+    "train",
+    "verify",
+    "verify_export",
+    "with_recipe",
+]

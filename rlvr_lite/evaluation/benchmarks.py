@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 __all__ = ["BENCHMARKS", "PAPER", "Benchmark", "list_benchmarks"]
 

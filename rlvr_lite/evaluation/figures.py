@@ -10,7 +10,7 @@ import numpy as np
 from rlvr_lite.evaluation.scores import Score
 
 if TYPE_CHECKING:
-    from rlvr_lite.pictures import Figure
+    from rlvr_lite.figure import Figure
 
 __all__ = ["heat_map"]
 
@@ -22,7 +22,7 @@ def heat_map(scores: Mapping[str, Score]) -> Figure:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    from rlvr_lite.pictures import Figure
+    from rlvr_lite.figure import Figure
 
     heights = [max(2.0, min(score.k or 1, 32) / 4) for score in scores.values()]
     figure = Figure(figsize=(8.0, 0.9 * len(scores) + 0.45 * sum(heights) + 0.5), layout="constrained")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rlvr_lite.analysis.statistics import detectable_difference
 from rlvr_lite.errors import unknown_name
 from rlvr_lite.evaluation.benchmarks import BENCHMARKS, PAPER
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 __all__ = ["power_table"]
 

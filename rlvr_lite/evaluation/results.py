@@ -16,12 +16,12 @@ from rlvr_lite.analysis.statistics import Interval, clustered_standard_error, ho
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.evaluation.scores import Score
 from rlvr_lite.records import read_json, write_json
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
     import pandas
 
-    from rlvr_lite.pictures import Figure
+    from rlvr_lite.figure import Figure
 
 __all__ = ["EVALUATION_FILE", "Evaluation", "compare_evaluations"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._registry import get, names
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 __all__ = ["Hosting", "check_hosting", "list_hosting", "on_unsloth"]
 

@@ -13,7 +13,7 @@ from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout
 from rlvr_lite.methods._registry import get, names
 from rlvr_lite.methods._resolve import resolve
 from rlvr_lite.methods._spec import Method
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 __all__ = ["list_methods"]
 

@@ -12,7 +12,7 @@ from rlvr_lite.analysis.memory import GIB
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.planning.cards import CARDS, smallest
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
     from rlvr_lite.planning.planned import Plan

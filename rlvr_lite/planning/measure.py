@@ -16,7 +16,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.planning.dry_run import Runner
 from rlvr_lite.planning.planned import Plan
 from rlvr_lite.records import write_json
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 __all__ = ["Report", "measure"]
 

@@ -19,12 +19,12 @@ from rlvr_lite.planning import advice
 from rlvr_lite.planning.bases import config_of
 from rlvr_lite.planning.cards import Card, card
 from rlvr_lite.planning.layouts import layout_of
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
     import pandas
 
-    from rlvr_lite.pictures import Figure
+    from rlvr_lite.figure import Figure
 
 __all__ = ["CONTEXT", "FRAGMENTATION", "USABLE", "Plan", "make", "plan"]
 
@@ -247,7 +247,7 @@ class Plan:
 
     def plot(self) -> Figure:
         """A bar for each phase, stacked by kind, with the card's memory as a line."""
-        from rlvr_lite.planning.plot import bars
+        from rlvr_lite.planning.figures import bars
 
         return bars(self)
 

@@ -34,9 +34,9 @@ which is interrupted at the same limit, but a single long call into C code then 
 """
 
 from rlvr_lite.rewards.functions import RewardFunction, accuracy, combine, format, get, overlong
-from rlvr_lite.rewards.second_opinion import audit
-from rlvr_lite.rewards.verdict import Verdict
-from rlvr_lite.rewards.verifier import explain, verify, verify_batch
+from rlvr_lite.rewards.math.second_opinion import audit
+from rlvr_lite.rewards.math.verdict import Verdict
+from rlvr_lite.rewards.math.verifier import explain, verify, verify_batch
 
 __all__ = [
     "RewardFunction",

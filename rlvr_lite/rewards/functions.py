@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.rewards.extract import extract
-from rlvr_lite.rewards.verifier import verify_batch
+from rlvr_lite.rewards.math.extract import extract
+from rlvr_lite.rewards.math.verifier import verify_batch
 
 __all__ = ["Overlong", "RewardFunction", "accuracy", "combine", "format", "get", "overlong", "text_of"]
 

@@ -8,7 +8,7 @@ import re
 from html import escape
 from typing import Any
 
-from rlvr_lite.tables import Table, cell_text
+from rlvr_lite.table import Table, cell_text
 
 __all__ = ["page", "table"]
 

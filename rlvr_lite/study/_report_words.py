@@ -127,7 +127,7 @@ def _accounting(study: Study) -> str:
 def _search(study: Study) -> str:
     if study.design.tune == "none":
         return "No learning rate was searched: each row takes its default or what it was given."
-    trials = [len(row.trials) for row in study.rows.values()]
+    trials = [len(row.search) for row in study.rows.values()]
     spent = sum(study.search_seconds.values())
     runs = [run for row in study.rows.values() for run in row.runs.values()]
     own = sum(run.summary["seconds"].get("train", 0.0) for run in runs)

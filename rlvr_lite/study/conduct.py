@@ -12,10 +12,10 @@ from tqdm.auto import tqdm
 from rlvr_lite import bases
 from rlvr_lite.config import RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError
-from rlvr_lite.study.design import Arm, Cell, Design, Tune, make_arms, split_axes
+from rlvr_lite.recipes._recipe import adapter_fields
+from rlvr_lite.study.design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study.engines import Engine, EngineName
 from rlvr_lite.study.engines import engine as open_engine
-from rlvr_lite.study.protocols import adapter_fields
 from rlvr_lite.study.store import Store
 from rlvr_lite.study.study import Study
 from rlvr_lite.tasks import get as get_task
@@ -76,13 +76,13 @@ def compare(
     start = replace_fields(_shared(config, base, task), {"method": "lora", "seed": 0, **shared})
     if "learning_rate" in axes and tune == "lr":
         raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
-    arms = make_arms(methods, axes)
+    variants = make_variants(methods, axes)
     if config is not None:  # what not every method has goes to the rows that have it
-        arms = tuple(_with_adapter(arm, config, shared) for arm in arms)
-    labels = [arm.label for arm in arms]
+        variants = tuple(_with_adapter(variant, config, shared) for variant in variants)
+    labels = [variant.label for variant in variants]
     chosen = reference or ("lora" if "lora" in labels else labels[0] if labels else "")
     design = Design(
-        arms=arms,
+        variants=variants,
         shared=start,
         scale=_scale(start),
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
@@ -95,7 +95,7 @@ def compare(
     root = Path(out) if out is not None else Path("runs") / f"study-{Path(start.base).name}-{Path(start.task).stem}"
     store = Store(root)
     design = store.open(design)
-    store.forgive(cell for cell in design.known(store.accuracies(design)))
+    store.retry_failed(trial for trial in design.known(store.accuracies(design)))
     with open_engine(engine, root, workers=workers, address=address) as workforce:
         _work(design, store, workforce, progress)
     study = Study(root, design)
@@ -112,10 +112,10 @@ def _shared(config: RunConfig | None, base: str, task: str) -> RunConfig:
     return replace_fields(config, {"rank": None, "alpha": None, "targets": None, "method_options": {}} | given)
 
 
-def _with_adapter(arm: Arm, config: RunConfig, shared: Mapping[str, Any]) -> Arm:
+def _with_adapter(variant: Variant, config: RunConfig, shared: Mapping[str, Any]) -> Variant:
     """A row with what the shared configuration says of its adapter, where neither it nor a named field says otherwise."""
-    fields = adapter_fields(config, arm.overrides["method"])
-    return Arm(arm.label, {k: v for k, v in fields.items() if k not in shared} | dict(arm.overrides))
+    fields = adapter_fields(config, variant.overrides["method"])
+    return Variant(variant.label, {k: v for k, v in fields.items() if k not in shared} | dict(variant.overrides))
 
 
 def _scale(config: RunConfig) -> str:
@@ -137,42 +137,42 @@ def _check(design: Design) -> None:
     for split in splits:
         if not task.at_most(split, 1):
             raise UserError(f"task {task.name} has no {split} problems: give it more rows")
-    for arm in design.arms:
-        check_early(design.config(arm))
+    for variant in design.variants:
+        check_early(design.config(variant))
 
 
 def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> None:
-    """Give out cells as they become known until none is open."""
-    flying: dict[str, Cell] = {}
+    """Give out trials as they become known until none is open."""
+    flying: dict[str, Trial] = {}
     elsewhere: dict[str, float] = {}
     scores: dict[str, float | None] = {}
     with tqdm(desc="study", unit="run", disable=not progress, dynamic_ncols=True) as bar:
         while True:
             scores = store.accuracies(design, scores)
-            cells = design.known(scores)
-            left = [cell for cell in cells if cell.key not in scores]
-            bar.total, bar.n = _expected(design, cells), len(cells) - len(left)
+            trials = design.known(scores)
+            left = [trial for trial in trials if trial.key not in scores]
+            bar.total, bar.n = _expected(design, trials), len(trials) - len(left)
             bar.refresh()
             now = time.monotonic()
             ready = [c for c in left if c.key not in flying and elsewhere.get(c.key, 0.0) <= now]
-            for cell in ready[: workforce.capacity - len(flying)]:
-                bar.set_postfix_str(cell.key, refresh=False)
-                flying[cell.key] = cell
-                workforce.submit(cell)
+            for trial in ready[: workforce.capacity - len(flying)]:
+                bar.set_postfix_str(trial.key, refresh=False)
+                flying[trial.key] = trial
+                workforce.submit(trial)
             if flying:
-                cell, settled, lost = workforce.finished()
-                del flying[cell.key]
+                trial, settled, lost = workforce.finished()
+                del flying[trial.key]
                 if lost:
-                    store.fail(cell, lost)
+                    store.fail(trial, lost)
                 elif not settled:
-                    elsewhere[cell.key] = time.monotonic() + _PATIENCE
+                    elsewhere[trial.key] = time.monotonic() + _PATIENCE
             elif left:
                 time.sleep(_PATIENCE)
             else:
                 return
 
 
-def _expected(design: Design, cells: Sequence[Cell]) -> int:
+def _expected(design: Design, trials: Sequence[Trial]) -> int:
     """Runs of the whole study, those that cannot be named yet included."""
-    trials = 7 if design.tune == "lr" else 0
-    return max(len(cells), len(design.seeds) * (1 + len(design.arms)) + trials * len(design.arms))
+    searched = 7 if design.tune == "lr" else 0
+    return max(len(trials), len(design.seeds) * (1 + len(design.variants)) + searched * len(design.variants))

@@ -13,7 +13,7 @@ from rlvr_lite import methods
 from rlvr_lite.config import SCALES, RunConfig, replace_fields
 from rlvr_lite.errors import UserError, unknown_name
 
-__all__ = ["SEARCH_SEED", "Arm", "Cell", "Design", "Stage", "Tune", "half_decades", "make_arms"]
+__all__ = ["SEARCH_SEED", "Design", "Stage", "Trial", "Tune", "Variant", "half_decades", "make_variants"]
 
 Tune = Literal["lr", "none"]
 Stage = Literal["base", "search", "final"]
@@ -30,7 +30,7 @@ _OWN = {"seed": "seeds", "eval_split": None, "eval_before": None}
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One row of a comparison.
 
     Attributes:
@@ -43,27 +43,27 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One piece of work of a study: a training run, or the score of the untrained base.
 
     Attributes:
-        arm: label of the row; empty for the base.
+        variant: label of the row; empty for the base.
         stage: the base, the learning-rate search, or the comparison itself.
         config: what is run.
         rung: of the search, from 0.
     """
 
-    arm: str
+    variant: str
     stage: Stage
     config: RunConfig
     rung: int = 0
 
     @property
     def key(self) -> str:
-        """Unlike any other cell's of the study."""
+        """Unlike any other trial's of the study."""
         if self.stage == "search":
-            return f"{self.arm}/search-{self.rung}-lr{self.config.learning_rate:g}"
-        return f"{self.arm}/seed-{self.config.seed}" if self.stage == "final" else f"/base-seed-{self.config.seed}"
+            return f"{self.variant}/search-{self.rung}-lr{self.config.learning_rate:g}"
+        return f"{self.variant}/seed-{self.config.seed}" if self.stage == "final" else f"/base-seed-{self.config.seed}"
 
 
 def half_decades(centre: float, count: int = _RATES) -> tuple[float, ...]:
@@ -80,7 +80,7 @@ class Design:
     """A whole study.
 
     Attributes:
-        arms: its rows.
+        variants: its rows.
         shared: what all runs have in common; ``method`` and ``seed`` in it mean nothing.
         scale: of the base, a key of ``config.SCALES``.
         seeds: training seeds of the comparison.
@@ -90,7 +90,7 @@ class Design:
         zone: half width of the zone of practical equivalence, in accuracy.
     """
 
-    arms: tuple[Arm, ...]
+    variants: tuple[Variant, ...]
     shared: RunConfig
     scale: str
     seeds: tuple[int, ...]
@@ -98,10 +98,10 @@ class Design:
     budget: int | None = None
     reference: str = ""
     zone: float = 0.0
-    _by_label: Mapping[str, Arm] = field(init=False, repr=False, compare=False)
+    _by_label: Mapping[str, Variant] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        labels = [arm.label for arm in self.arms]
+        labels = [variant.label for variant in self.variants]
         if not labels:
             raise UserError("a study needs at least one method")
         double = next((label for label in labels if labels.count(label) > 1), None)
@@ -119,9 +119,9 @@ class Design:
             raise UserError(f"budget must be at least one completion, got {self.budget}")
         if not 0 <= self.zone < 1:
             raise UserError(f"zone must lie in [0, 1), got {self.zone}")
-        object.__setattr__(self, "_by_label", {arm.label: arm for arm in self.arms})
+        object.__setattr__(self, "_by_label", {variant.label: variant for variant in self.variants})
 
-    def arm(self, label: str) -> Arm:
+    def variant(self, label: str) -> Variant:
         """The row of that name.
 
         Raises:
@@ -131,101 +131,108 @@ class Design:
             raise unknown_name("row", label, self._by_label)
         return self._by_label[label]
 
-    def config(self, arm: Arm, **changes: Any) -> RunConfig:
+    def config(self, variant: Variant, **changes: Any) -> RunConfig:
         """The configuration of a row's runs, with steps and learning rate filled in.
 
         Raises:
             UserError: the budget is less than a step.
         """
-        config = replace_fields(self.shared, dict(arm.overrides))
+        config = replace_fields(self.shared, dict(variant.overrides))
         rows = (config.prompts_per_step or SCALES[self.scale].prompts_per_step) * config.group_size
         steps = config.steps or SCALES[self.scale].steps
         if self.budget is not None:
             steps = round(self.budget / rows)
             if steps < 1:
-                raise UserError(f"a budget of {self.budget} completions is less than a step of {arm.label} ({rows})")
+                raise UserError(
+                    f"a budget of {self.budget} completions is less than a step of {variant.label} ({rows})"
+                )
         rate = config.learning_rate or methods.learning_rate(config.method, self.scale).value
         filled = {"steps": steps, "learning_rate": rate, "eval_before": False}
         return dataclasses.replace(config, **filled | changes)
 
-    # ---- cells ------------------------------------------------------------------------------------------------
+    # ---- trials ------------------------------------------------------------------------------------------------
 
-    def base_cells(self) -> list[Cell]:
+    def base_trials(self) -> list[Trial]:
         """The untrained base on the problems of the comparison, with each seed's samples."""
-        return [Cell("", "base", dataclasses.replace(self.shared, seed=seed)) for seed in self.seeds]
+        return [Trial("", "base", dataclasses.replace(self.shared, seed=seed)) for seed in self.seeds]
 
-    def rung(self, arm: Arm, number: int, rates: Sequence[float]) -> list[Cell]:
+    def rung(self, variant: Variant, number: int, rates: Sequence[float]) -> list[Trial]:
         """The trials of one rung of a row's search."""
-        whole = self.config(arm)
+        whole = self.config(variant)
         assert whole.steps is not None
         steps = max(1, math.ceil(whole.steps * _RUNGS[number][0]))
         config = dataclasses.replace(whole, steps=steps, seed=SEARCH_SEED, eval_split="validation")
         return [
-            Cell(arm.label, "search", dataclasses.replace(config, learning_rate=rate), rung=number) for rate in rates
+            Trial(variant.label, "search", dataclasses.replace(config, learning_rate=rate), rung=number)
+            for rate in rates
         ]
 
-    def search(self, arm: Arm, scores: Mapping[str, float | None]) -> list[list[Cell]]:
+    def search(self, variant: Variant, scores: Mapping[str, float | None]) -> list[list[Trial]]:
         """The rungs of a row's search as far as they are known: successive halving (Jamieson and Talwalkar 2016).
 
         All rates train for a part of the steps; the best of them on the validation split train for all steps.
 
         Args:
-            arm: the row.
-            scores: accuracy on the validation split by cell key, ``None`` where the run failed; unfinished ones absent.
+            variant: the row.
+            scores: accuracy on the validation split by trial key, ``None`` where the run failed; unfinished ones absent.
         """
         if self.tune == "none":
             return []
-        rates: Sequence[float] = half_decades(self.config(arm).learning_rate or 0.0)
-        rungs: list[list[Cell]] = []
+        rates: Sequence[float] = half_decades(self.config(variant).learning_rate or 0.0)
+        rungs: list[list[Trial]] = []
         for number, (_, keep) in enumerate(_RUNGS):
-            cells = self.rung(arm, number, sorted(rates[:keep]))
-            rungs.append(cells)
-            if not all(cell.key in scores for cell in cells):
+            trials = self.rung(variant, number, sorted(rates[:keep]))
+            rungs.append(trials)
+            if not all(trial.key in scores for trial in trials):
                 break
-            rates = [cell.config.learning_rate or 0.0 for cell in _ranked(cells, scores)]
+            rates = [trial.config.learning_rate or 0.0 for trial in _ranked(trials, scores)]
             if not rates:
                 break
         return rungs
 
-    def learning_rate(self, arm: Arm, scores: Mapping[str, float | None]) -> float | None:
+    def learning_rate(self, variant: Variant, scores: Mapping[str, float | None]) -> float | None:
         """The rate that a row is compared at; ``None`` as long as its search is not over, or if every trial failed."""
         if self.tune == "none":
-            return self.config(arm).learning_rate
-        rungs = self.search(arm, scores)
+            return self.config(variant).learning_rate
+        rungs = self.search(variant, scores)
         last = rungs[-1]
-        if len(rungs) < len(_RUNGS) or not all(cell.key in scores for cell in last):
+        if len(rungs) < len(_RUNGS) or not all(trial.key in scores for trial in last):
             return None
         ranked = _ranked(last, scores)
         return ranked[0].config.learning_rate if ranked else None
 
-    def finals(self, arm: Arm, rate: float) -> list[Cell]:
+    def finals(self, variant: Variant, rate: float) -> list[Trial]:
         """The runs of the comparison, one a seed."""
-        return [Cell(arm.label, "final", self.config(arm, learning_rate=rate, seed=seed)) for seed in self.seeds]
+        return [
+            Trial(variant.label, "final", self.config(variant, learning_rate=rate, seed=seed)) for seed in self.seeds
+        ]
 
-    def known(self, scores: Mapping[str, float | None]) -> list[Cell]:
-        """Every cell that can be named so far, finished or not, row by row."""
-        cells = self.base_cells()
-        for arm in self.arms:
-            cells += itertools.chain.from_iterable(self.search(arm, scores))
-            rate = self.learning_rate(arm, scores)
-            cells += self.finals(arm, rate) if rate is not None else []
-        return cells
+    def known(self, scores: Mapping[str, float | None]) -> list[Trial]:
+        """Every trial that can be named so far, finished or not, row by row."""
+        trials = self.base_trials()
+        for variant in self.variants:
+            trials += itertools.chain.from_iterable(self.search(variant, scores))
+            rate = self.learning_rate(variant, scores)
+            trials += self.finals(variant, rate) if rate is not None else []
+        return trials
 
 
-def _ranked(cells: Sequence[Cell], scores: Mapping[str, float | None]) -> list[Cell]:
+def _ranked(trials: Sequence[Trial], scores: Mapping[str, float | None]) -> list[Trial]:
     """Cells that did not fail, best first; of equals the lower rate."""
-    alive = [(score, cell) for cell in cells if (score := scores[cell.key]) is not None]
-    return [cell for _, cell in sorted(alive, key=lambda pair: (-pair[0], pair[1].config.learning_rate))]
+    alive = [(score, trial) for trial in trials if (score := scores[trial.key]) is not None]
+    return [trial for _, trial in sorted(alive, key=lambda pair: (-pair[0], pair[1].config.learning_rate))]
 
 
-def make_arms(entries: str | Sequence[str] | Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
+def make_variants(
+    entries: str | Sequence[str] | Mapping[str, Any], axes: Mapping[str, Sequence[Any]]
+) -> tuple[Variant, ...]:
     """The rows of a study: every entry with every combination of the axes' values.
 
     Args:
         entries: method names, or a mapping from a row's name to a method name or to fields of ``RunConfig``.
         axes: values by field of ``RunConfig``.
 
-    >>> [arm.label for arm in make_arms(["lora"], {"rank": [1, 8]})]
+    >>> [variant.label for variant in make_variants(["lora"], {"rank": [1, 8]})]
     ['lora rank=1', 'lora rank=8']
     """
     if isinstance(entries, str):
@@ -237,20 +244,20 @@ def make_arms(entries: str | Sequence[str] | Mapping[str, Any], axes: Mapping[st
                 f"{double!r} is entered twice: give each row a name, such as {{'{double} again': '{double}'}}"
             )
         entries = {name: name for name in entries}
-    arms = []
+    variants = []
     for label, entry in entries.items():
         fields = {"method": entry} if isinstance(entry, str) else dict(entry)
         methods.get(fields.setdefault("method", label))
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
             parts = [label, *(f"{name}={_short(value)}" for name, value in point.items())]
-            arms.append(Arm(" ".join(parts), fields | point))
-    for arm in arms:
-        for name in arm.overrides:
+            variants.append(Variant(" ".join(parts), fields | point))
+    for variant in variants:
+        for name in variant.overrides:
             if name in _OWN:
                 raise UserError(f"{name} is decided by the study: {_advice(name)}")
-        replace_fields(RunConfig(), dict(arm.overrides))
-    return tuple(arms)
+        replace_fields(RunConfig(), dict(variant.overrides))
+    return tuple(variants)
 
 
 def split_axes(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:

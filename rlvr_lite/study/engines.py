@@ -1,4 +1,4 @@
-"""Who does the cells of a study: this process, fresh processes, or the workers of a Ray cluster."""
+"""Who does the trials of a study: this process, fresh processes, or the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.study.design import Cell
+from rlvr_lite.study.design import Trial
 
 __all__ = ["Engine", "EngineName", "engine"]
 
 EngineName = Literal["local", "process", "ray"]
-#: A worker that died (killed, out of memory) is replaced so many times for one cell; its run goes on where it was.
+#: A worker that died (killed, out of memory) is replaced so many times for one trial; its run goes on where it was.
 _RETRIES = 2
 
 
 class Engine(Protocol):
-    """Takes cells and gives them back when they are settled.
+    """Takes trials and gives them back when they are settled.
 
     Attributes:
-        capacity: cells under way at once.
+        capacity: trials under way at once.
     """
 
     capacity: int
 
-    def submit(self, cell: Cell) -> None:
-        """Begin a cell."""
+    def submit(self, trial: Trial) -> None:
+        """Begin a trial."""
 
-    def finished(self) -> tuple[Cell, bool, str]:
-        """Wait for a cell: it, whether it is settled (``False``: somebody else is at it), and why its worker was lost."""
+    def finished(self) -> tuple[Trial, bool, str]:
+        """Wait for a trial: it, whether it is settled (``False``: somebody else is at it), and why its worker was lost."""
 
 
 @contextmanager
@@ -42,10 +42,10 @@ def engine(name: EngineName, root: Path, *, workers: int | None = None, address:
     """An engine for the study in ``root``.
 
     Args:
-        name: ``local`` works one cell after another here and loads the base once; ``process`` takes a fresh process for
+        name: ``local`` works one trial after another here and loads the base once; ``process`` takes a fresh process for
             each, so that all memory is returned; ``ray`` one task a GPU (a core without one).
         root: of the study; for a cluster on a file system that all its machines see.
-        workers: cells at once of ``process`` (by default one a GPU, or one without) and, without a GPU, of ``ray``.
+        workers: trials at once of ``process`` (by default one a GPU, or one without) and, without a GPU, of ``ray``.
         address: of a running Ray cluster; by default one is started on this machine.
 
     Raises:
@@ -75,7 +75,7 @@ def _gpus() -> int:
 
 
 class _Local:
-    """One cell after another in this process."""
+    """One trial after another in this process."""
 
     capacity = 1
 
@@ -83,21 +83,21 @@ class _Local:
         from rlvr_lite.study.work import Held
 
         self._root, self._held = root, Held()
-        self._cell: Cell | None = None
+        self._trial: Trial | None = None
 
-    def submit(self, cell: Cell) -> None:
-        self._cell = cell
+    def submit(self, trial: Trial) -> None:
+        self._trial = trial
 
-    def finished(self) -> tuple[Cell, bool, str]:
+    def finished(self) -> tuple[Trial, bool, str]:
         from rlvr_lite.study.work import do
 
-        assert self._cell is not None
-        cell, self._cell = self._cell, None
-        return cell, do(self._root, cell, self._held), ""
+        assert self._trial is not None
+        trial, self._trial = self._trial, None
+        return trial, do(self._root, trial, self._held), ""
 
 
-def _alone(root: Path, cell: Cell, device: str | None = None) -> bool:
-    """One cell in a process of its own."""
+def _alone(root: Path, trial: Trial, device: str | None = None) -> bool:
+    """One trial in a process of its own."""
     import warnings
 
     if device is not None:
@@ -105,11 +105,11 @@ def _alone(root: Path, cell: Cell, device: str | None = None) -> bool:
     warnings.simplefilter("ignore", FutureWarning)
     from rlvr_lite.study.work import Held, do
 
-    return do(root, cell, Held())
+    return do(root, trial, Held())
 
 
 class _Processes:
-    """A fresh process a cell, each on the next free GPU."""
+    """A fresh process a trial, each on the next free GPU."""
 
     def __init__(self, root: Path, capacity: int):
         from pebble import ProcessPool
@@ -119,32 +119,32 @@ class _Processes:
         self._pool = ProcessPool(max_workers=capacity, max_tasks=1, context=context)
         gpus = _gpus()
         self._free = [str(i % gpus) if gpus else None for i in range(capacity)]
-        self._flying: dict[Future[bool], tuple[Cell, str | None, int]] = {}
+        self._flying: dict[Future[bool], tuple[Trial, str | None, int]] = {}
 
-    def submit(self, cell: Cell) -> None:
-        self._start(cell, self._free.pop(), 0)
+    def submit(self, trial: Trial) -> None:
+        self._start(trial, self._free.pop(), 0)
 
-    def _start(self, cell: Cell, device: str | None, tries: int) -> None:
-        self._flying[self._pool.schedule(_alone, (self._root, cell, device))] = (cell, device, tries)
+    def _start(self, trial: Trial, device: str | None, tries: int) -> None:
+        self._flying[self._pool.schedule(_alone, (self._root, trial, device))] = (trial, device, tries)
 
-    def finished(self) -> tuple[Cell, bool, str]:
+    def finished(self) -> tuple[Trial, bool, str]:
         from pebble import ProcessExpired
 
         while True:
             done = next(iter(wait(self._flying, return_when=FIRST_COMPLETED).done))
-            cell, device, tries = self._flying.pop(done)
+            trial, device, tries = self._flying.pop(done)
             try:
                 settled, lost = done.result(), ""
             except ProcessExpired as error:
                 if tries < _RETRIES:
-                    self._start(cell, device, tries + 1)
+                    self._start(trial, device, tries + 1)
                     continue
                 settled, lost = (
                     True,
                     f"its process died {tries + 1} times (exit status {error.exitcode}): out of memory?",
                 )
             self._free.append(device)
-            return cell, settled, lost
+            return trial, settled, lost
 
     def close(self) -> None:
         """End the workers; runs that are under way go on with the next call."""
@@ -182,15 +182,15 @@ class _Ray:
         self.capacity = gpus or max(1, int(resources.get("CPU", 1)))
         self._ray, self._root = ray, root.resolve()
         self._task = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_calls=1, max_retries=_RETRIES)(_alone)
-        self._flying: dict[Any, Cell] = {}
+        self._flying: dict[Any, Trial] = {}
 
-    def submit(self, cell: Cell) -> None:
-        self._flying[self._task.remote(self._root, cell)] = cell
+    def submit(self, trial: Trial) -> None:
+        self._flying[self._task.remote(self._root, trial)] = trial
 
-    def finished(self) -> tuple[Cell, bool, str]:
+    def finished(self) -> tuple[Trial, bool, str]:
         done = self._ray.wait(list(self._flying), num_returns=1)[0][0]
-        cell = self._flying.pop(done)
+        trial = self._flying.pop(done)
         try:
-            return cell, bool(self._ray.get(done)), ""
+            return trial, bool(self._ray.get(done)), ""
         except self._ray.exceptions.WorkerCrashedError:
-            return cell, True, f"its worker died {_RETRIES + 1} times: out of memory?"
+            return trial, True, f"its worker died {_RETRIES + 1} times: out of memory?"

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from rlvr_lite import bases, methods
 from rlvr_lite.analysis.replication import seed_problem_interval
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.pictures import Figure
+from rlvr_lite.figure import Figure
 from rlvr_lite.study._labels import name_points, shown
-from rlvr_lite.tables import Table
-from rlvr_lite.training.plots import COLOURS, smooth
+from rlvr_lite.table import Table
+from rlvr_lite.training.figures import COLOURS, smooth
 
 if TYPE_CHECKING:
     from rlvr_lite.analysis.statistics import Interval
@@ -222,7 +222,7 @@ def learning_rate_curves(study: Study) -> Figure:
 
     The shaded band holds the rates as good as the best within its interval; the line marks the rate that was chosen.
     """
-    searched = {label: row for label, row in study.rows.items() if any(t.score is not None for t in row.trials)}
+    searched = {label: row for label, row in study.rows.items() if any(t.score is not None for t in row.search)}
     if not searched:
         raise UserError("no learning rate was searched" if study.design.tune == "none" else "no trial is done yet")
     bands = {cells["row"]: cells for cells in study.learning_rates}
@@ -237,7 +237,7 @@ def learning_rate_curves(study: Study) -> Figure:
         if row.learning_rate is not None:
             axis.axvline(row.learning_rate, color=_INK, linewidth=1, linestyle=":")
         for rung, style, face in ((0, "--", "white"), (1, "-", colour)):
-            found = [(t.learning_rate, t.score) for t in row.trials if t.rung == rung and t.score is not None]
+            found = [(t.learning_rate, t.score) for t in row.search if t.rung == rung and t.score is not None]
             if found:
                 _bars(axis, found, colour, style, face)
         axis.set_title(shown(label, 22), fontsize=8, color=colour)

@@ -20,11 +20,11 @@ from rlvr_lite.study import figures
 from rlvr_lite.study._report_page import page, table
 from rlvr_lite.study._report_words import config_text, differing, method_words, verdict_words
 from rlvr_lite.study.store import Store
-from rlvr_lite.tables import Table, cell_text
+from rlvr_lite.table import Table, cell_text
 
 if TYPE_CHECKING:
-    from rlvr_lite.pictures import Figure
-    from rlvr_lite.study.design import Cell
+    from rlvr_lite.figure import Figure
+    from rlvr_lite.study.design import Trial
     from rlvr_lite.study.study import Study
 
 __all__ = ["notebook_parts", "to_markdown", "write_report"]
@@ -209,10 +209,10 @@ def _costs(study: Study) -> Table:
 def _proofs(study: Study) -> str:
     """Identity and parity of every run: those of the comparison open, those of the search folded."""
     store = Store(study.directory)
-    cells = [cell for cell in study.cells if cell.stage != "base"]
+    trials = [trial for trial in study.trials if trial.stage != "base"]
     columns = ("row", "seed", "learning rate", "status", "identity", "parity", "reason")
-    final = [_proof(store, cell) for cell in cells if cell.stage == "final"]
-    search = [_proof(store, cell) for cell in cells if cell.stage == "search"]
+    final = [_proof(store, trial) for trial in trials if trial.stage == "final"]
+    search = [_proof(store, trial) for trial in trials if trial.stage == "search"]
     said = (
         "<p>Identity: the trained tensors are those that the method's definition names, and each of them had a "
         "gradient. Parity: the largest difference between the logits of the trained policy and those of the saved "
@@ -226,17 +226,17 @@ def _proofs(study: Study) -> str:
     return parts
 
 
-def _proof(store: Store, cell: Cell) -> dict[str, Any]:
-    state, summary = store.state(cell), store.run(cell).summary
+def _proof(store: Store, trial: Trial) -> dict[str, Any]:
+    state, summary = store.state(trial), store.run(trial).summary
     parity = summary.get("parity")
     return {
-        "row": cell.arm,
-        "seed": cell.config.seed,
-        "learning rate": cell.config.learning_rate,
+        "row": trial.variant,
+        "seed": trial.config.seed,
+        "learning rate": trial.config.learning_rate,
         "status": state,
         "identity": summary.get("identity"),
         "parity": None if parity is None else f"{parity:.1e}",
-        "reason": (store.reason(cell) if state == "failed" else "") or None,
+        "reason": (store.reason(trial) if state == "failed" else "") or None,
     }
 
 

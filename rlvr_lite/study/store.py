@@ -1,4 +1,4 @@
-"""A study on disk: one directory a cell, one manifest of what is compared, and who works on what."""
+"""A study on disk: one directory a trial, one manifest of what is compared, and who works on what."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlvr_lite.config import RunConfig, from_json, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import read_json, write_json
-from rlvr_lite.study.design import Arm, Cell, Design
+from rlvr_lite.study.design import Design, Trial, Variant
 from rlvr_lite.training import Run
 
 __all__ = ["MANIFEST", "Store", "read_design"]
@@ -27,7 +27,7 @@ MANIFEST = "study.json"
 _FORMAT = 1
 _FAILURE = "failure.json"
 #: What may grow when a study is called again; all else must be as it was.
-_GROWING = ("arms", "seeds")
+_GROWING = ("variants", "seeds")
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Store:
 
     root: Path
 
-    def path(self, cell: Cell) -> Path:
-        """The directory of a cell."""
-        row, _, name = cell.key.rpartition("/")
+    def path(self, trial: Trial) -> Path:
+        """The directory of a trial."""
+        row, _, name = trial.key.rpartition("/")
         return self.root / (f"runs/{_slug(row)}/{name}" if row else name)
 
-    def lease(self, cell: Cell) -> Path:
-        """The file by which a process says that it works on a cell."""
+    def lease(self, trial: Trial) -> Path:
+        """The file by which a process says that it works on a trial."""
         folder = self.root / "leases"
         folder.mkdir(exist_ok=True)
-        return folder / f"{_slug(cell.key)}.json"
+        return folder / f"{_slug(trial.key)}.json"
 
     # ---- the manifest -----------------------------------------------------------------------------------------
 
@@ -80,19 +80,19 @@ class Store:
 
     # ---- outcomes ---------------------------------------------------------------------------------------------
 
-    def score(self, cell: Cell) -> Score | None:
-        """Who solved what, once a cell is done."""
-        when = "before" if cell.stage == "base" else "after"
-        path = self.path(cell) / "eval" / f"{when}.jsonl"
-        return Score.read(path, "study") if self.state(cell) == "done" and path.is_file() else None
+    def score(self, trial: Trial) -> Score | None:
+        """Who solved what, once a trial is done."""
+        when = "before" if trial.stage == "base" else "after"
+        path = self.path(trial) / "eval" / f"{when}.jsonl"
+        return Score.read(path, "study") if self.state(trial) == "done" and path.is_file() else None
 
-    def run(self, cell: Cell) -> Run:
-        """The run of a cell that trains."""
-        return Run(self.path(cell))
+    def run(self, trial: Trial) -> Run:
+        """The run of a trial that trains."""
+        return Run(self.path(trial))
 
-    def state(self, cell: Cell) -> str:
+    def state(self, trial: Trial) -> str:
         """``done``, ``failed`` or ``open``."""
-        folder = self.path(cell)
+        folder = self.path(trial)
         if (folder / _FAILURE).exists():
             return "failed"
         if not (folder / "summary.json").exists():
@@ -100,29 +100,29 @@ class Store:
         status = read_json(folder / "summary.json")["status"]
         return status if status in ("done", "failed") else "open"
 
-    def reason(self, cell: Cell) -> str:
-        """Why a cell failed."""
-        folder = self.path(cell)
+    def reason(self, trial: Trial) -> str:
+        """Why a trial failed."""
+        folder = self.path(trial)
         if (folder / _FAILURE).exists():
             return str(read_json(folder / _FAILURE)["error"])
         return str(read_json(folder / "summary.json")["reason"]) if (folder / "summary.json").exists() else ""
 
-    def fail(self, cell: Cell, error: BaseException | str) -> None:
-        """Note that a cell cannot be done, with the reason."""
-        folder = self.path(cell)
+    def fail(self, trial: Trial, error: BaseException | str) -> None:
+        """Note that a trial cannot be done, with the reason."""
+        folder = self.path(trial)
         folder.mkdir(parents=True, exist_ok=True)
         said = error if isinstance(error, str) else " ".join(f"{type(error).__name__}: {error}".split())
         said = str(error) if isinstance(error, UserError) else said
         trace = "" if isinstance(error, str) else "".join(traceback.format_exception(error))
         write_json(folder / _FAILURE, {"error": said, "traceback": trace})
 
-    def forgive(self, cells: Iterable[Cell]) -> None:
+    def retry_failed(self, trials: Iterable[Trial]) -> None:
         """Let what broke off with an error be tried again, as after freeing memory; failed proofs stay."""
-        for cell in cells:
-            (self.path(cell) / _FAILURE).unlink(missing_ok=True)
+        for trial in trials:
+            (self.path(trial) / _FAILURE).unlink(missing_ok=True)
 
     def accuracies(self, design: Design, before: Mapping[str, float | None] | None = None) -> dict[str, float | None]:
-        """Mean avg@k of every finished cell by its key, ``None`` where it failed; what a search is decided by.
+        """Mean avg@k of every finished trial by its key, ``None`` where it failed; what a search is decided by.
 
         Args:
             design: of the study.
@@ -133,9 +133,9 @@ class Store:
             fresh = [c for c in design.known(found) if c.key not in found and self.state(c) != "open"]
             if not fresh:
                 return found
-            for cell in fresh:
-                score = self.score(cell)
-                found[cell.key] = None if score is None else score.metrics()[f"avg@{score.k}"].value
+            for trial in fresh:
+                score = self.score(trial)
+                found[trial.key] = None if score is None else score.metrics()[f"avg@{score.k}"].value
 
 
 def read_design(root: Path) -> Design:
@@ -150,14 +150,14 @@ def read_design(root: Path) -> Design:
     if not isinstance(facts, dict) or facts.get("study") != _FORMAT:
         raise UserError(f"{root / MANIFEST} is not a study of this version: begin a new one")
     facts.pop("study")
-    arms = tuple(Arm(arm["label"], _tuples(arm["overrides"])) for arm in facts.pop("arms"))
+    variants = tuple(Variant(variant["label"], _tuples(variant["overrides"])) for variant in facts.pop("variants"))
     shared = from_json(RunConfig, json.dumps(facts.pop("shared")))
-    return Design(arms, shared, seeds=tuple(facts.pop("seeds")), **facts)
+    return Design(variants, shared, seeds=tuple(facts.pop("seeds")), **facts)
 
 
 def _describe(design: Design) -> dict[str, Any]:
     return {
-        "arms": [{"label": arm.label, "overrides": dict(arm.overrides)} for arm in design.arms],
+        "variants": [{"label": variant.label, "overrides": dict(variant.overrides)} for variant in design.variants],
         "shared": json.loads(to_json(design.shared)),
         "scale": design.scale,
         "seeds": list(design.seeds),
@@ -179,13 +179,13 @@ def _merged(old: Design, new: Design, root: Path) -> Design:
         else:
             was, wanted = before[name], now[name]
         raise UserError(f"{root} holds a study with {name} = {was!r}, not {wanted!r}: choose another --out")
-    for arm in new.arms:
-        same = next((a for a in old.arms if a.label == arm.label), arm)
-        if json.dumps(dict(same.overrides), sort_keys=True) != json.dumps(dict(arm.overrides), sort_keys=True):
-            raise UserError(f"{root} holds another row {arm.label!r}: give this one another name")
-    arms = {arm.label: arm for arm in (*old.arms, *new.arms)}
+    for variant in new.variants:
+        same = next((a for a in old.variants if a.label == variant.label), variant)
+        if json.dumps(dict(same.overrides), sort_keys=True) != json.dumps(dict(variant.overrides), sort_keys=True):
+            raise UserError(f"{root} holds another row {variant.label!r}: give this one another name")
+    variants = {variant.label: variant for variant in (*old.variants, *new.variants)}
     seeds = tuple(dict.fromkeys((*old.seeds, *new.seeds)))
-    return dataclasses.replace(old, arms=tuple(arms.values()), seeds=seeds)
+    return dataclasses.replace(old, variants=tuple(variants.values()), seeds=seeds)
 
 
 def _tuples(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -22,21 +22,21 @@ from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json
-from rlvr_lite.study.design import Arm, Cell, Design
+from rlvr_lite.study.design import Design, Trial, Variant
 from rlvr_lite.study.store import Store, read_design
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from rlvr_lite.training import Run
 
 if TYPE_CHECKING:
     import pandas
 
-    from rlvr_lite.pictures import Figure
+    from rlvr_lite.figure import Figure
 
-__all__ = ["Row", "Study", "Trial"]
+__all__ = ["Row", "SearchResult", "Study"]
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchResult:
     """One run of a learning-rate search.
 
     Attributes:
@@ -62,7 +62,7 @@ class Row:
         label: its name.
         config: of its runs; the seed in it means nothing.
         learning_rate: it is compared at; ``None`` as long as it is not known.
-        trials: of the search for it.
+        search: the results of the search for it.
         runs: finished runs of the comparison by seed.
         scores: avg@k of every seed and problem, ``[S, P]``; ``None`` until every seed is done.
         problem: why the row is incomplete; empty if it is complete.
@@ -71,7 +71,7 @@ class Row:
     label: str
     config: RunConfig
     learning_rate: float | None
-    trials: tuple[Trial, ...]
+    search: tuple[SearchResult, ...]
     runs: Mapping[int, Run]
     scores: NDArray[np.float64] | None
     problem: str
@@ -112,38 +112,38 @@ class Study:
     @cached_property
     def rows(self) -> dict[str, Row]:
         """The rows by label, in the order they were entered."""
-        return {arm.label: self._row(arm) for arm in self.design.arms}
+        return {variant.label: self._row(variant) for variant in self.design.variants}
 
-    def _row(self, arm: Arm) -> Row:
+    def _row(self, variant: Variant) -> Row:
         store, design = self._store, self.design
-        trials = tuple(self._trial(cell) for rung in design.search(arm, self._accuracies) for cell in rung)
-        rate = design.learning_rate(arm, self._accuracies)
-        cells = [] if rate is None else design.finals(arm, rate)
-        states = {cell.config.seed: store.state(cell) for cell in cells}
-        runs = {cell.config.seed: store.run(cell) for cell in cells if states[cell.config.seed] == "done"}
+        search = tuple(self._searched(trial) for rung in design.search(variant, self._accuracies) for trial in rung)
+        rate = design.learning_rate(variant, self._accuracies)
+        trials = [] if rate is None else design.finals(variant, rate)
+        states = {trial.config.seed: store.state(trial) for trial in trials}
+        runs = {trial.config.seed: store.run(trial) for trial in trials if states[trial.config.seed] == "done"}
         problem = ""
-        failed = [cell for cell in cells if states[cell.config.seed] == "failed"]
+        failed = [trial for trial in trials if states[trial.config.seed] == "failed"]
         if failed:
             problem = f"seed {failed[0].config.seed} failed: {store.reason(failed[0])}"
-        elif rate is None and trials and all(trial.status == "failed" for trial in trials):
-            first = design.search(arm, self._accuracies)[0][0]
+        elif rate is None and search and all(found.status == "failed" for found in search):
+            first = design.search(variant, self._accuracies)[0][0]
             problem = f"every learning rate failed: {store.reason(first)}"
         elif len(runs) < len(design.seeds):
             problem = f"{len(runs)} of {len(design.seeds)} seeds done"
-        scores = None if problem else np.stack([self._by_problem(cell) for cell in cells])
-        config = next(iter(runs.values())).config if runs else design.config(arm)
-        return Row(arm.label, config, rate, trials, runs, scores, problem)
+        scores = None if problem else np.stack([self._by_problem(trial) for trial in trials])
+        config = next(iter(runs.values())).config if runs else design.config(variant)
+        return Row(variant.label, config, rate, search, runs, scores, problem)
 
-    def _trial(self, cell: Cell) -> Trial:
-        score = self._store.score(cell)
+    def _searched(self, trial: Trial) -> SearchResult:
+        score = self._store.score(trial)
         found = None if score is None else score.metrics()[self.metric]
-        rate, steps = cell.config.learning_rate or 0.0, cell.config.steps or 0
-        return Trial(rate, steps, cell.rung, found, self._store.state(cell))
+        rate, steps = trial.config.learning_rate or 0.0, trial.config.steps or 0
+        return SearchResult(rate, steps, trial.rung, found, self._store.state(trial))
 
-    def _by_problem(self, cell: Cell) -> NDArray[np.float64]:
-        score = self._store.score(cell)
+    def _by_problem(self, trial: Trial) -> NDArray[np.float64]:
+        score = self._store.score(trial)
         if score is None:
-            raise UserError(f"{self._store.path(cell)} lost its answers: delete it and call compare again")
+            raise UserError(f"{self._store.path(trial)} lost its answers: delete it and call compare again")
         return score.by_problem()[self.metric]
 
     @property
@@ -154,29 +154,32 @@ class Study:
     @cached_property
     def base(self) -> NDArray[np.float64] | None:
         """The untrained base's avg@k of every seed and problem, ``[S, P]``; ``None`` until it is scored."""
-        cells = self.design.base_cells()
-        if any(self._store.state(cell) != "done" for cell in cells):
+        trials = self.design.base_trials()
+        if any(self._store.state(trial) != "done" for trial in trials):
             return None
-        return np.stack([self._by_problem(cell) for cell in cells])
+        return np.stack([self._by_problem(trial) for trial in trials])
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do; rows may have failed."""
-        return all(self._store.state(cell) != "open" for cell in self.cells)
+        return all(self._store.state(trial) != "open" for trial in self.trials)
 
     @property
-    def cells(self) -> list[Cell]:
-        """Every cell that is known so far, row by row, the base's first."""
+    def trials(self) -> list[Trial]:
+        """Every trial that is known so far, row by row, the base's first."""
         return self.design.known(self._accuracies)
 
     @property
     def search_seconds(self) -> dict[str, float]:
         """What the search of each row took, in seconds of training and scoring."""
-        return {arm.label: self._seconds(self.design.search(arm, self._accuracies)) for arm in self.design.arms}
+        return {
+            variant.label: self._seconds(self.design.search(variant, self._accuracies))
+            for variant in self.design.variants
+        }
 
-    def _seconds(self, rungs: list[list[Cell]]) -> float:
-        cells = [cell for rung in rungs for cell in rung if self._store.state(cell) == "done"]
-        return sum(sum(_times(self._store.run(cell))) for cell in cells)
+    def _seconds(self, rungs: list[list[Trial]]) -> float:
+        trials = [trial for rung in rungs for trial in rung if self._store.state(trial) == "done"]
+        return sum(sum(_times(self._store.run(trial))) for trial in trials)
 
     # ---- what may be said -------------------------------------------------------------------------------------
 
@@ -213,7 +216,7 @@ class Study:
         return dict(zip(scores, chances, strict=True))
 
     def _known(self, label: str) -> Row:
-        self.design.arm(label)
+        self.design.variant(label)
         return self.rows[label]
 
     def trained_parameters(self, label: str) -> int | None:
@@ -242,7 +245,7 @@ class Study:
         rows: list[dict[str, Any]] = []
         for label in sorted(self.rows, key=self._order):
             row, accuracy, against = self.rows[label], self.accuracy(label), self.comparison(label)
-            cells: dict[str, Any] = {"row": label, self.metric: None if accuracy is None else str(accuracy)}
+            trials: dict[str, Any] = {"row": label, self.metric: None if accuracy is None else str(accuracy)}
             verdict: str | None = row.problem or None
             difference = adjusted = None
             best = f"{self._best[label]:.0%}" if label in self._best else None
@@ -252,9 +255,9 @@ class Study:
                 adjusted, verdict = f"{against.adjusted_p:.3g}", against.verdict
             elif label == self.design.reference and not row.problem:
                 verdict = "reference"
-            cells |= {f"against {self.design.reference}": difference, "p (Holm)": adjusted, "verdict": verdict}
-            cells |= {"P(best)": best, "trained": self.trained_parameters(label), "learning rate": row.learning_rate}
-            rows.append(cells)
+            trials |= {f"against {self.design.reference}": difference, "p (Holm)": adjusted, "verdict": verdict}
+            trials |= {"P(best)": best, "trained": self.trained_parameters(label), "learning rate": row.learning_rate}
+            rows.append(trials)
         if self.base is not None:
             rows.append({"row": "untrained base", self.metric: str(seed_problem_interval(self.base)), "trained": 0})
         return Table.of(rows, title=self.title, note=self._note())
@@ -288,20 +291,20 @@ class Study:
         """
         rows: list[dict[str, Any]] = []
         for label, row in self.rows.items():
-            first = [t for t in row.trials if t.rung == 0]
-            cells: dict[str, Any] = {"row": label, "chosen": row.learning_rate}
+            first = [t for t in row.search if t.rung == 0]
+            trials: dict[str, Any] = {"row": label, "chosen": row.learning_rate}
             if any(t.score is not None for t in first):
                 good = _good_band(first)
-                edges = (min(t.learning_rate for t in row.trials), max(t.learning_rate for t in row.trials))
-                cells |= {
+                edges = (min(t.learning_rate for t in row.search), max(t.learning_rate for t in row.search))
+                trials |= {
                     "good from": min(good),
                     "to": max(good),
                     "decades": round(math.log10(max(good) / min(good)) + 0.5, 1),
                     "at the edge": row.learning_rate in edges,
-                    "trials": len(row.trials),
-                    "failed": sum(t.status == "failed" for t in row.trials),
+                    "trials": len(row.search),
+                    "failed": sum(t.status == "failed" for t in row.search),
                 }
-            rows.append(cells)
+            rows.append(trials)
         return Table.of(rows, title="Learning rates", note="Scored on the validation split, with a seed of its own.")
 
     @property
@@ -361,10 +364,10 @@ class Study:
         return self.leaderboard.to_pandas()
 
 
-def _good_band(trials: Sequence[Trial]) -> list[float]:
+def _good_band(results: Sequence[SearchResult]) -> list[float]:
     """Rates next to each other, the best among them, that do as well as it within its interval."""
-    ordered = sorted(trials, key=lambda trial: trial.learning_rate)
-    values = [-1.0 if trial.score is None else trial.score.value for trial in ordered]
+    ordered = sorted(results, key=lambda result: result.learning_rate)
+    values = [-1.0 if result.score is None else result.score.value for result in ordered]
     best = values.index(max(values))
     score = ordered[best].score
     assert score is not None
@@ -373,7 +376,7 @@ def _good_band(trials: Sequence[Trial]) -> list[float]:
         first -= 1
     while last + 1 < len(values) and values[last + 1] >= score.low:
         last += 1
-    return [trial.learning_rate for trial in ordered[first : last + 1]]
+    return [result.learning_rate for result in ordered[first : last + 1]]
 
 
 def _times(run: Run) -> list[float]:

@@ -1,4 +1,4 @@
-"""Doing one cell of a study, in whatever process."""
+"""Doing one trial of a study, in whatever process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlvr_lite import bases, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import write_json
-from rlvr_lite.study.design import Cell
+from rlvr_lite.study.design import Trial
 from rlvr_lite.study.lease import lease
 from rlvr_lite.study.store import Store
 from rlvr_lite.training import train
@@ -46,34 +46,34 @@ class Held:
         self._base = self._asked = None
 
 
-def do(root: Path, cell: Cell, held: Held) -> bool:
-    """Do a cell, or note why it cannot be done.
+def do(root: Path, trial: Trial, held: Held) -> bool:
+    """Do a trial, or note why it cannot be done.
 
     Returns:
-        Whether the cell is settled; ``False`` if somebody else is at it.
+        Whether the trial is settled; ``False`` if somebody else is at it.
 
     Raises:
         Interrupted: the user asked to stop.
     """
     store = Store(root)
-    with lease(store.lease(cell)) as mine:
+    with lease(store.lease(trial)) as mine:
         if not mine:
             return False
-        if store.state(cell) != "open":
+        if store.state(trial) != "open":
             return True
         try:
-            if cell.stage == "base":
-                _score_base(store.path(cell), cell.config, held)
+            if trial.stage == "base":
+                _score_base(store.path(trial), trial.config, held)
                 return True
-            run = train(config=cell.config, base=held.of(cell.config), out=store.path(cell), progress=False)
+            run = train(config=trial.config, base=held.of(trial.config), out=store.path(trial), progress=False)
         except Exception as error:  # whatever breaks one row, the others go on
             held.drop()
-            store.fail(cell, error)
+            store.fail(trial, error)
             return True
         if run.status == "stopped" and run.summary["reason"] == "interrupted":
             raise Interrupted
         if run.status == "stopped":  # at its time limit, or because it collapsed
-            store.fail(cell, f"stopped: {run.summary['reason']}")
+            store.fail(trial, f"stopped: {run.summary['reason']}")
         return True
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from rlvr_lite.tasks._chain_sum import ChainSum
 from rlvr_lite.tasks._generated import GeneratedTask
 from rlvr_lite.tasks._gym import GymTask

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlvr_lite.training._stock import GRPOConfig
-    from rlvr_lite.training.plots import training_curves
+    from rlvr_lite.training.figures import training_curves
     from rlvr_lite.training.run import Run
     from rlvr_lite.training.trainer import GRPOTrainer
     from rlvr_lite.training.workflow import train
@@ -19,7 +19,7 @@ _HOMES = {
     "GRPOTrainer": "trainer",
     "Run": "run",
     "train": "workflow",
-    "training_curves": "plots",
+    "training_curves": "figures",
 }
 
 

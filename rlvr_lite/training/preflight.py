@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite import grpo, sampling
-from rlvr_lite.rewards.extract import extract
+from rlvr_lite.rewards.math.extract import extract
 from rlvr_lite.training.checkpoints import generator_states, restore_generators
 from rlvr_lite.training.scoring import combine
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rlvr_lite.config import RunConfig, from_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import RunDirectory, read_json
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
-    from rlvr_lite.delivery import Chat, Reply, Target
+    from rlvr_lite.conversation import Chat, Reply
     from rlvr_lite.evaluation import Evaluation
-    from rlvr_lite.pictures import Figure
+    from rlvr_lite.exports import Target
+    from rlvr_lite.figure import Figure
 
 __all__ = ["Run"]
 
@@ -84,7 +85,7 @@ class Run:
 
     def plot(self) -> Figure:
         """Reward, share of groups without variance, and length, step by step."""
-        from rlvr_lite.training.plots import training_curves
+        from rlvr_lite.training.figures import training_curves
 
         return training_curves({self.config.method: self.metrics()})
 
@@ -107,9 +108,9 @@ class Run:
             out: the directory to make; by default one in the run's folder ``export``.
             **options: the further arguments of ``rlvr_lite.export``.
         """
-        from rlvr_lite import delivery
+        from rlvr_lite import exports
 
-        return delivery.export(self, to, out, **options)
+        return exports.export(self, to, out, **options)
 
     def chat(self, question: str | None = None, **options: Any) -> Reply | Chat:
         """Try the trained policy beside its base.
@@ -118,9 +119,9 @@ class Run:
             question: what to ask; without one both are loaded, to be asked often.
             **options: the further arguments of ``rlvr_lite.chat``.
         """
-        from rlvr_lite import delivery
+        from rlvr_lite import conversation
 
-        return delivery.chat(self, question, **options)
+        return conversation.chat(self, question, **options)
 
     def __str__(self) -> str:
         summary, config = self.summary, self.config

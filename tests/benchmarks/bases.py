@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from rlvr_lite import bases
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 
 def digest(model: torch.nn.Module) -> str:

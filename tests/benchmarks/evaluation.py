@@ -26,7 +26,7 @@ import numpy as np
 
 from rlvr_lite.analysis.replication import seed_problem_difference
 from rlvr_lite.analysis.statistics import accuracy_interval, bootstrap_interval, paired_difference
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 
 def _covers(low: float, high: float, truth: float) -> bool:

@@ -36,7 +36,7 @@ from rlvr_lite.grpo import (
     row_weights,
     token_logprobs,
 )
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from rlvr_lite.training.window import pieces_of
 
 

@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 import rlvr_lite
 from rlvr_lite import bases, evaluation, rewards, tasks
 from rlvr_lite.config import LINEAR_LAYERS, SamplingConfig
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 
 SEEDS = (0, 1, 2)
 STEPS = 40

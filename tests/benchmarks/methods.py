@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from rlvr_lite import methods
 from rlvr_lite.config import LINEAR_LAYERS, AdapterConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from tests.methods import cells
 from tests.models import random_qwen2
 

@@ -29,7 +29,7 @@ from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.planning import plan
 from rlvr_lite.planning.layouts import layout_of
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from tests.methods.cells import THE_PAPERS
 
 BASES = {"1.5B": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "7B": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.sampling import rollout, row_keys
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from tests.benchmarks.grpo_core import peft_model
 
 EOS, PAD = 1, 0

@@ -37,7 +37,7 @@ from rlvr_lite.analysis.spectrum import (
     measure_matrix,
     probe_base,
 )
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from rlvr_lite.training import train
 
 RANK = 32

@@ -24,7 +24,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from rlvr_lite import bases, tasks
 from rlvr_lite.config import LINEAR_LAYERS
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from rlvr_lite.training import GRPOTrainer
 
 

@@ -13,7 +13,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from tests.models import random_qwen2
 from tests.unsloth.parity import PAPER, compare, run, save
 

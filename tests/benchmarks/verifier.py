@@ -29,11 +29,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 
-from rlvr_lite.rewards import verifier, verify, verify_batch, workers
-from rlvr_lite.rewards.extract import extract
-from rlvr_lite.rewards.grader import build
-from rlvr_lite.rewards.structure import Value, read
-from rlvr_lite.tables import Table
+from rlvr_lite.rewards import verify, verify_batch
+from rlvr_lite.rewards.math import verifier, workers
+from rlvr_lite.rewards.math.extract import extract
+from rlvr_lite.rewards.math.grader import build
+from rlvr_lite.rewards.math.structure import Value, read
+from rlvr_lite.table import Table
 from tests.rewards.perturb import perturbations
 from tests.rewards.strategies import completions, golds
 

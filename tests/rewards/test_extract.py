@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_lite.rewards.extract import ANSWER, TAIL, extract
+from rlvr_lite.rewards.math.extract import ANSWER, TAIL, extract
 
 
 @pytest.mark.parametrize(

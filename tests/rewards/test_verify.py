@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.rewards import explain, verifier, verify, verify_batch
-from rlvr_lite.rewards.structure import read
+from rlvr_lite.rewards import explain, verify, verify_batch
+from rlvr_lite.rewards.math import verifier
+from rlvr_lite.rewards.math.structure import read
 from tests.rewards.perturb import perturbations
 from tests.rewards.strategies import completions, golds
 

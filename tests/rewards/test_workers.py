@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from rlvr_lite.rewards import grader, verify_batch, workers
+from rlvr_lite.rewards import verify_batch
+from rlvr_lite.rewards.math import grader, workers
 from tests.rewards import checks
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ import numpy as np
 from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import write_json
-from rlvr_lite.study import Arm, Cell, Design, Study
+from rlvr_lite.study import Design, Study, Trial, Variant
 from rlvr_lite.study.store import Store
 
 VERSIONS = {"python": "3.11.7", "rlvr-lite": "0.1.0", "torch": "2.13.0"}
@@ -23,10 +23,10 @@ VERSIONS = {"python": "3.11.7", "rlvr-lite": "0.1.0", "torch": "2.13.0"}
 def make_design(methods: Mapping[str, Any] | Sequence[str], **changes: Any) -> Design:
     """Rows of these names; a mapping says the method of each."""
     entries = methods if isinstance(methods, Mapping) else {name: name for name in methods}
-    arms = tuple(Arm(label, {"method": method}) for label, method in entries.items())
+    variants = tuple(Variant(label, {"method": method}) for label, method in entries.items())
     shared = RunConfig(eval_problems=60, eval_k=4, steps=20, prompts_per_step=4, group_size=4)
-    facts = {"shared": shared, "scale": "tiny", "seeds": (0, 1), "reference": arms[0].label}
-    return Design(arms, **(facts | changes))
+    facts = {"shared": shared, "scale": "tiny", "seeds": (0, 1), "reference": variants[0].label}
+    return Design(variants, **(facts | changes))
 
 
 def make_study(
@@ -44,42 +44,42 @@ def make_study(
         design: what is compared.
         skill: chance of a right answer by label, at the best learning rate; 0.4 where nothing is said.
         failing: error of every run of a row by label.
-        until: cells that are done; all by default.
+        until: trials that are done; all by default.
     """
     store = Store(root)
     store.open(design)
     done = 0
     while True:
-        cells = design.known(store.accuracies(design))
-        fresh = [cell for cell in cells if store.state(cell) == "open"]
+        trials = design.known(store.accuracies(design))
+        fresh = [trial for trial in trials if store.state(trial) == "open"]
         if not fresh or (until is not None and done >= until):
             return Study(root, design)
-        for cell in fresh[: None if until is None else until - done]:
+        for trial in fresh[: None if until is None else until - done]:
             done += 1
-            if cell.arm in (failing or {}):
-                store.fail(cell, (failing or {})[cell.arm])
+            if trial.variant in (failing or {}):
+                store.fail(trial, (failing or {})[trial.variant])
             else:
-                chance = (skill or {}).get(cell.arm, 0.4 if cell.arm else 0.2)
-                if cell.stage == "search":  # best at 10^-2.5
-                    chance *= math.exp(-((math.log10(cell.config.learning_rate or 1.0) + 2.5) ** 2) / 2)
-                write(store, cell, chance)
+                chance = (skill or {}).get(trial.variant, 0.4 if trial.variant else 0.2)
+                if trial.stage == "search":  # best at 10^-2.5
+                    chance *= math.exp(-((math.log10(trial.config.learning_rate or 1.0) + 2.5) ** 2) / 2)
+                write(store, trial, chance)
 
 
-def write(store: Store, cell: Cell, skill: float) -> None:
-    """What a finished cell leaves, with this chance of a right answer."""
-    folder, config = store.path(cell), cell.config
+def write(store: Store, trial: Trial, skill: float) -> None:
+    """What a finished trial leaves, with this chance of a right answer."""
+    folder, config = store.path(trial), trial.config
     (folder / "eval").mkdir(parents=True)
-    rng = np.random.default_rng(list(cell.key.encode()))
-    when = "before" if cell.stage == "base" else "after"
+    rng = np.random.default_rng(list(trial.key.encode()))
+    when = "before" if trial.stage == "base" else "after"
     _answers(folder / "eval" / f"{when}.jsonl", config, skill, rng)
     score = Score.read(folder / "eval" / f"{when}.jsonl", when).to_dict()
-    if cell.stage == "base":
+    if trial.stage == "base":
         write_json(folder / "summary.json", {"status": "done", "reason": "", "evaluation": {when: score}})
         return
     steps = config.steps or 1
     (folder / "config.json").write_text(to_json(dataclasses.replace(config, rank=16)), encoding="utf-8")
     (folder / "adapter").mkdir()
-    size = 400 * round(10 ** (0.25 * (sum(cell.arm.encode()) % 13)))
+    size = 400 * round(10 ** (0.25 * (sum(trial.variant.encode()) % 13)))
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(bytes(size))
     rewards = [
         {
@@ -107,8 +107,8 @@ def write(store: Store, cell: Cell, skill: float) -> None:
             "evaluation": {"after": score},
             "identity": "proven",
             "parity": 5.8e-8,
-            "seconds": {"load": 0.5, "evaluate after": 4.0, "train": 6.0 + len(cell.arm), "step": 0.3},
-            "peak_memory_bytes": (500 + 7 * (sum(cell.arm.encode()) % 17)) * 2**20,
+            "seconds": {"load": 0.5, "evaluate after": 4.0, "train": 6.0 + len(trial.variant), "step": 0.3},
+            "peak_memory_bytes": (500 + 7 * (sum(trial.variant.encode()) % 17)) * 2**20,
             "versions": VERSIONS,
         },
     )

@@ -1,4 +1,4 @@
-"""Engines without training: cells are settled by writing what a run of a known accuracy would leave."""
+"""Engines without training: trials are settled by writing what a run of a known accuracy would leave."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlvr_lite.study.design import Cell
+from rlvr_lite.study.design import Trial
 from rlvr_lite.study.lease import lease
 from rlvr_lite.study.store import Store
 from tests.study.fake import write
@@ -18,48 +18,48 @@ from tests.study.fake import write
 METHODS = {"lora": (0.6, 2e-3), "dora": (0.7, 3e-3), "miss": (0.6, 1e-3), "ln_tuning": (0.2, 1e-1), "vera": (0.5, 1e-1)}
 
 
-def truth(cell: Cell) -> float:
-    """The accuracy of a cell's policy."""
-    if cell.stage == "base":
+def truth(trial: Trial) -> float:
+    """The accuracy of a trial's policy."""
+    if trial.stage == "base":
         return 0.2
-    best, rate = METHODS[cell.config.method]
-    distance = abs(math.log10((cell.config.learning_rate or rate) / rate))
+    best, rate = METHODS[trial.config.method]
+    distance = abs(math.log10((trial.config.learning_rate or rate) / rate))
     return best * max(0.0, 1 - distance / 2)
 
 
-def settle(root: Path, cell: Cell) -> None:
-    """Write what a finished cell leaves."""
-    write(Store(root), cell, truth(cell))
+def settle(root: Path, trial: Trial) -> None:
+    """Write what a finished trial leaves."""
+    write(Store(root), trial, truth(trial))
 
 
 class FakeEngine:
-    """Settles cells at once, and keeps count of them.
+    """Settles trials at once, and keeps count of them.
 
     Args:
         root: of the study.
-        capacity: cells under way at once.
-        work: what settles a cell; may raise, as a worker would be lost.
+        capacity: trials under way at once.
+        work: what settles a trial; may raise, as a worker would be lost.
     """
 
-    def __init__(self, root: Path, capacity: int = 1, work: Callable[[Path, Cell], None] = settle):
+    def __init__(self, root: Path, capacity: int = 1, work: Callable[[Path, Trial], None] = settle):
         self.root, self.capacity, self.work = root, capacity, work
         self.done: list[str] = []
-        self._flying: list[Cell] = []
+        self._flying: list[Trial] = []
 
-    def submit(self, cell: Cell) -> None:
+    def submit(self, trial: Trial) -> None:
         assert len(self._flying) < self.capacity
-        self._flying.append(cell)
+        self._flying.append(trial)
 
-    def finished(self) -> tuple[Cell, bool, str]:
-        cell = self._flying.pop()  # out of order, as several workers would
+    def finished(self) -> tuple[Trial, bool, str]:
+        trial = self._flying.pop()  # out of order, as several workers would
         store = Store(self.root)
-        with lease(store.lease(cell)) as mine:
+        with lease(store.lease(trial)) as mine:
             if not mine:
-                return cell, False, ""
-            if store.state(cell) == "open":
-                self.done.append(cell.key)
-                self.work(self.root, cell)
-        return cell, True, ""
+                return trial, False, ""
+            if store.state(trial) == "open":
+                self.done.append(trial.key)
+                self.work(self.root, trial)
+        return trial, True, ""
 
 
 @contextmanager
@@ -68,19 +68,19 @@ def opened(engine: FakeEngine) -> Iterator[FakeEngine]:
     yield engine
 
 
-def die_once(root: Path, cell: Cell, device: str | None = None) -> bool:
-    """A worker that is killed the first time it takes a cell, and does it the second time."""
-    mark = root / f".tried-{cell.config.seed}-{cell.stage}-{cell.config.method}"
+def die_once(root: Path, trial: Trial, device: str | None = None) -> bool:
+    """A worker that is killed the first time it takes a trial, and does it the second time."""
+    mark = root / f".tried-{trial.config.seed}-{trial.stage}-{trial.config.method}"
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    settle(root, cell)
+    settle(root, trial)
     return True
 
 
-def die_always(root: Path, cell: Cell, device: str | None = None) -> bool:
+def die_always(root: Path, trial: Trial, device: str | None = None) -> bool:
     """A worker that no machine has room for."""
-    if cell.config.method == "dora" and cell.stage != "base":
+    if trial.config.method == "dora" and trial.stage != "base":
         os.kill(os.getpid(), signal.SIGKILL)
-    settle(root, cell)
+    settle(root, trial)
     return True

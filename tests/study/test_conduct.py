@@ -17,7 +17,7 @@ SETTINGS = {"seeds": 3, "eval_problems": 40, "eval_k": 4, "progress": False, "st
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """``study(name, methods, ...)`` runs one on a fake engine and returns it with the cells that were done."""
+    """``study(name, methods, ...)`` runs one on a fake engine and returns it with the trials that were done."""
 
     def run(name, methods=("lora", "dora", "ln_tuning"), work=fake_engine.settle, capacity=1, **changes):
         root = tmp_path / name
@@ -46,12 +46,12 @@ def test_a_study_killed_anywhere_ends_with_the_same_leaderboard(study):
     for moment in random.Random(0).sample(range(len(done)), 6):
         count = 0
 
-        def work(root, cell, stop=moment):
+        def work(root, trial, stop=moment):
             nonlocal count
             if count == stop:
                 raise KeyboardInterrupt
             count += 1
-            fake_engine.settle(root, cell)
+            fake_engine.settle(root, trial)
 
         with pytest.raises(KeyboardInterrupt):
             study(f"killed-{moment}", work=work)
@@ -91,11 +91,11 @@ def test_a_directory_of_another_study_is_refused(study, tmp_path):
 
 
 def test_a_method_that_breaks_is_reported_in_its_row_and_the_rest_goes_on(study):
-    def work(root, cell):
-        if cell.config.method == "dora" and cell.stage != "base":
-            Store(root).fail(cell, RuntimeError("out of\npatience"))
+    def work(root, trial):
+        if trial.config.method == "dora" and trial.stage != "base":
+            Store(root).fail(trial, RuntimeError("out of\npatience"))
         else:
-            fake_engine.settle(root, cell)
+            fake_engine.settle(root, trial)
 
     found, _ = study("s", work=work)
     board = {row["row"]: row for row in found.leaderboard}
@@ -108,11 +108,11 @@ def test_a_method_that_breaks_is_reported_in_its_row_and_the_rest_goes_on(study)
 
 
 def test_a_seed_that_fails_leaves_its_row_without_a_verdict(study):
-    def work(root, cell):
-        if cell.key == "dora/seed-1":
-            Store(root).fail(cell, "stopped: max_hours (1) reached")
+    def work(root, trial):
+        if trial.key == "dora/seed-1":
+            Store(root).fail(trial, "stopped: max_hours (1) reached")
         else:
-            fake_engine.settle(root, cell)
+            fake_engine.settle(root, trial)
 
     found, _ = study("s", work=work)
     assert found.accuracy("dora") is None

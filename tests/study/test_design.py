@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.study.design import SEARCH_SEED, Design, half_decades, make_arms, split_axes
+from rlvr_lite.study.design import SEARCH_SEED, Design, half_decades, make_variants, split_axes
 
 
 def design(methods=("lora", "dora"), axes=None, **changes) -> Design:
-    arms = make_arms(list(methods), axes or {})
-    values = {"shared": RunConfig(), "scale": "tiny", "seeds": (0, 1, 2), "reference": arms[0].label}
-    return Design(arms, **values | changes)
+    variants = make_variants(list(methods), axes or {})
+    values = {"shared": RunConfig(), "scale": "tiny", "seeds": (0, 1, 2), "reference": variants[0].label}
+    return Design(variants, **values | changes)
 
 
 def finish(plan: Design, accuracy) -> dict[str, float | None]:
-    """Every cell of the study settled, wave by wave."""
+    """Every trial of the study settled, wave by wave."""
     scores: dict[str, float | None] = {}
-    while fresh := [cell for cell in plan.known(scores) if cell.key not in scores]:
-        scores |= {cell.key: accuracy(cell) for cell in fresh}
+    while fresh := [trial for trial in plan.known(scores) if trial.key not in scores]:
+        scores |= {trial.key: accuracy(trial) for trial in fresh}
     return scores
 
 
@@ -32,55 +32,57 @@ def test_the_search_compares_at_the_rate_that_did_best_at_full_length(half, full
     place = {rate: i for i, rate in enumerate(rates)}
     scores = finish(
         plan,
-        lambda cell: (
-            (half if cell.rung == 0 else full)[place[cell.config.learning_rate]] / 5 if cell.stage == "search" else 0.5
+        lambda trial: (
+            (half if trial.rung == 0 else full)[place[trial.config.learning_rate]] / 5
+            if trial.stage == "search"
+            else 0.5
         ),
     )
     survivors = sorted(range(5), key=lambda i: half[i])[-2:]
     winner = rates[max(survivors, key=lambda i: full[i])]
-    assert plan.learning_rate(plan.arms[0], scores) == winner
-    finals = [cell for cell in plan.known(scores) if cell.stage == "final"]
-    assert [(cell.config.seed, cell.config.learning_rate) for cell in finals] == [(s, winner) for s in (0, 1, 2)]
+    assert plan.learning_rate(plan.variants[0], scores) == winner
+    finals = [trial for trial in plan.known(scores) if trial.stage == "final"]
+    assert [(trial.config.seed, trial.config.learning_rate) for trial in finals] == [(s, winner) for s in (0, 1, 2)]
 
 
 def test_every_method_gets_the_same_search_on_problems_and_a_seed_the_comparison_never_sees():
     plan = design(["lora", "ia3", "full"])
-    scores = finish(plan, lambda cell: 0.5)
-    for arm in plan.arms:
-        rungs = plan.search(arm, scores)
+    scores = finish(plan, lambda trial: 0.5)
+    for variant in plan.variants:
+        rungs = plan.search(variant, scores)
         assert [(len(rung), rung[0].config.steps) for rung in rungs] == [(5, 20), (2, 40)]
-        assert {cell.config.eval_split for rung in rungs for cell in rung} == {"validation"}
-        assert {cell.config.seed for rung in rungs for cell in rung} == {SEARCH_SEED}
-    assert {cell.config.eval_split for cell in plan.known(scores) if cell.stage != "search"} == {"test"}
+        assert {trial.config.eval_split for rung in rungs for trial in rung} == {"validation"}
+        assert {trial.config.seed for rung in rungs for trial in rung} == {SEARCH_SEED}
+    assert {trial.config.eval_split for trial in plan.known(scores) if trial.stage != "search"} == {"test"}
 
 
 def test_a_rate_whose_run_failed_is_never_chosen():
     plan = design(["lora"])
-    scores = finish(plan, lambda cell: None if (cell.config.learning_rate or 0) > 1e-3 else 0.1)
-    assert plan.learning_rate(plan.arms[0], scores) in half_decades(2e-3)[:2]
-    broken = finish(plan, lambda cell: None)
-    assert plan.learning_rate(plan.arms[0], broken) is None
-    assert not [cell for cell in plan.known(broken) if cell.stage == "final"]
+    scores = finish(plan, lambda trial: None if (trial.config.learning_rate or 0) > 1e-3 else 0.1)
+    assert plan.learning_rate(plan.variants[0], scores) in half_decades(2e-3)[:2]
+    broken = finish(plan, lambda trial: None)
+    assert plan.learning_rate(plan.variants[0], broken) is None
+    assert not [trial for trial in plan.known(broken) if trial.stage == "final"]
 
 
 def test_of_equal_rates_the_lower_is_taken_whatever_the_order():
     plan = design(["lora"])
-    assert plan.learning_rate(plan.arms[0], finish(plan, lambda cell: 0.5)) == min(half_decades(2e-3))
+    assert plan.learning_rate(plan.variants[0], finish(plan, lambda trial: 0.5)) == min(half_decades(2e-3))
 
 
 def test_cells_have_keys_of_their_own():
     plan = design(["lora", "dora"], {"rank": [4, 8]})
-    cells = plan.known(finish(plan, lambda cell: 0.5))
-    assert len({cell.key for cell in cells}) == len(cells) == 3 + 4 * (7 + 3)
+    trials = plan.known(finish(plan, lambda trial: 0.5))
+    assert len({trial.key for trial in trials}) == len(trials) == 3 + 4 * (7 + 3)
 
 
 def test_axes_multiply_and_a_budget_makes_rollouts_equal():
     plan = design(["lora"], {"prompts_per_step": [4, 16], "loss": ["dapo", "grpo"]}, budget=5120, tune="none")
-    assert [arm.label for arm in plan.arms][:2] == [
+    assert [variant.label for variant in plan.variants][:2] == [
         "lora prompts_per_step=4 loss=dapo",
         "lora prompts_per_step=4 loss=grpo",
     ]
-    configs = [plan.config(arm) for arm in plan.arms]
+    configs = [plan.config(variant) for variant in plan.variants]
     assert {config.steps * config.prompts_per_step * config.group_size for config in configs} == {5120}
 
 
@@ -105,8 +107,8 @@ def test_a_list_is_an_axis_and_of_a_list_field_a_list_of_lists():
         (lambda: design(["lora"], seeds=(1, 1)), "seeds must be different"),
         (lambda: design(["lora"], tune="rank"), "unknown tune"),
         (lambda: Design((), RunConfig(), "tiny", (0,)), "at least one method"),
-        (lambda: design(["lora"], budget=5).config(make_arms(["lora"], {})[0]), "less than a step"),
-        (lambda: make_arms({"a": {"method": "lora", "rnak": 3}}, {}), "unknown option"),
+        (lambda: design(["lora"], budget=5).config(make_variants(["lora"], {})[0]), "less than a step"),
+        (lambda: make_variants({"a": {"method": "lora", "rnak": 3}}, {}), "unknown option"),
         (lambda: design(["lora"], shared=RunConfig(eval_problems=0)), "raise eval_problems"),
     ],
 )

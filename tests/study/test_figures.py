@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from rlvr_lite import methods
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import figures
-from rlvr_lite.training.plots import smooth
+from rlvr_lite.training.figures import smooth
 from tests.study.fake import make_design, make_study
 
 DRAWN = {
@@ -168,7 +168,7 @@ def test_learning_rate_curves_show_every_trial_the_good_band_and_the_choice(stud
         assert axis.get_title() == row.label
         curves = [c.lines[0] for c in axis.containers if isinstance(c, ErrorbarContainer)]
         for rung, curve in enumerate(curves):
-            trials = [(t.learning_rate, t.score.value) for t in row.trials if t.rung == rung]
+            trials = [(t.learning_rate, t.score.value) for t in row.search if t.rung == rung]
             assert pytest.approx(np.array(trials)) == np.asarray(curve.get_data()).T
         assert len(curves) == 2
         (band,) = axis.patches

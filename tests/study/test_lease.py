@@ -16,7 +16,7 @@ from rlvr_lite.study.lease import held, lease
 
 
 def test_only_one_holds_it_and_it_is_free_afterwards(tmp_path):
-    path = tmp_path / "cell.json"
+    path = tmp_path / "trial.json"
     with lease(path) as first:
         assert first
         with lease(path) as second:
@@ -26,7 +26,7 @@ def test_only_one_holds_it_and_it_is_free_afterwards(tmp_path):
 
 
 def test_of_many_at_once_exactly_one_gets_it(tmp_path):
-    path, barrier, won = tmp_path / "cell.json", threading.Barrier(8), []
+    path, barrier, won = tmp_path / "trial.json", threading.Barrier(8), []
 
     def race() -> None:
         barrier.wait()
@@ -44,7 +44,7 @@ def test_of_many_at_once_exactly_one_gets_it(tmp_path):
 
 
 def test_a_process_that_is_gone_holds_nothing(tmp_path):
-    path = tmp_path / "cell.json"
+    path = tmp_path / "trial.json"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     path.write_text(json.dumps({"host": socket.gethostname(), "pid": gone.pid, "token": "x"}))
@@ -54,7 +54,7 @@ def test_a_process_that_is_gone_holds_nothing(tmp_path):
 
 
 def test_another_machine_holds_it_until_it_stops_renewing(tmp_path):
-    path = tmp_path / "cell.json"
+    path = tmp_path / "trial.json"
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "token": "x"}))
     with lease(path) as mine:
         assert not mine
@@ -65,7 +65,7 @@ def test_another_machine_holds_it_until_it_stops_renewing(tmp_path):
 
 
 def test_a_holder_renews_its_lease(tmp_path):
-    path = tmp_path / "cell.json"
+    path = tmp_path / "trial.json"
     with lease(path, seconds=0.6):
         past = time.time() - 0.5
         os.utime(path, (past, past))
@@ -74,14 +74,14 @@ def test_a_holder_renews_its_lease(tmp_path):
 
 
 def test_who_was_overtaken_does_not_free_the_new_holders_lease(tmp_path):
-    path = tmp_path / "cell.json"
+    path = tmp_path / "trial.json"
     with lease(path):
         path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "token": "x"}))
     assert held(path)
 
 
 def test_an_error_inside_frees_it(tmp_path):
-    path = tmp_path / "cell.json"
+    path = tmp_path / "trial.json"
     with pytest.raises(ZeroDivisionError), lease(path):
         _ = 1 / 0
     assert not held(path)

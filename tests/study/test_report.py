@@ -12,7 +12,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.study._report_page import page, table
 from rlvr_lite.study._report_words import duration, method_words, verdict_words
 from rlvr_lite.study.report import notebook_parts, to_markdown, write_report
-from rlvr_lite.tables import Table
+from rlvr_lite.table import Table
 from tests.study.browser import ENTER, browser
 from tests.study.fake import make_design, make_study
 
@@ -90,7 +90,7 @@ def test_the_page_shows_every_row_run_and_configuration(study, file):
         assert label in text
         assert f'"method": "{row.config.method}"' in text
     assert "out of <b>memory</b>" in text
-    assert text.count("proven") == sum(len(row.runs) + len(row.trials) for row in study.rows.values() if row.runs)
+    assert text.count("proven") == sum(len(row.runs) + len(row.search) for row in study.rows.values() if row.runs)
     assert "5.8e-08" in text
     assert "2.13.0" in text
     assert '"seed"' not in text
@@ -156,7 +156,7 @@ def test_the_accounting_is_said(budget, said, tmp_path):
 
 def test_the_cost_of_the_search_is_said(study):
     (line,) = [line for line in method_words(study) if "search" in line]
-    assert f"{sum(len(row.trials) for row in study.rows.values())} runs" in line
+    assert f"{sum(len(row.search) for row in study.rows.values())} runs" in line
     assert duration(sum(study.search_seconds.values())) in line
 
 
@@ -215,7 +215,7 @@ def test_markdown_marks_in_a_name_stay_what_they_are(tmp_path):
 
 
 def _column(chromium, place):
-    script = "return [...document.querySelectorAll('#leaderboard tbody tr')].map(r => r.cells[arguments[0]].innerText)"
+    script = "return [...document.querySelectorAll('#leaderboard tbody tr')].map(r => r.trials[arguments[0]].innerText)"
     return chromium.run(script, place)
 
 

@@ -1,0 +1,90 @@
+"""Score a policy on benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rlvr_lite.config import Precision, PromptStyle
+from rlvr_lite.errors import UserError
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    policy: Annotated[str | None, tyro.conf.Positional] = None,
+    *,
+    benchmarks: Annotated[str | None, tyro.conf.arg(aliases=["--benchmark"])] = None,
+    k: int | None = None,
+    preset: Literal["paper", "quick", "greedy"] = "quick",
+    n: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_new_tokens: int | None = None,
+    seed: int = 0,
+    style: PromptStyle | None = None,
+    adapter: Path | None = None,
+    precision: Precision = "auto",
+    revision: str | None = None,
+    engine: Literal["transformers", "vllm"] = "transformers",
+    out: Path | None = None,
+    quiet: bool = False,
+    power: bool = False,
+    comparisons: int = 1,
+) -> None:
+    """Score a run or a model on benchmarks, with 95 % intervals; or, before anything is run, ask what they can show.
+
+    Args:
+        policy: a run's directory, a local model directory or a Hub model id.
+        benchmarks: names of `rlvr-lite benchmarks`, TASK:SPLIT or NAME=FILE.jsonl, separated by commas.
+        k: answers a problem; by default the preset's.
+        preset: `paper` as in arXiv 2512.23165, `quick` for at most 100 problems, `greedy` for one answer each.
+        n: problems a benchmark at most.
+        temperature: of the drawn answers; by default the preset's.
+        top_p: smallest set of tokens whose probability reaches this is kept; by default the preset's.
+        max_new_tokens: longest answer in tokens.
+        seed: of the drawn answers.
+        style: how problems are put to the model.
+        adapter: directory of an adapter on that model.
+        precision: of the base.
+        revision: of a Hub model.
+        engine: who draws the answers.
+        out: directory for the results; a run has its own.
+        quiet: no progress bars.
+        power: needs no policy: the smallest difference in avg@k that each benchmark (by default the paper's six) can show.
+        comparisons: with `--power`: methods compared with the reference, for Holm's correction.
+    """
+    if power:
+        if policy is not None:
+            raise UserError(f"--power is asked before anything is run: leave {policy} out")
+        from rlvr_lite.evaluation import PAPER, power_table
+
+        names = [name.strip() for name in benchmarks.split(",")] if benchmarks else PAPER
+        print(power_table(names, k, problems=n, comparisons=comparisons))
+        return
+    if policy is None:
+        raise UserError("name what to evaluate: a run's directory, a model, or --power for what benchmarks can show")
+    from rlvr_lite.evaluation import evaluate as run_evaluation
+
+    print(
+        run_evaluation(
+            policy,
+            benchmarks,
+            k,
+            preset,
+            n=n,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            style=style,
+            adapter=adapter,
+            precision=precision,
+            revision=revision,
+            engine=engine,
+            out=out,
+            progress=not quiet,
+        )
+    )

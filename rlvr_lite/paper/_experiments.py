@@ -1,0 +1,204 @@
+"""Which runs the claims need: the same experiments at three scales, every run in one study only.
+
+At ``tiny``: sixteen methods, each with a search (5 halves and 2 wholes of a run) and five seeds, 192 runs; two methods in
+all settings that may break them, three seeds, 90; rank, loss, learning rate and batch around LoRA's tuned rate, four seeds,
+44. What runs of different studies share by configuration is trained once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlvr_lite.config import SCALES, RunConfig
+from rlvr_lite.errors import unknown_name
+from rlvr_lite.recipes._recipe import recipe
+
+__all__ = [
+    "EXPERIMENTS",
+    "FACTORS",
+    "METHODS",
+    "Experiment",
+    "Setting",
+    "cause_settings",
+    "setting",
+]
+
+#: Rows of the tuned comparison: the paper's methods, and the controls of the spectral ones.
+METHODS = (
+    *("lora", "full", "dora", "adalora", "miss", "lora_plus", "rslora", "rank1", "vera", "ia3", "ln_tuning"),
+    *("pissa", "milora", "rlpo", "rlmo", "random_directions"),
+)
+#: What may break PiSSA and MiLoRA besides their directions: harmless level, suspect level.
+FACTORS: Mapping[str, tuple[Any, Any]] = {
+    "form": ("delta", "residual"),
+    "precision": ("fp32", "bf16"),
+    "dropout": (0.0, 0.05),
+    "rate": ("own", "lora's"),
+}
+_WORDS = {0.0: "no dropout", 0.05: "dropout", "own": "at its own rate", "lora's": "at lora's rate"}
+_RANKS = (1, 8, 16, 32)
+Rate = Callable[[str], float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A scale of the claims.
+
+    Attributes:
+        scale: a key of ``config.SCALES``.
+        config: what all runs share.
+        seeds: of the tuned comparison.
+        cause_seeds: of the search for what breaks a method.
+        ablation_seeds: of the ablations.
+        zone: half width of the zone of practical equivalence, in accuracy.
+    """
+
+    scale: Literal["tiny", "small", "paper"]
+    config: RunConfig
+    seeds: int
+    cause_seeds: int
+    ablation_seeds: int
+    zone: float
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of a step."""
+        return self.config.prompts_per_step or SCALES[self.scale].prompts_per_step
+
+    @property
+    def rollouts(self) -> int:
+        """Completions that a whole run draws."""
+        return (self.config.steps or SCALES[self.scale].steps) * self.prompts * self.config.group_size
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks of the ablation besides the scale's own."""
+        return tuple(rank for rank in _RANKS if rank != SCALES[self.scale].rank)
+
+    @property
+    def small_batch(self) -> str:
+        """Row of the small batch: a quarter of the prompts, four times the steps."""
+        return f"batch {max(1, self.prompts // 4) * self.config.group_size}"
+
+
+def setting(scale: str, **changes: Any) -> Setting:
+    """The claims at a scale.
+
+    Args:
+        scale: ``tiny``, ``small`` or ``paper``.
+        **changes: fields of :class:`Setting` that differ, for a smaller or larger study.
+    """
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    if scale == "tiny":
+        # One point in twenty: about an eighth of what LoRA gains on the embedded base.
+        found = Setting("tiny", RunConfig(precision="fp32", eval_problems=200), 5, 3, 4, 0.05)
+    elif scale == "small":
+        base = "HuggingFaceTB/SmolLM2-135M-Instruct"
+        found = Setting("small", RunConfig(base=base, precision="fp32", eval_problems=200), 5, 3, 4, 0.02)
+    else:  # what not every method has is left to the scale's defaults, which are the recipe's; dropout is a factor here
+        config = dataclasses.replace(recipe("paper-1.5b"), rank=None, alpha=None, targets=None, method_options={})
+        found = Setting("paper", config, 5, 3, 5, 0.02)
+    return dataclasses.replace(found, **changes)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One study.
+
+    Attributes:
+        name: of its directory.
+        seeds: field of :class:`Setting` that says how many.
+        rows: ``f(setting, rate)``, the fields of each row by label; ``rate`` gives a tuned method's learning rate.
+        after: methods whose tuned rates it needs.
+        tuned: whether its rows are searched themselves.
+        equal_rollouts: whether rows have equal rollouts instead of equal steps.
+    """
+
+    name: str
+    seeds: str
+    rows: Callable[[Setting, Rate], Mapping[str, Mapping[str, Any]]]
+    after: tuple[str, ...] = ()
+    tuned: bool = False
+    equal_rollouts: bool = False
+
+    def labels(self, at: Setting) -> tuple[str, ...]:
+        """Its rows."""
+        return tuple(self.rows(at, lambda method: 1.0 if method == "lora" else 2.0))
+
+
+def _cell_label(method: str, at: Setting, key: tuple[Any, ...]) -> str:
+    usual = _usual(at)
+    words = [str(_WORDS.get(level, level)) for level, plain in zip(key, usual, strict=True) if level != plain]
+    return " ".join([method, *words])
+
+
+def _usual(at: Setting) -> tuple[Any, ...]:
+    """The levels that the tuned comparison has."""
+    return ("delta", at.config.precision, 0.0, "own")
+
+
+def cause_settings(method: str, at: Setting) -> dict[tuple[Any, ...], str]:
+    """Rows of all settings that may break a method by their levels; the one of the tuned comparison among them."""
+    return {key: _cell_label(method, at, key) for key in itertools.product(*FACTORS.values())}
+
+
+def _causes(method: str) -> Callable[[Setting, Rate], dict[str, dict[str, Any]]]:
+    def rows(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
+        found = {}
+        for key, label in cause_settings(method, at).items():
+            form, precision, dropout, which = key
+            if key == _usual(at) or (which != "own" and rate("lora") == rate(method)):
+                continue  # run elsewhere under the same configuration
+            found[label] = {
+                "method": method if form == "delta" else f"{method}:{form}",
+                "precision": precision,
+                "method_options": {"dropout": dropout},
+                "learning_rate": rate(method if which == "own" else "lora"),
+            }
+        return found
+
+    return rows
+
+
+def _methods(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
+    return {name: {"method": name} for name in METHODS}
+
+
+def _ranks(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
+    lora, alpha = {"method": "lora", "learning_rate": rate("lora")}, SCALES[at.scale].alpha
+    scaled = {f"rank {r}": lora | {"rank": r, "alpha": 2.0 * r} for r in at.ranks}
+    return scaled | {
+        f"rank {r}, alpha {alpha:g}": lora | {"rank": r, "alpha": alpha} for r in at.ranks if 2 * r != alpha
+    }
+
+
+def _losses(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
+    return {
+        f"loss {name}": {"method": "lora", "learning_rate": rate("lora"), "loss": name} for name in ("grpo", "dr_grpo")
+    }
+
+
+def _rates(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
+    return {f"rate / {n}": {"method": "lora", "learning_rate": rate("lora") / n} for n in (2, 10)}
+
+
+def _batch(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
+    prompts = max(1, at.prompts // 4)
+    return {at.small_batch: {"method": "lora", "learning_rate": rate("lora"), "prompts_per_step": prompts}}
+
+
+#: In the order they are run; the paper's numbers for them stand with the claims.
+EXPERIMENTS: tuple[Experiment, ...] = (
+    Experiment("methods", "seeds", _methods, tuned=True),
+    Experiment("causes-pissa", "cause_seeds", _causes("pissa"), after=("lora", "pissa")),
+    Experiment("causes-milora", "cause_seeds", _causes("milora"), after=("lora", "milora")),
+    Experiment("rank", "ablation_seeds", _ranks, after=("lora",)),
+    Experiment("loss", "ablation_seeds", _losses, after=("lora",)),
+    Experiment("learning-rate", "ablation_seeds", _rates, after=("lora",)),
+    Experiment("batch", "ablation_seeds", _batch, after=("lora",), equal_rollouts=True),
+)

@@ -1,0 +1,335 @@
+"""Verdict rules: pure functions from what a study found to what may be said of a claim, written before any run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvr_lite.analysis.replication import seed_problem_difference, verdict
+from rlvr_lite.analysis.statistics import Difference, holm, student_quantile
+
+__all__ = [
+    "Evidence",
+    "Finding",
+    "Missing",
+    "Rule",
+    "all_better",
+    "all_equivalent",
+    "all_worse",
+    "below_base",
+    "cause_is_direction",
+    "falls_behind",
+    "higher_on_average",
+    "no_gain",
+    "not_run",
+    "not_worse",
+    "off_principal",
+    "ratio_above_one",
+    "shares_match",
+]
+
+Verdict = Literal["supported", "not supported", "undecided"]
+Scores = NDArray[np.float64]
+#: Shares of a random update's energy within which an update counts as random.
+_RANDOM = (0.9, 1.1)
+
+
+class Missing(Exception):
+    """A row that a rule needs has no result; the message says why."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that rules look at.
+
+    Attributes:
+        scores: avg@k of every seed and problem by row, ``[S, P]``; same problems, and seeds in the same order.
+        base: the untrained base's, ``[S, P]``.
+        ratios: energy over random by ``"ROW SIDE END"`` such as ``"lora left top"``, one number a seed.
+        shares: trained share of the paper's base by method, counted from its shapes, in percent.
+        zone: half width of the zone of practical equivalence, in accuracy.
+        missing: why a row has no scores.
+    """
+
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    base: Scores | None = None
+    ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    zone: float = 0.0
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, row: str) -> Scores:
+        """A row's scores."""
+        if row not in self.scores:
+            raise Missing(f"{row}: {self.missing.get(row, 'not run')}")
+        return self.scores[row]
+
+    def against(self, row: str, reference: str) -> Difference:
+        """A row minus another, paired by problem and by the seeds that both have."""
+        return _paired(self.of(row), self.of(reference))
+
+    def against_base(self, row: str) -> Difference:
+        """A row minus the untrained base."""
+        if self.base is None:
+            raise Missing("the untrained base is not scored")
+        return _paired(self.of(row), self.base)
+
+    def family(self, rows: Sequence[str], reference: str) -> dict[str, tuple[Difference, str]]:
+        """Rows against a reference with their verdicts, Holm over these rows."""
+        found = [self.against(row, reference) for row in rows]
+        adjusted = holm([difference.p_value for difference in found])
+        words = [verdict(d, p, zone=self.zone) for d, p in zip(found, adjusted, strict=True)]
+        return dict(zip(rows, zip(found, words, strict=True), strict=True))
+
+    def ratio(self, name: str) -> Difference:
+        """Mean of a ratio over seeds, with Student's interval."""
+        if name not in self.ratios:
+            raise Missing(f"no spectrum of {name}: {self.missing.get(name.split()[0], 'not measured')}")
+        return _over_seeds(self.ratios[name])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What may be said.
+
+    Attributes:
+        verdict: supported, not supported or undecided.
+        sentence: what was found, in one sentence.
+        effect: the number that decided; ``None`` where there is none.
+        low: lower end of its 95 % interval.
+        high: upper end.
+    """
+
+    verdict: Verdict
+    sentence: str
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, said: Verdict, difference: Difference, sentence: str) -> Finding:
+        """With a difference as the effect."""
+        return cls(said, sentence, difference.value, difference.low, difference.high)
+
+
+Rule = Callable[[Evidence], Finding]
+
+
+def _paired(row: Scores, reference: Scores) -> Difference:
+    seeds = min(len(row), len(reference))
+    return seed_problem_difference(reference[:seeds], row[:seeds])
+
+
+def _over_seeds(values: Sequence[float]) -> Difference:
+    x = np.asarray(values, dtype=np.float64)
+    if x.size < 2:
+        raise Missing("one seed gives no interval")
+    error = float(x.std(ddof=1)) / math.sqrt(x.size)
+    half = student_quantile(0.975, x.size - 1) * error
+    value = float(x.mean())
+    return Difference(value, value - half, value + half, math.nan, error)
+
+
+def _words(d: Difference) -> str:
+    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+
+
+def _decide(supports: bool, refutes: bool) -> Verdict:
+    return "supported" if supports else "not supported" if refutes else "undecided"
+
+
+def _all(wanted: str, refuted: tuple[str, ...], rows: Sequence[str], reference: str) -> Rule:
+    """Every row has the wanted verdict: supported; one has a contrary one: not supported."""
+
+    def rule(evidence: Evidence) -> Finding:
+        found = evidence.family(rows, reference)
+        words = [word for _, word in found.values()]
+        against = [row for row, (_, word) in found.items() if word in refuted]
+        said = _decide(all(word == wanted for word in words), bool(against))
+        open_rows = [row for row, (_, word) in found.items() if word != wanted]
+        row = (against or open_rows or list(found))[0]
+        told = "; ".join(f"{name} {_words(d)} {word}" for name, (d, word) in found.items())
+        return Finding.of(said, found[row][0], f"against {reference}: {told}")
+
+    return rule
+
+
+def all_better(rows: Sequence[str], reference: str) -> Rule:
+    """Each row beats the reference; one that is worse or equivalent refutes it."""
+    return _all("better", ("worse", "equivalent"), rows, reference)
+
+
+def all_worse(rows: Sequence[str], reference: str) -> Rule:
+    """Each row stays behind the reference; one that is better or equivalent refutes it."""
+    return _all("worse", ("better", "equivalent"), rows, reference)
+
+
+def all_equivalent(rows: Sequence[str], reference: str) -> Rule:
+    """Each row lies within the zone of the reference; one that is better or worse refutes it."""
+    return _all("equivalent", ("better", "worse"), rows, reference)
+
+
+def no_gain(row: str, reference: str) -> Rule:
+    """The row gains no more than the zone: its interval ends below it. A gain that excludes zero refutes it."""
+
+    def rule(evidence: Evidence) -> Finding:
+        d = evidence.against(row, reference)
+        said = _decide(d.high <= evidence.zone, d.low > 0)
+        return Finding.of(said, d, f"{row} against {reference}: {_words(d)}, zone {evidence.zone:g}")
+
+    return rule
+
+
+def not_worse(row: str, reference: str) -> Rule:
+    """The row loses no more than the zone. A loss that excludes zero refutes it."""
+
+    def rule(evidence: Evidence) -> Finding:
+        d = evidence.against(row, reference)
+        said = _decide(d.low >= -evidence.zone, d.high < 0)
+        return Finding.of(said, d, f"{row} against {reference}: {_words(d)}, zone {evidence.zone:g}")
+
+    return rule
+
+
+def below_base(row: str, others: Sequence[str]) -> Rule:
+    """The row, at its own learning rate, ends below the untrained base; above it refutes the collapse.
+
+    Args:
+        row: that decides.
+        others: settings that are told about: how many of them end below the base (Holm over them).
+    """
+
+    def rule(evidence: Evidence) -> Finding:
+        d = evidence.against_base(row)
+        told = [other for other in others if other in evidence.scores]
+        found = [evidence.against_base(other) for other in told]
+        adjusted = holm([other.p_value for other in found]) if found else []
+        below = [name for name, o, p in zip(told, found, adjusted, strict=True) if verdict(o, p) == "worse"]
+        failed = [other for other in others if other not in evidence.scores]
+        also = f"; {len(below)} of {len(told)} other settings end below it" if told else ""
+        also += f" ({', '.join(below)})" if below else ""
+        also += f"; {len(failed)} have no score" if failed else ""
+        return Finding.of(_decide(d.high < 0, d.low > 0), d, f"{row} against the untrained base: {_words(d)}{also}")
+
+    return rule
+
+
+def falls_behind(row: str, alike: Sequence[str], reference: str) -> Rule:
+    """The row is worse than the reference and the others are not; the row equivalent or better refutes it."""
+
+    def rule(evidence: Evidence) -> Finding:
+        found = evidence.family([row, *alike], reference)
+        word = found[row][1]
+        same = all(found[other][1] != "worse" for other in alike)
+        told = "; ".join(f"{name} {_words(d)} {said}" for name, (d, said) in found.items())
+        said = _decide(word == "worse" and same, word in ("better", "equivalent") or not same)
+        return Finding.of(said, found[row][0], f"against {reference}: {told}")
+
+    return rule
+
+
+def higher_on_average(row: str, reference: str) -> Rule:
+    """The row's interval over the reference lies above zero; below zero, or inside the zone, refutes it."""
+    return all_better([row], reference)
+
+
+def cause_is_direction(
+    row: str, control: str, settings: Mapping[tuple[Any, ...], str], factors: Mapping[str, tuple[Any, Any]]
+) -> Rule:
+    """The directions cost accuracy, and no other factor costs as much.
+
+    A factor's effect is the mean over all settings at its second level minus that at its first, paired by seed and problem;
+    Holm over the directions and all factors. Supported: the row is worse than the control of random directions, and no
+    factor that is worse costs more. Not supported: the row is not behind the control (better or equivalent), or a factor
+    is worse and costs more than the directions do. Undecided otherwise.
+
+    Args:
+        row: the method at its own rate.
+        control: the same with random directions, at its own rate.
+        settings: rows by their levels, in the order of ``factors``.
+        factors: both levels of each, the harmless one first.
+    """
+
+    def rule(evidence: Evidence) -> Finding:
+        direction = evidence.against(row, control)
+        effects = {"directions": direction}
+        for position, (name, (harmless, suspect)) in enumerate(factors.items()):
+            one, other = (
+                [label for key, label in settings.items() if key[position] == level] for level in (harmless, suspect)
+            )
+            if one and other:
+                effects[name] = _paired(_mean(evidence, other), _mean(evidence, one))
+        adjusted = holm([d.p_value for d in effects.values()])
+        said = {name: verdict(d, p, zone=evidence.zone) for (name, d), p in zip(effects.items(), adjusted, strict=True)}
+        worst = min(
+            (d.value for name, d in effects.items() if name != "directions" and said[name] == "worse"), default=0.0
+        )
+        outdone = worst < min(0.0, direction.value)
+        supports = said["directions"] == "worse" and not outdone
+        found = _decide(supports, said["directions"] in ("better", "equivalent") or outdone)
+        told = "; ".join(f"{name} {_words(d)} {said[name]}" for name, d in effects.items())
+        return Finding.of(found, direction, f"{row} against {control}, and each factor over all settings: {told}")
+
+    return rule
+
+
+def _mean(evidence: Evidence, rows: Sequence[str]) -> Scores:
+    scores = [evidence.of(row) for row in rows]
+    seeds = min(len(s) for s in scores)
+    return np.mean([s[:seeds] for s in scores], axis=0)
+
+
+def off_principal(names: Sequence[str]) -> Rule:
+    """Each energy ratio in the leading tenth lies below 1; one above 1, or as random, refutes it."""
+
+    def rule(evidence: Evidence) -> Finding:
+        found = {name: evidence.ratio(name) for name in names}
+        random = [name for name, r in found.items() if r.low > 1 or (r.low >= _RANDOM[0] and r.high <= _RANDOM[1])]
+        said = _decide(all(r.high < 1 for r in found.values()) and not random, bool(random))
+        name = random[0] if random else max(found, key=lambda n: found[n].high)
+        told = "; ".join(f"{n} {r.value:.2f}x [{r.low:.2f}, {r.high:.2f}]" for n, r in found.items())
+        return Finding.of(said, found[name], f"energy in the leading 10 % over a random update's: {told}")
+
+    return rule
+
+
+def ratio_above_one(name: str, other: str = "") -> Rule:
+    """A ratio, or the difference of two, lies above 1 (above 0); below refutes it."""
+
+    def rule(evidence: Evidence) -> Finding:
+        first = evidence.ratio(name)
+        if not other:
+            said = _decide(first.low > 1, first.high < 1)
+            return Finding.of(said, first, f"{name}: {first.value:.2f}x random [{first.low:.2f}, {first.high:.2f}]")
+        evidence.ratio(other)
+        pairs = zip(evidence.ratios[name], evidence.ratios[other], strict=True)
+        d = _over_seeds([a - b for a, b in pairs])
+        return Finding.of(_decide(d.low > 0, d.high < 0), d, f"{name} minus {other}, in random updates: {_words(d)}")
+
+    return rule
+
+
+def shares_match(paper: Mapping[str, float], tolerance: float = 0.05) -> Rule:
+    """The trained shares that the paper prints are those of seven adapted layers, within a relative tolerance."""
+
+    def rule(evidence: Evidence) -> Finding:
+        lacking = [method for method in paper if method not in evidence.shares]
+        if lacking:
+            raise Missing(f"{lacking[0]}: not counted")
+        off = {m: evidence.shares[m] / share for m, share in paper.items()}
+        worst = max(off, key=lambda m: abs(math.log(off[m])))
+        said = _decide(all(abs(x - 1) <= tolerance for x in off.values()), True)
+        told = "; ".join(f"{m} {paper[m]:g} % printed, {evidence.shares[m]:.3g} % counted" for m in paper)
+        return Finding(said, f"seven layers, rank as stated: {told}", off[worst])
+
+    return rule
+
+
+def not_run(reason: str) -> Rule:
+    """A claim that this scale cannot test."""
+    return lambda evidence: Finding("undecided", reason)

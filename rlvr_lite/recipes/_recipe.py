@@ -1,0 +1,222 @@
+"""Recipes: whole protocols as TOML files, each deviation from the one it stands on listed beside it.
+
+A recipe has a ``[config]`` of ``RunConfig`` fields, or it ``extends`` another one and differs from it in nothing but its
+``[[deviations]]``, so a variant cannot depart from the paper without saying where and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rlvr_lite import methods
+from rlvr_lite.config import RunConfig, replace_fields
+from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.table import Table
+
+__all__ = ["Deviation", "Recipe", "adapter_fields", "for_method", "list_recipes", "read_recipe", "recipe"]
+
+_SUFFIX = ".toml"
+_KEYS = ("title", "memory_gib", "notes", "extends", "config", "deviations")
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One field in which a recipe departs from the one that it extends.
+
+    Attributes:
+        field: of ``RunConfig``.
+        paper: its value there.
+        here: its value here.
+        why: the reason.
+    """
+
+    field: str
+    paper: Any
+    here: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole protocol.
+
+    Attributes:
+        name: by which it is asked for.
+        title: what it is.
+        config: the run.
+        memory_gib: of the card that it is written for.
+        notes: what a configuration cannot say, conflicts between the paper and its code among them.
+        extends: the recipe it departs from; empty if it is one of the paper's own.
+        deviations: all fields in which it departs.
+    """
+
+    name: str
+    title: str
+    config: RunConfig
+    memory_gib: float
+    notes: tuple[str, ...] = ()
+    extends: str = ""
+    deviations: tuple[Deviation, ...] = ()
+
+    @property
+    def table(self) -> Table:
+        """The deviations, a row each; without any, the fields that are set."""
+        default = dataclasses.asdict(RunConfig())
+        if self.deviations:
+            rows = [dataclasses.asdict(deviation) for deviation in self.deviations]
+        else:
+            own = dataclasses.asdict(self.config)
+            rows = [{"field": name, "here": str(value)} for name, value in own.items() if value != default[name]]
+        return Table.of(rows, title=self.title, note="\n".join(f"- {note}" for note in self.notes))
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+
+def recipe(name: str | Path, method: str | None = None) -> RunConfig:
+    """The configuration of a recipe, for ``train(config=...)`` and ``compare(..., config=...)``.
+
+    Args:
+        name: one of :func:`list_recipes`, or the path of a TOML file.
+        method: another method than the recipe's; what that one does not use of rank, alpha, targets and options is left
+            out.
+
+    Raises:
+        UserError: there is no such recipe, or its file says something that a run does not know.
+
+    >>> recipe("paper-1.5b").learning_rate
+    1e-05
+    """
+    config = read_recipe(name).config
+    return config if method is None else for_method(dataclasses.replace(config, method=method))
+
+
+def for_method(config: RunConfig) -> RunConfig:
+    """Without what its method does not use of rank, alpha, targets and options, as when it was written for another.
+
+    >>> found = for_method(RunConfig(method="ia3", rank=32, targets=("q_proj",)))
+    >>> found.rank, found.targets
+    (None, ('q_proj',))
+    """
+    bare = dataclasses.replace(config, rank=None, alpha=None, targets=None, method_options={})
+    return dataclasses.replace(bare, **adapter_fields(config, config.method))
+
+
+def adapter_fields(config: RunConfig, method: str) -> dict[str, Any]:
+    """Rank, alpha, targets and options of a configuration as far as they are set and a method uses them.
+
+    Raises:
+        UserError: an option that no method has.
+    """
+    known = methods.get(method)
+    every = {option for name in methods.names() for option in methods.get(name).options}
+    for option in config.method_options:
+        if option not in every:
+            raise unknown_name("option of a method", option, every)
+    fields = {name: getattr(config, name) for name in ("rank", "alpha", "targets") if name in known.uses}
+    options = {name: value for name, value in config.method_options.items() if name in known.options}
+    return {name: value for name, value in fields.items() if value is not None} | (
+        {"method_options": options} if options else {}
+    )
+
+
+def read_recipe(name: str | Path) -> Recipe:
+    """A recipe with its deviations and notes; see :func:`recipe`.
+
+    Raises:
+        UserError: there is none of that name, or the file is no recipe.
+    """
+    text, label = _text(str(name))
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"recipe {label} is not TOML: {error}") from error
+    for key in values:
+        if key not in _KEYS:
+            raise unknown_name(f"key of recipe {label}", key, _KEYS)
+    try:
+        return _extended(label, values) if "extends" in values else _own(label, values)
+    except (TypeError, ValueError, AttributeError) as error:  # a value of another type than its field's
+        raise UserError(f"recipe {label} has a value of the wrong type: {error}") from error
+
+
+def list_recipes() -> Table:
+    """The recipes that come with the package."""
+    found = [read_recipe(name) for name in _packaged()]
+    rows = [
+        {
+            "recipe": one.name,
+            "about": one.title,
+            "GiB": one.memory_gib,
+            "deviates in": ", ".join(deviation.field for deviation in one.deviations) or None,
+        }
+        for one in found
+    ]
+    return Table.of(
+        rows, title="Recipes", note="rlvr-lite recipes NAME shows one; rlvr-lite train --recipe NAME runs it"
+    )
+
+
+def _packaged() -> list[str]:
+    return sorted(item.name.removesuffix(_SUFFIX) for item in _folder().iterdir() if item.name.endswith(_SUFFIX))
+
+
+def _folder() -> Any:
+    return files("rlvr_lite.recipes")
+
+
+def _text(name: str) -> tuple[str, str]:
+    """Text and label of a packaged recipe or of a file."""
+    if name in (known := _packaged()):
+        return (_folder() / f"{name}{_SUFFIX}").read_text(encoding="utf-8"), name
+    path = Path(name)
+    if path.suffix != _SUFFIX:
+        raise unknown_name("recipe", name, known)
+    try:
+        return path.read_text(encoding="utf-8"), path.stem
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot read recipe {path}: give the path of a TOML file, or one of {', '.join(known)}"
+        ) from error
+
+
+def _own(name: str, values: Mapping[str, Any]) -> Recipe:
+    if "config" not in values:
+        raise UserError(f"recipe {name} has no [config]: add one, or extends = 'paper-1.5b'")
+    if "deviations" in values:
+        raise UserError(f"recipe {name} deviates from nothing: add extends = 'paper-1.5b', or drop [[deviations]]")
+    config = replace_fields(RunConfig(), values["config"])
+    return Recipe(name, values.get("title", name), config, values.get("memory_gib", 0), tuple(values.get("notes", ())))
+
+
+def _extended(name: str, values: Mapping[str, Any]) -> Recipe:
+    parent = read_recipe(values["extends"])
+    if "config" in values:
+        raise UserError(f"recipe {name} extends {parent.name}: write what differs as [[deviations]], not as [config]")
+    deviations = tuple(_deviation(name, parent, entry) for entry in values.get("deviations", ()))
+    config = replace_fields(parent.config, {deviation.field: deviation.here for deviation in deviations})
+    notes = (*parent.notes, *values.get("notes", ()))
+    memory = values.get("memory_gib", parent.memory_gib)
+    return Recipe(name, values.get("title", name), config, memory, notes, parent.name, deviations)
+
+
+def _deviation(name: str, parent: Recipe, entry: Mapping[str, Any]) -> Deviation:
+    wanted = [f.name for f in dataclasses.fields(Deviation)]
+    if sorted(entry) != sorted(wanted):
+        raise UserError(f"a deviation of recipe {name} has {', '.join(entry)}: give it {', '.join(wanted)}")
+    found = Deviation(**entry)
+    before = dataclasses.asdict(parent.config)
+    if found.field not in before:
+        raise unknown_name("option", found.field, before)
+    value = list(before[found.field]) if isinstance(before[found.field], tuple) else before[found.field]
+    if value != found.paper:
+        raise UserError(
+            f"recipe {name} says {found.field} was {found.paper!r}, but {parent.name} has {value!r}: mend it"
+        )
+    return found

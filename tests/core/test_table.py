@@ -1,0 +1,47 @@
+"""A table says the same in every dress."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvr_lite.table import Table
+
+TABLE = Table.of(
+    [{"name": "lora", "n": 1234567, "share": 0.123456}, {"name": "a|b<c>", "n": None}], title="T", note="N"
+)
+
+
+def test_every_dress_holds_every_cell():
+    text, markdown, page = str(TABLE), TABLE.to_markdown(), TABLE._repr_html_()
+    for cell in ("lora", "1,234,567", "0.1235"):
+        assert cell in text
+        assert cell in markdown
+        assert cell in page
+    assert "a\\|b<c>" in markdown
+    assert "a|b&lt;c&gt;" in page
+    assert TABLE.to_pandas()["n"].tolist()[0] == 1234567
+
+
+def test_columns_line_up():
+    lines = str(TABLE).splitlines()[1:4]
+    assert lines[0].index("share") + len("share") == len(lines[2].rstrip())
+    assert lines[2].index("1,234,567") + 9 == lines[0].index("n", 4) + 1
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.text() | st.integers() | st.floats() | st.none() | st.booleans()),
+        max_size=4,
+    )
+)
+def test_any_rows_can_be_shown(rows):
+    table = Table.of(rows)
+    assert len(table) == len(rows)
+    page = table._repr_html_()
+    shown = html.unescape("".join(re.findall(r"<td[^>]*>(.*?)</td>", page, re.S)))
+    assert str(table) is not None
+    assert all(str(v) in shown for row in rows for v in row.values() if isinstance(v, str))
