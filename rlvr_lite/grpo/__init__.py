@@ -5,7 +5,7 @@ computation, up to rounding.
 """
 
 from rlvr_lite.grpo.advantages import group_advantages, live_groups, select_groups
-from rlvr_lite.grpo.batch import Batch, keep_informative, micro_batches, prompt_groups, trim
+from rlvr_lite.grpo.batch import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
 from rlvr_lite.grpo.head import OutputHead, output_head
 from rlvr_lite.grpo.logprobs import token_logprobs
 from rlvr_lite.grpo.losses import LOSSES, LossStats, policy_loss, row_weights
@@ -16,11 +16,11 @@ from rlvr_lite.grpo.scoring import completion_logprobs
 
 __all__ = [
     "LOSSES",
-    "Batch",
     "LossStats",
     "OutputHead",
     "Packed",
     "Packer",
+    "RolloutBatch",
     "completion_logprobs",
     "eval_mode",
     "group_advantages",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "keep_informative", "micro_batches", "prompt_groups", "trim"]
+__all__ = ["RolloutBatch", "keep_informative", "micro_batches", "prompt_groups", "trim"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class RolloutBatch:
     """Rows to train on; rows of a group stand next to each other.
 
     Attributes:
@@ -39,7 +39,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.advantages)
 
-    def rows(self, index: Tensor) -> Batch:
+    def rows(self, index: Tensor) -> RolloutBatch:
         """The rows with these numbers, in that order."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: value[index] for name, value in values.items() if value is not None})
@@ -67,7 +67,7 @@ def keep_informative(advantages: Tensor, mask: Tensor, *, kl_coef: float = 0.0) 
     return kept.nonzero().squeeze(-1)
 
 
-def trim(batch: Batch) -> Batch:
+def trim(batch: RolloutBatch) -> RolloutBatch:
     """Without the columns that are padding in every row: prompts on the left, completions on the right."""
     if not len(batch):
         return batch
@@ -102,7 +102,7 @@ def prompt_groups(prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
     return torch.cat([differs.new_zeros(min(1, len(mask))), differs]).cumsum(0)
 
 
-def micro_batches(batch: Batch, parts: int) -> list[Batch]:
+def micro_batches(batch: RolloutBatch, parts: int) -> list[RolloutBatch]:
     """Split into ``parts`` micro-batches of about equal tokens, each trimmed; groups stay whole where that fits.
 
     Groups go, the largest first, to the part with the fewest tokens so far; a group larger than twice an even share is
@@ -114,22 +114,22 @@ def micro_batches(batch: Batch, parts: int) -> list[Batch]:
     """
     lengths = (batch.prompt_mask.bool().sum(-1) + batch.mask.bool().sum(-1)).tolist()
     group = prompt_groups(batch.prompt_ids, batch.prompt_mask).tolist()
-    pieces: list[list[int]] = []
+    runs: list[list[int]] = []
     for row, number in enumerate(group):
         if row and number == group[row - 1]:
-            pieces[-1].append(row)
+            runs[-1].append(row)
         else:
-            pieces.append([row])
+            runs.append([row])
     share = sum(lengths) / max(parts, 1)
-    queue, whole = pieces, []
+    queue, whole = runs, []
     while queue:
-        piece = queue.pop()
-        if len(piece) > 1 and sum(lengths[row] for row in piece) > 2 * share:
-            queue += [piece[: len(piece) // 2], piece[len(piece) // 2 :]]
+        run = queue.pop()
+        if len(run) > 1 and sum(lengths[row] for row in run) > 2 * share:
+            queue += [run[: len(run) // 2], run[len(run) // 2 :]]
         else:
-            whole.append(piece)
-    whole.sort(key=lambda piece: (-sum(lengths[row] for row in piece), piece))
+            whole.append(run)
+    whole.sort(key=lambda run: (-sum(lengths[row] for row in run), run))
     bins: list[list[int]] = [[] for _ in range(parts)]
-    for piece in whole:
-        min(bins, key=lambda rows: sum(lengths[row] for row in rows)).extend(piece)
+    for run in whole:
+        min(bins, key=lambda rows: sum(lengths[row] for row in rows)).extend(run)
     return [trim(batch.rows(torch.tensor(sorted(rows), dtype=torch.long, device=batch.mask.device))) for rows in bins]

@@ -154,7 +154,7 @@ class Runner:
         """What is done once a run and not in every step: packing is proven, norms of weights are taken."""
         fake = isinstance(self.packer, _Proven)
         with self.meter.phase("once"), torch.no_grad():
-            self._logprobs(self._piece(2 if fake else self.step.completion_length))
+            self._logprobs(self._micro_batch(2 if fake else self.step.completion_length))
         del self.meter.peaks["once"]
 
     def step_once(self) -> None:
@@ -237,10 +237,10 @@ class Runner:
         """Log-probabilities of one micro-batch under the frozen base, as a KL term needs them."""
         if self.step.reference:
             with self.meter.phase("scoring"), grpo.eval_mode(self.model), methods.disabled(self.model):
-                self._logprobs(self._piece())
+                self._logprobs(self._micro_batch())
 
     def train(self) -> Any:
-        """Forward, backward and gradient of one piece, as the trainer's ``accumulate`` does it, and the update.
+        """Forward, backward and gradient of one micro-batch, as the trainer's ``accumulate`` does it, and the update.
 
         Returns:
             What holds the optimizer's moments.
@@ -257,9 +257,9 @@ class Runner:
             self._first_update(optimizer, parameters)
         with meter.phase("forward"):
             before = self._earlier_gradients(parameters)
-            piece = self._piece()
-            scored = self._logprobs(piece)[0]
-            loss, _ = grpo.policy_loss(scored, None, piece.advantages, piece.mask, weights=piece.weights)
+            batch = self._micro_batch()
+            scored = self._logprobs(batch)[0]
+            loss, _ = grpo.policy_loss(scored, None, batch.advantages, batch.mask, weights=batch.weights)
             del scored
         with meter.phase("backward"):
             loss.backward()
@@ -292,7 +292,7 @@ class Runner:
                 p.grad = None
 
     def _earlier_gradients(self, parameters: list[nn.Parameter]) -> list[Tensor]:
-        """Of the pieces before, which the trainer keeps apart until a piece is complete; none if there is only one."""
+        """Of the micro-batches before, which the trainer keeps apart until one is complete; none if there is only one."""
         if self.step.rows <= self.step.micro_batch:
             return []
         with self.meter.kind("gradients"):
@@ -316,7 +316,7 @@ class Runner:
                     moments.append(torch.zeros(0 if small else -(-p.numel() // 256)))
         return moments
 
-    def _logprobs(self, rows: grpo.Batch) -> tuple[Tensor, Tensor]:
+    def _logprobs(self, rows: grpo.RolloutBatch) -> tuple[Tensor, Tensor]:
         with self._autocast():
             return grpo.completion_logprobs(
                 self.model, rows.prompt_ids, rows.prompt_mask, rows.completions, rows.mask, packer=self.packer
@@ -329,7 +329,7 @@ class Runner:
             ids = torch.ones(count, self.step.prompt_length, dtype=torch.long, device=self.place)
             return ids, torch.ones_like(ids)
 
-    def _piece(self, length: int | None = None) -> grpo.Batch:
+    def _micro_batch(self, length: int | None = None) -> grpo.RolloutBatch:
         """One micro-batch of completions that end at different lengths, all of them long: groups stay together."""
         step = self.step
         rows = min(step.micro_batch, step.rows)
@@ -338,7 +338,7 @@ class Runner:
             ids = (1 + group)[:, None].expand(rows, step.prompt_length).contiguous()
             mask = torch.ones(rows, length or step.completion_length, dtype=torch.long, device=self.place)
             mask[1:, -1] = 0
-            return grpo.Batch(
+            return grpo.RolloutBatch(
                 prompt_ids=ids,
                 prompt_mask=torch.ones_like(ids),
                 completions=torch.ones_like(mask),

@@ -20,7 +20,7 @@ def row_keys(seed: int, *parts: str | int, rows: int) -> list[int]:
 
     Args:
         seed: of the run.
-        *parts: what tells this use of randomness from others, such as ``"train", window, round``.
+        *parts: what tells this use of randomness from others, such as ``"train", generation_batch, round``.
         rows: how many keys; the first n of more rows are the same n keys.
 
     >>> row_keys(0, "train", 3, rows=2) == row_keys(0, "train", 3, rows=5)[:2]

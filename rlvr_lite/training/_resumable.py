@@ -15,11 +15,11 @@ from rlvr_lite.records import JsonLines
 from rlvr_lite.training import checkpoints
 from rlvr_lite.training._policy import attached, load_trained_state, trained_state
 from rlvr_lite.training._stock import GRPOTrainer
+from rlvr_lite.training.generation_batch import fields_of
 from rlvr_lite.training.parallel import Processes
-from rlvr_lite.training.window import fields_of
 
 if TYPE_CHECKING:
-    from rlvr_lite.grpo import Batch
+    from rlvr_lite.grpo import RolloutBatch
 
 __all__ = ["Resumable"]
 
@@ -30,7 +30,7 @@ class Resumable(GRPOTrainer):
     Attributes:
         metrics_log: a line a logged step; its position is part of a checkpoint.
         rollout_log: a line a completion, or ``None``.
-        window_steps: micro-steps that share their rollouts.
+        generation_steps: micro-steps that share their rollouts.
         gradients_seen: names of trained tensors that have had a gradient.
         processes: those that share this run; the main one writes.
     """
@@ -45,10 +45,10 @@ class Resumable(GRPOTrainer):
     epsilon_high: float
     metrics_log: JsonLines
     rollout_log: JsonLines | None
-    window_steps: int
+    generation_steps: int
     gradients_seen: set[str]
     processes: Processes
-    _window: Batch | None
+    _generation_batch: RolloutBatch | None
     _restored: dict[str, Any] | None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -79,8 +79,8 @@ class Resumable(GRPOTrainer):
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        if self._step % self.window_steps and self._window is not None:
-            state["window"] = {"step": self._step, "rollouts": fields_of(self._window)}
+        if self._step % self.generation_steps and self._generation_batch is not None:
+            state["generation_batch"] = {"step": self._step, "rollouts": fields_of(self._generation_batch)}
         trainer_state = folder / f".{id(self)}.trainer_state.json"
         folder.mkdir(parents=True, exist_ok=True)
         self.state.save_to_json(str(trainer_state))
@@ -139,7 +139,7 @@ class Resumable(GRPOTrainer):
         folder = Path(checkpoint)
         self.optimizer.load_state_dict(checkpoints.read(folder, "optimizer"))
         self.lr_scheduler.load_state_dict(checkpoints.read(folder, "scheduler"))
-        self._restored = checkpoints.read(folder, "window")
+        self._restored = checkpoints.read(folder, "generation_batch")
         self._restore_record(folder)
 
     def _load_scaler(self, checkpoint: str | None) -> None:

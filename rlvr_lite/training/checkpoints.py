@@ -1,8 +1,8 @@
 """Checkpoints: everything a run is, in one directory that appears whole or not at all.
 
 A checkpoint holds the trained tensors, optimizer, scheduler, gradient scaler, all random generators, the rollouts of
-an unfinished window and the positions of the logs. Prompt order and sampling are functions of (seed, step) and need
-no state.
+an unfinished generation batch and the positions of the logs. Prompt order and sampling are functions of (seed, step)
+and need no state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One window of training data: prompts, completions, rewards, the groups worth keeping, advantages."""
+"""One generation batch: prompts, completions, rewards, the groups worth keeping, advantages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from transformers import PreTrainedTokenizerBase
 from rlvr_lite import grpo, sampling
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.training.order import refill, window_prompts
+from rlvr_lite.training.generation_batch import join, on_device
+from rlvr_lite.training.order import generation_prompts, refill
 from rlvr_lite.training.parallel import Processes
 from rlvr_lite.training.scoring import RewardStats, combine, per_function
-from rlvr_lite.training.window import join, on_device
 
-__all__ = ["Collector", "Window"]
+__all__ = ["Collector", "GenerationBatch"]
 
 #: ``(rows, completions as texts or chats, token ids) -> rewards [B, F]``, NaN where a function gave none.
 Score = Callable[[list[dict[str, Any]], list[Any], list[list[int]]], Tensor]
 
 
 @dataclass(frozen=True)
-class Window:
+class GenerationBatch:
     """What :meth:`Collector.collect` brings home.
 
     Attributes:
@@ -37,7 +37,7 @@ class Window:
         samples: a row a completion, for ``rollouts.jsonl``.
     """
 
-    rollouts: grpo.Batch
+    rollouts: grpo.RolloutBatch
     metrics: dict[str, float]
     samples: list[dict[str, Any]]
 
@@ -46,7 +46,7 @@ class Window:
 class _Round:
     """Groups of one generation, before selection: rollouts without advantages, rewards ``[P, G]``, readable rows."""
 
-    rollouts: grpo.Batch
+    rollouts: grpo.RolloutBatch
     rewards: Tensor
     by_function: Tensor
     samples: list[dict[str, Any]]
@@ -54,7 +54,7 @@ class _Round:
 
 @dataclass(frozen=True)
 class Collector:
-    """Draws windows of rollouts as a function of ``(seed, window)`` and of the policy.
+    """Draws generation batches as a function of ``(seed, number)`` and of the policy.
 
     Attributes:
         model: the policy.
@@ -65,7 +65,7 @@ class Collector:
         reward_weights: ``[F]``.
         sampling_config: how completions are drawn.
         group_size: completions a prompt (G).
-        prompts: groups a window (P).
+        prompts: groups a generation batch (P).
         seed: of the run.
         shuffle: whether each epoch has its own order.
         max_resample: rounds of fresh prompts for groups without variance.
@@ -74,7 +74,7 @@ class Collector:
         mask_truncated: leave completions without an end token out of the loss.
         autocast: the context in which the policy computes, in sampling as in scoring.
         template: keyword arguments for the chat template.
-        processes: those that share the sampling and the scoring; each comes to hold the whole window.
+        processes: those that share the sampling and the scoring; each comes to hold the whole generation batch.
     """
 
     model: nn.Module
@@ -96,15 +96,15 @@ class Collector:
     template: Mapping[str, Any]
     processes: Processes = field(default_factory=Processes)
 
-    def collect(self, number: int) -> Window:
-        """Sample, score and select the groups of window ``number``.
+    def collect(self, number: int) -> GenerationBatch:
+        """Sample, score and select the groups of generation batch ``number``.
 
         Groups without variance carry no gradient. With ``max_resample`` rounds left their places are given to fresh
         prompts (dynamic sampling, DAPO, arXiv 2503.14476, section 3.2); places still empty after the last round are
         filled with the groups that were set aside, which changes the normaliser of the loss but not its gradient.
         """
         started = time.perf_counter()
-        chosen = window_prompts(self.seed, number, self.prompts, len(self.dataset), shuffle=self.shuffle)
+        chosen = generation_prompts(self.seed, number, self.prompts, len(self.dataset), shuffle=self.shuffle)
         used: list[int] = []
         rounds: list[_Round] = []
         groups: list[tuple[_Round, int]] = []
@@ -121,8 +121,8 @@ class Collector:
         kept = [groups[i] for i in grpo.select_groups(_rewards(groups), self.prompts, fill=True).tolist()]
         first = RewardStats.of(rounds[0].rewards)
         tokens = sum(int(r.rollouts.mask.sum()) for r in rounds)
-        window, samples, by_function = self._assemble(kept)
-        lengths = window.mask.sum(1).float()
+        rollouts, samples, by_function = self._assemble(kept)
+        lengths = rollouts.mask.sum(1).float()
         seconds = time.perf_counter() - started
         metrics = {
             "reward": first.reward,
@@ -141,7 +141,7 @@ class Collector:
         for name, mean in per_function(by_function, self.reward_names).items():
             if mean is not None:
                 metrics[f"rewards/{name}/mean"] = mean
-        return Window(window, metrics, samples)
+        return GenerationBatch(rollouts, metrics, samples)
 
     def texts(self, prompts: Sequence[Any]) -> list[str]:
         """Prompts as the model reads them: chats through the template, texts as they are."""
@@ -152,7 +152,7 @@ class Collector:
             for p in prompts
         ]
 
-    def draw(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.Batch:
+    def draw(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
         """Completions of the prompts of ``rows``, of which each process samples its share."""
         if self.processes.count == 1:
             return self.sample(rows, keys, group_size)
@@ -164,7 +164,7 @@ class Collector:
         parts = [part for part in self.processes.gather(own) if part is not None]
         return on_device(join(parts, self._pad_id), next(self.model.parameters()).device)
 
-    def sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.Batch:
+    def sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
         """Completions of the prompts of ``rows``; a batch that does not fit in memory is halved and tried again.
 
         Every completion draws from its own key, so the split does not change a sample.
@@ -187,7 +187,7 @@ class Collector:
     def _pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
-    def _sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.Batch:
+    def _sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
         device = next(self.model.parameters()).device
         texts = self.texts([row["prompt"] for row in rows])
         encoded = self.tokenizer(
@@ -206,7 +206,7 @@ class Collector:
                 row_keys=keys,
             )
         zeros = torch.zeros(len(rollout.tokens), device=device)
-        return grpo.Batch(
+        return grpo.RolloutBatch(
             prompt_ids=ids.repeat_interleave(group_size, 0),
             prompt_mask=mask.repeat_interleave(group_size, 0),
             completions=rollout.tokens,
@@ -217,7 +217,7 @@ class Collector:
         )
 
     def judge(
-        self, rows: Sequence[Mapping[str, Any]], rollouts: grpo.Batch, group_size: int
+        self, rows: Sequence[Mapping[str, Any]], rollouts: grpo.RolloutBatch, group_size: int
     ) -> tuple[Tensor, list[str]]:
         """Rewards ``[B, F]`` and texts of completions sampled for ``rows``; each process scores its share of the groups."""
         lengths = rollouts.mask.sum(1).tolist()
@@ -247,7 +247,7 @@ class Collector:
         lengths = rollouts.mask.sum(1).tolist()
         samples = [
             {
-                "window": number,
+                "generation_batch": number,
                 "prompt": chosen[i // self.group_size],
                 "id": rows[i // self.group_size].get("id"),
                 "answer": rows[i // self.group_size].get("answer"),
@@ -261,26 +261,26 @@ class Collector:
         ]
         return _Round(rollouts, rewards, by_function, samples)
 
-    def ended(self, rollouts: grpo.Batch) -> Tensor:
+    def ended(self, rollouts: grpo.RolloutBatch) -> Tensor:
         """Which completions have an end token, bool ``[B]``; the others were cut."""
         last = rollouts.mask.sum(1, keepdim=True) - 1
         ends = torch.tensor(list(self.eos_ids), device=last.device)
         return torch.isin(rollouts.completions.gather(1, last).squeeze(1), ends)
 
-    def _assemble(self, kept: Sequence[tuple[_Round, int]]) -> tuple[grpo.Batch, list[dict[str, Any]], Tensor]:
-        """The kept groups as one window, with advantages over just these groups."""
+    def _assemble(self, kept: Sequence[tuple[_Round, int]]) -> tuple[grpo.RolloutBatch, list[dict[str, Any]], Tensor]:
+        """The kept groups as one generation batch, with advantages over just these groups."""
         size = self.group_size
         spans = [(r, torch.arange(g * size, (g + 1) * size, device=r.rewards.device)) for r, g in kept]
-        window = join([r.rollouts.rows(rows) for r, rows in spans], self._pad_id)
+        rollouts = join([r.rollouts.rows(rows) for r, rows in spans], self._pad_id)
         advantages = grpo.group_advantages(_rewards(kept), scale=self.advantage_scale).flatten()
-        mask = window.mask
+        mask = rollouts.mask
         if self.mask_truncated:
-            mask = mask * self.ended(window)[:, None].to(mask.dtype)
-        window = dataclasses.replace(window, advantages=advantages.to(window.advantages), mask=mask)
+            mask = mask * self.ended(rollouts)[:, None].to(mask.dtype)
+        rollouts = dataclasses.replace(rollouts, advantages=advantages.to(rollouts.advantages), mask=mask)
         samples = [dict(r.samples[i]) for r, rows in spans for i in rows.tolist()]
         for sample, advantage in zip(samples, advantages.tolist(), strict=True):
             sample["advantage"] = round(advantage, 6)
-        return window, samples, torch.cat([r.by_function[rows] for r, rows in spans])
+        return rollouts, samples, torch.cat([r.by_function[rows] for r, rows in spans])
 
 
 def _rewards(groups: Sequence[tuple[_Round, int]]) -> Tensor:

@@ -78,7 +78,7 @@ class Preflight:
 
 
 def preflight(trainer: GRPOTrainer) -> Preflight:
-    """Sample, score and differentiate a few groups of the first window; the policy and all random states stay as they are."""
+    """Sample, score and differentiate a few groups of the first generation batch; the policy and all random states stay as they are."""
     collector, size = trainer.collector, trainer.num_generations
     groups = min(_GROUPS, collector.prompts, len(collector.dataset))
     started = time.perf_counter()

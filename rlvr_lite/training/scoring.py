@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlvr_lite.grpo import LossStats, live_groups
 
-__all__ = ["Piece", "RewardStats", "combine", "of_pieces", "per_function"]
+__all__ = ["MicroBatchStats", "RewardStats", "combine", "of_micro_batches", "per_function"]
 
 
 def combine(rewards: Tensor, weights: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def combine(rewards: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RewardStats:
-    """What a window's rewards look like, for the log.
+    """What the rewards of a generation batch look like, for the log.
 
     Attributes:
         reward: mean over valid completions.
@@ -66,7 +66,7 @@ def per_function(rewards: Tensor, names: Sequence[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Piece:
+class MicroBatchStats:
     """What was measured in one backward pass.
 
     Attributes:
@@ -80,15 +80,15 @@ class Piece:
     gap: float | None
 
 
-def of_pieces(pieces: Sequence[Piece], *, kl: bool) -> dict[str, float]:
-    """Measures a token over the pieces of a micro-step, by the names of TRL's log; none without pieces."""
-    if not pieces:
+def of_micro_batches(measured: Sequence[MicroBatchStats], *, kl: bool) -> dict[str, float]:
+    """Measures a token over the micro-batches of a micro-step, by the names of TRL's log; none without micro-batches."""
+    if not measured:
         return {}
-    means = functools.reduce(operator.add, (piece.stats for piece in pieces)).means()
+    means = functools.reduce(operator.add, (one.stats for one in measured)).means()
     found = {
         "clip_ratio/low_mean": means["clipped_low"],
         "clip_ratio/high_mean": means["clipped_high"],
-        "entropy": sum(piece.entropy for piece in pieces) / max(means["tokens"], 1.0),
+        "entropy": sum(one.entropy for one in measured) / max(means["tokens"], 1.0),
     }
-    gaps = [piece.gap for piece in pieces if piece.gap is not None]
+    gaps = [one.gap for one in measured if one.gap is not None]
     return found | ({"kl": means["kl"]} if kl else {}) | ({"sampling/logprob_difference": max(gaps)} if gaps else {})

@@ -28,12 +28,12 @@ from rlvr_lite.training._resumable import Resumable
 from rlvr_lite.training._stock import GRPOConfig
 from rlvr_lite.training.callbacks import Follow
 from rlvr_lite.training.collect import Collector
+from rlvr_lite.training.generation_batch import cut, micro_batches_of, micro_steps, on_device
 from rlvr_lite.training.guard import guard
-from rlvr_lite.training.order import Tickets
+from rlvr_lite.training.order import PromptOrder
 from rlvr_lite.training.parallel import Processes
-from rlvr_lite.training.scoring import Piece, of_pieces
+from rlvr_lite.training.scoring import MicroBatchStats, of_micro_batches
 from rlvr_lite.training.supported import refuse_chats_without_template, refuse_unsupported, refuse_wrong_types
-from rlvr_lite.training.window import cut, micro_steps, on_device, pieces_of
 
 __all__ = ["GRPOTrainer"]
 
@@ -47,8 +47,8 @@ class GRPOTrainer(Resumable):
     TRL's losses ``loss_type`` may be ``"gspo"`` or ``"reinforce"``. Prompts follow ``f(seed, step)`` and every
     completion draws from a generator of its own, so a run resumed from any checkpoint continues bit for bit on a CPU.
 
-    Under ``accelerate launch`` (data parallelism) each process samples, scores and differentiates a share of a window.
-    Generators, advantages and row weights follow the whole window, and gradients are added up, not averaged: any number
+    Under ``accelerate launch`` each process samples, scores and differentiates a share of a generation batch.
+    Generators, advantages and row weights follow the whole batch, and gradients are added up, not averaged: any number
     of processes takes the steps of one with the whole batch, up to rounding. ``per_device_train_batch_size`` counts
     completions a process, as in TRL; bnpo's local batch is the micro-step of all. The main process writes the files.
 
@@ -116,17 +116,17 @@ class GRPOTrainer(Resumable):
         drop_fused_head(self.model, own_forward)
         self.method = method
         self.micro_batch = micro_batch
-        self.window_steps = args.steps_per_generation * args.num_iterations
-        self.on_policy = self.window_steps == args.gradient_accumulation_steps
+        self.generation_steps = args.steps_per_generation * args.num_iterations
+        self.on_policy = self.generation_steps == args.gradient_accumulation_steps
         self.loss_name = "gspo" if args.importance_sampling_level == "sequence" else args.loss_type
         directory = Path(log_directory if log_directory is not None else args.output_dir)
         self.metrics_log = JsonLines(directory / "metrics.jsonl")
         self.rollout_log = JsonLines(directory / "rollouts.jsonl") if log_rollouts and self.processes.main else None
         self._packer = grpo.Packer()
-        self._pieces: list[Piece] = []
+        self._measured: list[MicroBatchStats] = []
         self.gradients_seen: set[str] = set()
         self._restored: dict[str, Any] | None = None
-        self._window: grpo.Batch | None = None
+        self._generation_batch: grpo.RolloutBatch | None = None
         self.add_callback(Follow(self))
         self.collector = self._collector(max_resample)
 
@@ -162,45 +162,45 @@ class GRPOTrainer(Resumable):
     # ---- data -------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader[int]:
-        """Tickets: prompts are looked up by position when a window is collected, so the loop carries no data."""
+        """Numbers only: prompts are looked up by position when a generation batch is collected."""
         prompts = self.args.generation_batch_size // self.num_generations
-        windows = math.ceil(len(self.train_dataset) / prompts)
-        return DataLoader(Tickets(windows * self.window_steps), batch_size=1, collate_fn=Tickets.collate)
+        batches = math.ceil(len(self.train_dataset) / prompts)
+        return DataLoader(PromptOrder(batches * self.generation_steps), batch_size=1, collate_fn=PromptOrder.collate)
 
-    def enter_window(self, global_step: int) -> None:
-        """Continue at ``global_step`` with the main process's weights; a window without its rollouts is a ``UserError``."""
+    def enter_generation_batch(self, global_step: int) -> None:
+        """Continue at ``global_step`` with the main process's weights; a ``UserError`` where rollouts are missing."""
         self.processes.same([p.data for p in self.model.parameters() if p.requires_grad])
         self._step = global_step * self.args.gradient_accumulation_steps
         self._current_train_step_time = 0.0
-        self._window, restored, self._restored = None, self._restored, None
-        if self._step % self.window_steps:
+        self._generation_batch, restored, self._restored = None, self._restored, None
+        if self._step % self.generation_steps:
             if restored is None or restored["step"] != self._step:
                 raise UserError(
-                    f"the checkpoint of step {global_step} lacks the rollouts of its window: resume from an earlier one"
+                    f"the checkpoint of step {global_step} lacks the rollouts of its generation batch: take an earlier one"
                 )
-            self._window = on_device(grpo.Batch(**restored["rollouts"]), self.accelerator.device)
+            self._generation_batch = on_device(grpo.RolloutBatch(**restored["rollouts"]), self.accelerator.device)
 
     def _score(self, rows: list[dict[str, Any]], completions: list[Any], tokens: list[list[int]]) -> Tensor:
         return self._calculate_rewards(rows, [row["prompt"] for row in rows], completions, tokens)
 
-    def _prepare_inputs(self, generation_batch: Any) -> grpo.Batch:
-        """The rows of this micro-step, with a fresh window of rollouts where one begins."""
-        if self._window is None or self._step % self.window_steps == 0:
-            self._window = self._collect(self._step // self.window_steps)
+    def _prepare_inputs(self, generation_batch: Any) -> grpo.RolloutBatch:
+        """The rows of this micro-step, with a fresh generation batch where one begins."""
+        if self._generation_batch is None or self._step % self.generation_steps == 0:
+            self._generation_batch = self._collect(self._step // self.generation_steps)
         steps = self.args.steps_per_generation
-        rows = micro_steps(len(self._window) // self.num_generations, self.num_generations, steps)
-        return self._window.rows(rows[self._step % steps].to(self._window.advantages.device))
+        rows = micro_steps(len(self._generation_batch) // self.num_generations, self.num_generations, steps)
+        return self._generation_batch.rows(rows[self._step % steps].to(self._generation_batch.advantages.device))
 
-    def _collect(self, number: int) -> grpo.Batch:
-        window = self.collector.collect(number)
-        for name, value in window.metrics.items():
+    def _collect(self, number: int) -> grpo.RolloutBatch:
+        batch = self.collector.collect(number)
+        for name, value in batch.metrics.items():
             self._metrics["train"][name].append(value)
-        self.state.num_input_tokens_seen += int(window.rollouts.prompt_mask.sum() + window.rollouts.mask.sum())
+        self.state.num_input_tokens_seen += int(batch.rollouts.prompt_mask.sum() + batch.rollouts.mask.sum())
         if self.rollout_log is not None:
-            self.rollout_log.append(*({"step": self.state.global_step + 1, **sample} for sample in window.samples))
-        return self.scored(window.rollouts)
+            self.rollout_log.append(*({"step": self.state.global_step + 1, **sample} for sample in batch.samples))
+        return self.scored(batch.rollouts)
 
-    def scored(self, rollouts: grpo.Batch) -> grpo.Batch:
+    def scored(self, rollouts: grpo.RolloutBatch) -> grpo.RolloutBatch:
         """All that the loss needs beside advantages: weights, and log-probabilities before the update and of the base."""
         old = None if self.on_policy else self._logprobs_of(rollouts)
         ref = None
@@ -209,8 +209,8 @@ class GRPOTrainer(Resumable):
                 ref = self._logprobs_of(rollouts)
         return dataclasses.replace(rollouts, weights=self.weights_of(rollouts), old_logprobs=old, ref_logprobs=ref)
 
-    def weights_of(self, rollouts: grpo.Batch) -> Tensor:
-        """What a row's tokens weigh in its optimizer step, from all rows of the window, kept or not."""
+    def weights_of(self, rollouts: grpo.RolloutBatch) -> Tensor:
+        """What a row's tokens weigh in its optimizer step, from all rows of the generation batch, kept or not."""
         steps = self.args.steps_per_generation
         lengths = rollouts.mask.sum(1)
         local = math.ceil(len(rollouts) / steps)
@@ -220,7 +220,7 @@ class GRPOTrainer(Resumable):
     # ---- loss -------------------------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward over one micro-step, in pieces that fit in memory."""
+        """Forward and backward over one micro-step, in micro-batches that fit in memory."""
         started = time.perf_counter()
         model.train()
         batch = self._prepare_inputs(inputs)
@@ -232,7 +232,7 @@ class GRPOTrainer(Resumable):
             self._current_train_step_time = 0.0
         return loss
 
-    def accumulate(self, batch: grpo.Batch) -> Tensor:
+    def accumulate(self, batch: grpo.RolloutBatch) -> Tensor:
         """Add the gradient of a micro-step, of which each process computes its share.
 
         Args:
@@ -253,7 +253,7 @@ class GRPOTrainer(Resumable):
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         self.processes.add([total, *(p.grad for p in parameters if p.grad is not None)])
-        self._log_pieces()
+        self._log_micro_batches()
         penalty = methods.penalty(self.model, self.method) if self.method is not None else None
         if penalty is not None:  # of the weights alone, so the same at every process
             penalty = penalty / self.current_gradient_accumulation_steps
@@ -264,40 +264,40 @@ class GRPOTrainer(Resumable):
                 p.grad = grad.add_(p.grad)
         return total
 
-    def _differentiate(self, rows: grpo.Batch, parameters: list[nn.Parameter]) -> Tensor:
-        """Loss ``[]`` and gradient of some rows, piece by piece; a piece that does not fit in memory is halved.
+    def _differentiate(self, rows: grpo.RolloutBatch, parameters: list[nn.Parameter]) -> Tensor:
+        """Loss ``[]`` and gradient of some rows, micro-batch by micro-batch; one that does not fit in memory is halved.
 
-        Each piece's gradient is kept apart until it is complete, so one that breaks off leaves no trace.
+        Each gradient is kept apart until it is complete, so one that breaks off leaves no trace.
         """
         total = torch.zeros((), device=self.accelerator.device)
-        pieces = deque(pieces_of(rows, self.micro_batch))
-        while pieces:
-            piece = pieces.popleft()
-            before, told = [p.grad for p in parameters], len(self._pieces)
+        queue = deque(micro_batches_of(rows, self.micro_batch))
+        while queue:
+            micro_batch = queue.popleft()
+            before, told = [p.grad for p in parameters], len(self._measured)
             for p in parameters:
                 p.grad = None
             try:
-                loss = self._compute_loss(self.model, piece)
+                loss = self._compute_loss(self.model, micro_batch)
                 self.accelerator.backward(loss)
                 total += loss.detach()
             except torch.OutOfMemoryError:
                 for p in parameters:
                     p.grad = None
-                del self._pieces[told:]
+                del self._measured[told:]
                 torch.cuda.empty_cache()
-                if len(piece) == 1:
+                if len(micro_batch) == 1:
                     raise UserError(
                         "one completion does not fit in memory: lower max_completion_length, turn gradient_checkpointing on, "
                         "or use a 4-bit base"
                     ) from None
-                pieces.extendleft(reversed(cut(piece, math.ceil(len(piece) / 2))))
+                queue.extendleft(reversed(cut(micro_batch, math.ceil(len(micro_batch) / 2))))
             for p, grad in zip(parameters, before, strict=True):
                 if grad is not None:
                     p.grad = grad if p.grad is None else grad.add_(p.grad)
         return total
 
-    def _compute_loss(self, model: nn.Module, inputs: grpo.Batch) -> Tensor:
-        """The loss of some rows, scaled so that the losses of all pieces of an optimizer step add up to its loss."""
+    def _compute_loss(self, model: nn.Module, inputs: grpo.RolloutBatch) -> Tensor:
+        """The loss of some rows, scaled so that the losses of all micro-batches of an optimizer step add up to its loss."""
         logprobs, entropy = self._logprobs(model, inputs)
         high = self.epsilon_high - (self.loss_name == "cispo")  # TRL's is cispo's bound itself
         loss, stats = grpo.policy_loss(
@@ -316,16 +316,16 @@ class GRPOTrainer(Resumable):
         gap = None
         if inputs.sampled_logprobs is not None:
             gap = ((logprobs.detach() - inputs.sampled_logprobs).abs() * inputs.mask).max().item()
-        self._pieces.append(Piece(stats, entropy.detach().sum().item(), gap))
+        self._measured.append(MicroBatchStats(stats, entropy.detach().sum().item(), gap))
         return loss
 
-    def _log_pieces(self) -> None:
-        pieces = [piece for part in self.processes.gather(self._pieces) for piece in part]
-        self._pieces = []
-        for name, value in of_pieces(pieces, kl=bool(self.beta)).items():
+    def _log_micro_batches(self) -> None:
+        measured = [one for part in self.processes.gather(self._measured) for one in part]
+        self._measured = []
+        for name, value in of_micro_batches(measured, kl=bool(self.beta)).items():
             self._metrics["train"][name].append(value)
 
-    def _logprobs(self, model: nn.Module, rows: grpo.Batch) -> tuple[Tensor, Tensor]:
+    def _logprobs(self, model: nn.Module, rows: grpo.RolloutBatch) -> tuple[Tensor, Tensor]:
         with self.accelerator.autocast():
             return grpo.completion_logprobs(
                 model,
@@ -339,7 +339,7 @@ class GRPOTrainer(Resumable):
 
     def release(self) -> None:
         """Let go of the model and all that was built on it, so that its memory can be used again."""
-        self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = self._window = None
+        self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = self._generation_batch = None
         self.callback_handler.model = self.callback_handler.optimizer = self.callback_handler.lr_scheduler = None
         del self.collector
         self.accelerator.free_memory()
@@ -355,7 +355,7 @@ class GRPOTrainer(Resumable):
                 self.gradients_seen.add(name)
 
     @torch.no_grad()
-    def _logprobs_of(self, rollouts: grpo.Batch) -> Tensor:
+    def _logprobs_of(self, rollouts: grpo.RolloutBatch) -> Tensor:
         """Log-probabilities ``[B, C]`` under the model as it stands, without a graph."""
         share = list(self.processes.share(range(len(rollouts))))
         own = torch.tensor(share, dtype=torch.long, device=rollouts.mask.device)

@@ -106,7 +106,7 @@ def test_full_fine_tuning_holds_master_weights_and_gradients_of_every_weight():
     full = Adapter(method="full", trained=QWEN_1_5B.parameters, moments=2 * QWEN_1_5B.parameters)
     bill = phases(QWEN_1_5B, "bf16", full, STEP)
     assert bill["load"] == {"weights": 4 * QWEN_1_5B.parameters}
-    assert bill["backward"]["gradients"] > 7 * QWEN_1_5B.parameters  # an earlier piece's and this one's
+    assert bill["backward"]["gradients"] > 7 * QWEN_1_5B.parameters  # an earlier micro-batch's and this one's
 
 
 def test_one_piece_a_step_keeps_no_earlier_gradients():

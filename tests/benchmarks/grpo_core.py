@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlvr_lite.grpo import (
-    Batch,
     Packer,
+    RolloutBatch,
     completion_logprobs,
     keep_informative,
     policy_loss,
@@ -37,7 +37,7 @@ from rlvr_lite.grpo import (
     token_logprobs,
 )
 from rlvr_lite.table import Table
-from rlvr_lite.training.window import pieces_of
+from rlvr_lite.training.generation_batch import micro_batches_of
 
 
 def peft_model(name: str, seed: int, vocab: int = 128) -> tuple[Any, bool]:
@@ -98,7 +98,7 @@ def _tokenizer() -> Any:
 
 def step_batch(
     vocab: int, prompt: int, length: int, group: int, dead: float, ragged: bool, seed: int, groups: int = 10
-) -> Batch:
+) -> RolloutBatch:
     """Some groups, of which the share ``dead`` has zero advantages."""
     generator = torch.Generator().manual_seed(seed)
     rows = groups * group
@@ -111,7 +111,7 @@ def step_batch(
     advantages = torch.linspace(-1, 1, group).repeat(groups)
     advantages[: round(dead * groups) * group] = 0
     weights = row_weights(lengths, loss="dapo", max_length=length)
-    return Batch(prompts, torch.ones_like(prompts), completions * mask, mask, advantages, weights)
+    return RolloutBatch(prompts, torch.ones_like(prompts), completions * mask, mask, advantages, weights)
 
 
 def ragged_lengths(rows: int, longest: int, generator: torch.Generator) -> Tensor:
@@ -124,7 +124,7 @@ def ragged_lengths(rows: int, longest: int, generator: torch.Generator) -> Tenso
     return lengths
 
 
-def stock_step(trainer: Any, batch: Batch) -> Tensor:
+def stock_step(trainer: Any, batch: RolloutBatch) -> Tensor:
     """TRL's loss on all rows, with gradients."""
     loss = trainer._compute_loss(
         trainer.model,
@@ -141,17 +141,17 @@ def stock_step(trainer: Any, batch: Batch) -> Tensor:
     return loss.detach()
 
 
-def _score(model: Any, batch: Batch, packer: Packer) -> Tensor:
+def _score(model: Any, batch: RolloutBatch, packer: Packer) -> Tensor:
     return completion_logprobs(
         model, batch.prompt_ids, batch.prompt_mask, batch.completions, batch.mask, packer=packer
     )[0]
 
 
-def our_step(model: Any, batch: Batch, packer: Packer) -> None:
-    """The same gradient with every saving, in the pieces that the trainer takes."""
-    for piece in pieces_of(batch.rows(keep_informative(batch.advantages, batch.mask)), None):
-        logprobs = _score(model, piece, packer)
-        loss, _ = policy_loss(logprobs, None, piece.advantages, piece.mask, loss="dapo", weights=piece.weights)
+def our_step(model: Any, batch: RolloutBatch, packer: Packer) -> None:
+    """The same gradient with every saving, in the micro-batches that the trainer takes."""
+    for part in micro_batches_of(batch.rows(keep_informative(batch.advantages, batch.mask)), None):
+        logprobs = _score(model, part, packer)
+        loss, _ = policy_loss(logprobs, None, part.advantages, part.mask, loss="dapo", weights=part.weights)
         loss.backward()
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvr_lite.grpo import Batch
+from rlvr_lite.grpo import RolloutBatch
 
 
 def step_batch(
     *, groups: int = 5, size: int = 4, prompt: int = 9, length: int = 12, vocab: int = 96, dead: int = 2, seed: int = 0
-) -> Batch:
+) -> RolloutBatch:
     """Ragged rows, of which the first ``dead`` groups have advantage zero; weights are not set."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -26,7 +26,7 @@ def step_batch(
     mask = (torch.arange(length) < lengths[:, None]).long()
     advantages = torch.randn(rows, generator=generator)
     advantages[: dead * size] = 0
-    return Batch(
+    return RolloutBatch(
         prompt_ids.repeat_interleave(size, 0),
         prompt_mask.repeat_interleave(size, 0),
         draw(2, vocab, rows, length) * mask,
@@ -38,7 +38,7 @@ def step_batch(
     )
 
 
-def full_logprobs(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+def full_logprobs(model: Any, batch: RolloutBatch, temperature: float = 1.0) -> Tensor:
     """``[B, C]`` by one forward pass a row without any padding, and a softmax over all its logits."""
     rows = []
     for row in range(len(batch)):
@@ -67,7 +67,7 @@ def token_loss(
 def full_loss(
     name: str,
     logprobs: Tensor,
-    batch: Batch,
+    batch: RolloutBatch,
     *,
     max_length: int,
     kl_coef: float = 0.0,

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from rlvr_lite.grpo import Batch, row_weights
+from rlvr_lite.grpo import RolloutBatch, row_weights
 from tests.grpo.reference import gradients, relative, step_batch
 from tests.grpo.test_savings import MAX_LENGTH, SAVINGS, TEMPERATURE, lora_model, saved_gradient
 
@@ -65,7 +65,7 @@ def stock(tmp_path: Path) -> Iterator[Any]:
         yield build
 
 
-def inputs_of(batch: Batch) -> dict[str, torch.Tensor | None]:
+def inputs_of(batch: RolloutBatch) -> dict[str, torch.Tensor | None]:
     return {
         "prompt_ids": batch.prompt_ids,
         "prompt_mask": batch.prompt_mask,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_lite.grpo import Batch, keep_informative, micro_batches, prompt_groups, trim
+from rlvr_lite.grpo import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
 from tests.grpo.reference import step_batch
 
 BATCHES = st.builds(
@@ -22,7 +22,7 @@ BATCHES = st.builds(
 )
 
 
-def contents(batch: Batch) -> list[tuple[object, ...]]:
+def contents(batch: RolloutBatch) -> list[tuple[object, ...]]:
     """What each row says, without padding."""
     rows = []
     for i in range(len(batch)):
@@ -41,7 +41,7 @@ def contents(batch: Batch) -> list[tuple[object, ...]]:
 
 @given(BATCHES)
 @settings(max_examples=40, deadline=None)
-def test_trim_loses_only_padding(batch: Batch) -> None:
+def test_trim_loses_only_padding(batch: RolloutBatch) -> None:
     batch = replace(
         batch,
         prompt_ids=torch.nn.functional.pad(batch.prompt_ids, (3, 0)),
@@ -79,7 +79,7 @@ def test_groups_are_runs_of_equal_prompts() -> None:
 
 @given(BATCHES, st.integers(1, 7))
 @settings(max_examples=60, deadline=None)
-def test_micro_batches_hold_every_row_once(batch: Batch, parts: int) -> None:
+def test_micro_batches_hold_every_row_once(batch: RolloutBatch, parts: int) -> None:
     split = micro_batches(batch, parts)
     assert len(split) == parts
     assert sorted(row for part in split for row in contents(part)) == sorted(contents(batch))
@@ -87,7 +87,7 @@ def test_micro_batches_hold_every_row_once(batch: Batch, parts: int) -> None:
 
 @given(BATCHES, st.integers(1, 4))
 @settings(max_examples=60, deadline=None)
-def test_micro_batches_are_even_and_keep_groups(batch: Batch, parts: int) -> None:
+def test_micro_batches_are_even_and_keep_groups(batch: RolloutBatch, parts: int) -> None:
     split = micro_batches(batch, parts)
     tokens = [int(part.prompt_mask.sum() + part.mask.sum()) for part in split]
     group = prompt_groups(batch.prompt_ids, batch.prompt_mask)

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from rlvr_lite.config import Loss
-from rlvr_lite.grpo import LOSSES, Batch, keep_informative, policy_loss, row_weights
+from rlvr_lite.grpo import LOSSES, RolloutBatch, keep_informative, policy_loss, row_weights
 from tests.grpo.reference import full_loss, relative, step_batch
 
 MAX_LENGTH = 16
 NAMES = sorted(LOSSES)
 
 
-def weighted(batch: Batch, name: str, local_rows: int | None = None) -> Batch:
+def weighted(batch: RolloutBatch, name: str, local_rows: int | None = None) -> RolloutBatch:
     weights = row_weights(batch.mask.sum(-1), loss=name, max_length=MAX_LENGTH, local_rows=local_rows)
     return replace(batch, weights=weights)
 
 
-def loss_of(name: str, logprobs: Tensor, batch: Batch, kl_coef: float = 0.0, unbiased_kl: bool = True) -> Tensor:
+def loss_of(name: str, logprobs: Tensor, batch: RolloutBatch, kl_coef: float = 0.0, unbiased_kl: bool = True) -> Tensor:
     return policy_loss(
         logprobs,
         batch.old_logprobs,
@@ -37,7 +37,7 @@ def loss_of(name: str, logprobs: Tensor, batch: Batch, kl_coef: float = 0.0, unb
     )[0]
 
 
-def some_logprobs(batch: Batch) -> Tensor:
+def some_logprobs(batch: RolloutBatch) -> Tensor:
     generator = torch.Generator().manual_seed(7)
     return (-3 + torch.randn(batch.mask.shape, generator=generator)).requires_grad_()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlvr_lite.grpo import Batch, Packer, completion_logprobs, output_head, pack_groups
+from rlvr_lite.grpo import Packer, RolloutBatch, completion_logprobs, output_head, pack_groups
 from rlvr_lite.grpo import packer as packer_module
 from rlvr_lite.grpo import packing as packing_module
 from tests.grpo.reference import gradients, relative, step_batch
@@ -41,13 +41,13 @@ class Always(Packer):
         return None
 
 
-def scored(model: Any, batch: Batch, packer: Packer | None) -> Tensor:
+def scored(model: Any, batch: RolloutBatch, packer: Packer | None) -> Tensor:
     return completion_logprobs(
         model, batch.prompt_ids, batch.prompt_mask, batch.completions, batch.mask, 0.8, packer=packer
     )[0]
 
 
-def difference(model: Any, batch: Batch, packer: Packer) -> float:
+def difference(model: Any, batch: RolloutBatch, packer: Packer) -> float:
     """Relative difference of gradients, after the values have been found equal."""
     signal = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(1))
     plain = scored(model, batch, None)
@@ -91,7 +91,7 @@ def test_every_named_architecture_packs(name: str) -> None:
     st.sampled_from([1, 3, 256]),
 )
 @settings(max_examples=40, deadline=None)
-def test_any_ragged_batch_packs(batch: Batch, width: int) -> None:
+def test_any_ragged_batch_packs(batch: RolloutBatch, width: int) -> None:
     model = random_qwen2(hidden=16, layers=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing_module, "_WIDTH", width)
@@ -252,7 +252,7 @@ def test_a_shape_is_proven_once_without_touching_mode_or_randomness() -> None:
     ],
     ids=["long prompt", "ragged", "nothing shared"],
 )
-def test_packing_only_where_it_is_cheaper(batch: Batch, packs: bool) -> None:
+def test_packing_only_where_it_is_cheaper(batch: RolloutBatch, packs: bool) -> None:
     model = random_qwen2()
     model.config.max_position_embeddings = 512
     packer = Packer()

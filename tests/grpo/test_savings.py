@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 
 from rlvr_lite.grpo import (
     LOSSES,
-    Batch,
     Packer,
+    RolloutBatch,
     completion_logprobs,
     keep_informative,
     micro_batches,
@@ -46,7 +46,9 @@ def lora_model() -> Any:
     return model
 
 
-def saved_gradient(model: Any, name: str, batch: Batch, savings: tuple[str, ...], kl_coef: float = 0.0) -> torch.Tensor:
+def saved_gradient(
+    model: Any, name: str, batch: RolloutBatch, savings: tuple[str, ...], kl_coef: float = 0.0
+) -> torch.Tensor:
     """Gradient of the step with the given savings."""
     weights = row_weights(batch.mask.sum(-1), loss=name, max_length=MAX_LENGTH)
     batch = replace(batch, weights=weights)

@@ -31,15 +31,13 @@ def test_each_ailment_is_named_with_its_cure():
 def test_shares_are_those_of_the_sample(tmp_path):
     made = trainer(tmp_path)
     found = preflight(made)
-    window = made.collector.collect(0)
+    batch = made.collector.collect(0)
     assert found.completions == 16
     assert 0 < found.truncated <= 1
     assert found.unreadable == 1.0
     assert found.seconds_per_step > 0
     assert found.max_completion_length == 12
-    assert (
-        preflight(trainer(tmp_path, max_completion_length=1)).truncated >= window.metrics["completions/clipped_ratio"]
-    )
+    assert preflight(trainer(tmp_path, max_completion_length=1)).truncated >= batch.metrics["completions/clipped_ratio"]
 
 
 def test_training_is_the_same_with_and_without(tmp_path):

@@ -32,7 +32,7 @@ def _lines(made):
         {},
         {"max_resample": 2, "reward": sparse},
         {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8},
-        {"num_iterations": 2},  # step 3 lies inside a window: its rollouts travel with the checkpoint
+        {"num_iterations": 2},  # step 3 lies inside a generation batch: its rollouts travel with the checkpoint
         {"steps_per_generation": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 8},
         {"lr_scheduler_type": "linear", "warmup_steps": 2, "weight_decay": 0.1},
         {"micro_batch": 3, "beta": 0.1},
@@ -115,12 +115,12 @@ def test_a_checkpoint_of_another_adapter_is_refused(tmp_path):
         trainer(tmp_path / "b", other).train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-1"))
 
 
-def test_a_window_missing_from_its_checkpoint_is_an_error(tmp_path):
+def test_a_generation_batch_missing_from_its_checkpoint_is_an_error(tmp_path):
     made = trainer(tmp_path, max_steps=4, num_iterations=2, save_strategy="steps", save_steps=1)
     made.train()
     checkpoint = tmp_path / "checkpoint-1"
-    (checkpoint / "window.json").unlink()
-    with pytest.raises(UserError, match="rollouts of its window"):
+    (checkpoint / "generation_batch.json").unlink()
+    with pytest.raises(UserError, match="rollouts of its generation batch"):
         trainer(tmp_path, max_steps=4, num_iterations=2).train(resume_from_checkpoint=str(checkpoint))
 
 

@@ -19,13 +19,13 @@ def _step_gradient(made):
     return gradients(made.model)
 
 
-def test_pieces_add_up_to_the_whole(tmp_path):
+def test_micro_batches_add_up_to_the_whole(tmp_path):
     whole = _step_gradient(trainer(tmp_path, policy(spread=0.05)))
-    pieces = _step_gradient(trainer(tmp_path, policy(spread=0.05), micro_batch=3))
-    assert relative(pieces, whole) < 1e-5
+    split = _step_gradient(trainer(tmp_path, policy(spread=0.05), micro_batch=3))
+    assert relative(split, whole) < 1e-5
 
 
-def test_a_piece_that_does_not_fit_in_memory_is_halved(tmp_path):
+def test_a_micro_batch_that_does_not_fit_in_memory_is_halved(tmp_path):
     whole = _step_gradient(trainer(tmp_path, policy(spread=0.05)))
     made = trainer(tmp_path, policy(spread=0.05))
     original, sizes = made._compute_loss, []
@@ -39,7 +39,7 @@ def test_a_piece_that_does_not_fit_in_memory_is_halved(tmp_path):
         return loss
 
     logged = []
-    made._compute_loss, made._log_pieces = scarce, lambda: logged.extend(made._pieces)
+    made._compute_loss, made._log_micro_batches = scarce, lambda: logged.extend(made._measured)
     assert relative(_step_gradient(made), whole) < 1e-5
     assert max(sizes) > 3 >= sizes[-1]
     rows = [size for size in sizes if size <= 3]

@@ -45,8 +45,8 @@ class _TorchHead:
         return logprobs.gather(-1, targets[:, None]).squeeze(-1), entropy, None, None, None
 
 
-def _stock_gradient(folder, window, loss, accumulation, **options):
-    """Gradient of TRL's own ``_compute_loss`` on the rows of a window, in its own batch layout."""
+def _stock_gradient(folder, batch, loss, accumulation, **options):
+    """Gradient of TRL's own ``_compute_loss`` on the rows of a generation batch, in its own batch layout."""
     beta = options.pop("beta", 0.0)  # set afterwards: TRL would put a copy of the adapter on the model
     stock = trl.GRPOTrainer(
         policy(spread=0.05),
@@ -61,15 +61,15 @@ def _stock_gradient(folder, window, loss, accumulation, **options):
         trl_utils._ChunkedLogProbFunction = _TorchHead
     stock.model.train()
     stock.current_gradient_accumulation_steps = accumulation
-    for rows in torch.arange(len(window)).chunk(stock.args.steps_per_generation)[:accumulation]:
-        part = window.rows(rows)
+    for rows in torch.arange(len(batch)).chunk(stock.args.steps_per_generation)[:accumulation]:
+        part = batch.rows(rows)
         inputs = {
             "prompt_ids": part.prompt_ids,
             "prompt_mask": part.prompt_mask,
             "completion_ids": part.completions,
             "completion_mask": part.mask,
             "advantages": part.advantages,
-            "num_items_in_batch": window.mask.sum().float(),
+            "num_items_in_batch": batch.mask.sum().float(),
         }
         if part.old_logprobs is not None:
             inputs["old_per_token_logps"] = part.old_logprobs
@@ -81,16 +81,16 @@ def _stock_gradient(folder, window, loss, accumulation, **options):
 
 
 def _our_gradient(folder, accumulation, gap=0.0, **options):
-    """Gradient of the first update on a window; ``gap`` moves the policy that sampled it away from the trained one."""
+    """Gradient of the first update on a generation batch; ``gap`` moves the policy that sampled it away from the trained one."""
     ours = trainer(folder, policy(spread=0.05), **options, gradient_accumulation_steps=accumulation)
     ours.model.train()
     ours.current_gradient_accumulation_steps = accumulation
     scored, noise = ours.scored, torch.Generator().manual_seed(2)
 
     def moved(rollouts):
-        window = scored(rollouts)
-        old = window.old_logprobs
-        return dataclasses.replace(window, old_logprobs=old + gap * torch.randn(old.shape, generator=noise))
+        batch = scored(rollouts)
+        old = batch.old_logprobs
+        return dataclasses.replace(batch, old_logprobs=old + gap * torch.randn(old.shape, generator=noise))
 
     if gap:
         ours.scored = moved
@@ -98,27 +98,27 @@ def _our_gradient(folder, accumulation, gap=0.0, **options):
         batch = ours._prepare_inputs(None)
         ours.accumulate(batch)
         ours._step += 1
-    return gradients(ours.model), ours._window
+    return gradients(ours.model), ours._generation_batch
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo"])
 def test_gradient_equals_that_of_trl(tmp_path, loss, accumulation):
-    """Rows without signal dropped, padding trimmed, pieces of five rows: still TRL's gradient."""
+    """Rows without signal dropped, padding trimmed, micro-batches of five rows: still TRL's gradient."""
     options = {"per_device_train_batch_size": 16 // accumulation}
     if loss == "gspo":
         options |= {"importance_sampling_level": "sequence"}
     if loss == "cispo":
         options |= {"epsilon_high": 5.0}
     name = "grpo" if loss == "gspo" else loss
-    ours, window = _our_gradient(tmp_path, accumulation, reward=sparse, micro_batch=5, loss_type=name, **options)
-    assert 0 < int((window.advantages == 0).sum()) < len(window)
-    theirs = _stock_gradient(tmp_path, window, loss, accumulation, **options)
+    ours, batch = _our_gradient(tmp_path, accumulation, reward=sparse, micro_batch=5, loss_type=name, **options)
+    assert 0 < int((batch.advantages == 0).sum()) < len(batch)
+    theirs = _stock_gradient(tmp_path, batch, loss, accumulation, **options)
     assert relative(ours, theirs) < 1e-5
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo"])
-def test_gradient_equals_that_of_trl_when_a_window_serves_two_updates(tmp_path, loss):
+def test_gradient_equals_that_of_trl_when_a_generation_batch_serves_two_updates(tmp_path, loss):
     """The policy has moved away from the one that sampled, so that every loss clips."""
     options = {"per_device_train_batch_size": 4, "steps_per_generation": 4}
     if loss == "gspo":
@@ -126,15 +126,15 @@ def test_gradient_equals_that_of_trl_when_a_window_serves_two_updates(tmp_path, 
     if loss == "cispo":
         options |= {"epsilon_high": 1.2}
     name = "grpo" if loss == "gspo" else loss
-    ours, window = _our_gradient(tmp_path, 2, gap=0.5, reward=sparse, loss_type=name, **options)
+    ours, batch = _our_gradient(tmp_path, 2, gap=0.5, reward=sparse, loss_type=name, **options)
     plain, _ = _our_gradient(tmp_path, 2, reward=sparse, loss_type=name, **options)
-    assert relative(ours, _stock_gradient(tmp_path, window, loss, 2, **options)) < 1e-5 < relative(ours, plain)
+    assert relative(ours, _stock_gradient(tmp_path, batch, loss, 2, **options)) < 1e-5 < relative(ours, plain)
 
 
 def test_gradient_equals_that_of_trl_with_a_kl_term(tmp_path):
-    ours, window = _our_gradient(tmp_path, 1, reward=sparse, micro_batch=5, loss_type="dapo", beta=0.1)
-    assert window.ref_logprobs is not None
-    theirs = _stock_gradient(tmp_path, window, "dapo", 1, beta=0.1)
+    ours, batch = _our_gradient(tmp_path, 1, reward=sparse, micro_batch=5, loss_type="dapo", beta=0.1)
+    assert batch.ref_logprobs is not None
+    theirs = _stock_gradient(tmp_path, batch, "dapo", 1, beta=0.1)
     without, _ = _our_gradient(tmp_path, 1, reward=sparse, loss_type="dapo")
     assert relative(ours, theirs) < 1e-5 < relative(without, theirs)
 

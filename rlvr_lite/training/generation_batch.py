@@ -11,25 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlvr_lite.grpo import Batch, micro_batches, trim
+from rlvr_lite.grpo import RolloutBatch, micro_batches, trim
 
-__all__ = ["cut", "fields_of", "join", "micro_steps", "on_device", "pieces_of"]
+__all__ = ["cut", "fields_of", "join", "micro_batches_of", "micro_steps", "on_device"]
 
 _CPU_TOKENS = 8192  # tokens a pass on a CPU: more of them leave its caches and take a tenth longer
 
 
-def fields_of(batch: Batch) -> dict[str, Any]:
-    """The tensors of a batch by name, ``None`` where it has none; ``Batch(**fields_of(b))`` is ``b``."""
+def fields_of(batch: RolloutBatch) -> dict[str, Any]:
+    """The tensors of a batch by name, ``None`` where it has none; ``RolloutBatch(**fields_of(b))`` is ``b``."""
     return {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
 
 
-def on_device(batch: Batch, device: torch.device) -> Batch:
+def on_device(batch: RolloutBatch, device: torch.device) -> RolloutBatch:
     """The same rows there."""
     fields: dict[str, Any] = {name: None if t is None else t.to(device) for name, t in fields_of(batch).items()}
-    return Batch(**fields)
+    return RolloutBatch(**fields)
 
 
-def join(parts: Sequence[Batch], pad_id: int) -> Batch:
+def join(parts: Sequence[RolloutBatch], pad_id: int) -> RolloutBatch:
     """Rows of several rounds as one batch, padded to the longest prompt and the longest completion."""
     width = max(part.prompt_ids.shape[1] for part in parts)
     length = max(part.completions.shape[1] for part in parts)
@@ -46,7 +46,7 @@ def join(parts: Sequence[Batch], pad_id: int) -> Batch:
             values = [F.pad(v, (0, length - v.shape[1]), value=fill) for v in values]
         return torch.cat(values)
 
-    return Batch(**{name: field(name) for name in fields_of(parts[0])})  # type: ignore[arg-type]
+    return RolloutBatch(**{name: field(name) for name in fields_of(parts[0])})  # type: ignore[arg-type]
 
 
 def micro_steps(groups: int, group_size: int, steps: int) -> list[Tensor]:
@@ -59,7 +59,7 @@ def micro_steps(groups: int, group_size: int, steps: int) -> list[Tensor]:
     return [part.reshape(-1) for part in torch.tensor_split(rows, steps)]
 
 
-def cut(batch: Batch, size: int) -> list[Batch]:
+def cut(batch: RolloutBatch, size: int) -> list[RolloutBatch]:
     """Runs of at most ``size`` rows, each trimmed; none of an empty batch."""
     if len(batch) <= size:
         return [batch] if len(batch) else []
@@ -67,16 +67,15 @@ def cut(batch: Batch, size: int) -> list[Batch]:
     return [trim(batch.rows(part)) for part in rows.split(size)]
 
 
-def pieces_of(batch: Batch, size: int | None) -> list[Batch]:
-    """Pieces of about equal tokens, groups together where that fits.
+def micro_batches_of(batch: RolloutBatch, size: int | None) -> list[RolloutBatch]:
+    """Micro-batches of about equal tokens, groups together where that fits.
 
     Args:
         batch: rows of a micro-step.
-        size: at most so many rows a piece; ``None`` leaves that open.
+        size: at most so many rows a micro-batch; ``None`` leaves that open.
     """
     tokens = int(batch.prompt_mask.sum() + batch.mask.sum()) if batch.mask.device.type == "cpu" else 0
     parts = max(math.ceil(len(batch) / (size or max(len(batch), 1))), math.ceil(tokens / _CPU_TOKENS))
     if parts <= 1:
         return cut(trim(batch), len(batch))
-    pieces = micro_batches(batch, parts)
-    return [piece for part in pieces for piece in cut(part, size or max(len(part), 1))]
+    return [small for part in micro_batches(batch, parts) for small in cut(part, size or max(len(part), 1))]
