@@ -20,7 +20,7 @@ from rlvr_lite.analysis.replication import compare_to_reference
 from rlvr_lite.study import Study, compare
 from rlvr_lite.study.figures import forest, reward_curves
 from rlvr_lite.table import Table
-from tests.methods.trials import THE_PAPERS
+from tests.methods.cells import THE_PAPERS
 from tests.notebooks.render import FOLDER, save_small
 
 PAPER = "full,lora,rank1,rslora,lora_plus,lora_fa,dora,adalora,miss,pissa,milora,vera,ia3,ln_tuning"  # fmt: skip

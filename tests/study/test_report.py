@@ -215,7 +215,7 @@ def test_markdown_marks_in_a_name_stay_what_they_are(tmp_path):
 
 
 def _column(chromium, place):
-    script = "return [...document.querySelectorAll('#leaderboard tbody tr')].map(r => r.trials[arguments[0]].innerText)"
+    script = "return [...document.querySelectorAll('#leaderboard tbody tr')].map(r => r.cells[arguments[0]].innerText)"
     return chromium.run(script, place)
 
 
