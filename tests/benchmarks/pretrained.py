@@ -1,0 +1,188 @@
+"""The paper's fourteen methods on a pretrained model: ``python -m tests.benchmarks.pretrained run|report``.
+
+SmolLM2-135M-Instruct in bf16 (its folder in RLVR_LITE_SMOLLM2) learns sums of two numbers up to 20, which it solves in about
+a third of the cases at the start: 16 steps of 8 prompts x 8 answers. Each method first trains at three rates of one lattice of
+half decades around its own default (seed 1000, validation problems; while the best lies on the edge, one more on that side, at
+most two), then at the best rate with five seeds, scored on 100 held-out problems x 8 answers. ``run`` takes the next piece of
+work that has no file in ``results/pretrained`` until none is left, so it goes on on any machine; ``report`` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "pretrained"
+METHODS = [
+    "lora",
+    "dora",
+    "adalora",
+    "miss",
+    "pissa",
+    "milora",
+    "rslora",
+    "lora_plus",
+    "lora_fa",
+    "rank1",
+    "full",
+    "vera",
+    "ia3",
+    "ln_tuning",
+]
+SEEDS = (0, 1, 2, 3, 4)
+SEARCH_SEED = 1000
+PROTOCOL: Mapping[str, Any] = {
+    "steps": 16,
+    "prompts_per_step": 8,
+    "group_size": 8,
+    "max_completion_length": 24,
+    "task_options": {"operands": 2, "hi": 20},
+    "precision": "bf16",
+    "eval_before": False,
+    "eval_k": 8,
+}
+_EVALUATION = {"search": {"eval_split": "validation", "eval_problems": 50}, "final": {"eval_problems": 100}}
+
+
+def lattice(n: int) -> float:
+    """The n-th rate of the lattice that all methods share: half decades, two figures.
+
+    >>> lattice(-6), lattice(-7)
+    (0.001, 0.00032)
+    """
+    return float(f"{10 ** (n / 2):.2g}")
+
+
+def centre(method: str) -> int:
+    """The place on the lattice nearest to a method's own default for a base of this size."""
+    from rlvr_lite import methods
+
+    return round(2 * math.log10(methods.learning_rate(method, "small").value))
+
+
+def path(method: str, place: int, seed: int) -> Path:
+    """The file of one run."""
+    return RESULTS / method / f"lr{lattice(place):g}-seed{seed}.json"
+
+
+def score(method: str, place: int, seed: int) -> float | None:
+    """Mean accuracy of the drawn answers of a run that is there; 0 where it failed."""
+    file = path(method, place, seed)
+    return json.loads(file.read_text())["avg@8"] if file.exists() else None
+
+
+def searched(method: str) -> tuple[list[int], int | None]:
+    """The places that the search needs so far, and the best of them once all are there and it is inside or at the limit."""
+    places = [centre(method) + i for i in (-1, 0, 1)]
+    for _ in range(3):
+        scores = {p: score(method, p, SEARCH_SEED) for p in places}
+        if any(value is None for value in scores.values()):
+            return places, None
+        best = max(sorted(places), key=lambda p: (scores[p] or 0.0, -p))
+        if min(places) < best < max(places) or len(places) == 5:
+            return places, best
+        places = sorted([*places, best + (1 if best == max(places) else -1)])
+    return places, best
+
+
+def work() -> Iterator[tuple[str, int, int, str]]:
+    """What has no file yet, the search of all methods first, then seed by seed."""
+    while True:
+        open_ = [
+            (m, p, SEARCH_SEED, "search") for m in METHODS for p in searched(m)[0] if score(m, p, SEARCH_SEED) is None
+        ]
+        best = {m: searched(m)[1] for m in METHODS}
+        open_ += [
+            (m, p, s, "final") for s in SEEDS for m, p in best.items() if p is not None and score(m, p, s) is None
+        ]
+        if not open_:
+            return
+        yield open_[0]
+
+
+def do(method: str, place: int, seed: int, stage: str) -> None:
+    """Train and score one run, and keep its scores."""
+    import rlvr_lite
+    from rlvr_lite.evaluation import Score
+
+    base = os.environ["RLVR_LITE_SMOLLM2"]
+    with tempfile.TemporaryDirectory() as folder:
+        run = rlvr_lite.train(
+            method, base, "chain-sum", out=Path(folder) / "run", learning_rate=lattice(place), seed=seed, progress=False,
+            **PROTOCOL, **_EVALUATION[stage],
+        )  # fmt: skip
+        found = Score.read(run.directory / "eval" / "after.jsonl", "after") if run.status == "done" else None
+        facts = {
+            "method": method,
+            "learning_rate": lattice(place),
+            "seed": seed,
+            "stage": stage,
+            "status": run.status,
+            "reason": run.summary.get("reason", ""),
+            "avg@8": 0.0 if found is None else float(found.by_problem()["avg@8"].mean()),
+            "rewards": [row["reward"] for row in run.metrics()],
+            "by_problem": None
+            if found is None
+            else dict(zip(found.ids, found.by_problem()["avg@8"].tolist(), strict=True)),
+            "trainable_parameters": run.summary.get("trainable_parameters"),
+            "seconds": run.summary.get("seconds"),
+            "versions": run.summary.get("versions"),
+        }
+    file = path(method, place, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def report() -> None:
+    """Accuracy by method over the seeds that are there, paired with LoRA, with the lattice beside it."""
+    from rlvr_lite.analysis.replication import compare_to_reference, seed_problem_interval
+    from rlvr_lite.table import Table
+
+    rows, scores = [], {}
+    for method in METHODS:
+        places, best = searched(method)
+        tried = {f"{lattice(p):g}": value for p in places if (value := score(method, p, SEARCH_SEED)) is not None}
+        row: dict[str, Any] = {"method": method, "search": " ".join(f"{k}:{v:.2f}" for k, v in tried.items())}
+        if best is not None and all(score(method, best, seed) is not None for seed in SEEDS):
+            runs = [json.loads(path(method, best, seed).read_text())["by_problem"] for seed in SEEDS]
+            if all(runs):
+                scores[method] = np.array([[r[k] for k in sorted(r)] for r in runs])
+                found = seed_problem_interval(scores[method])
+                row |= {"rate": lattice(best), "avg@8": f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"}
+        rows.append(row)
+    if len(scores) > 1 and "lora" in scores:
+        for c in compare_to_reference(scores, "lora"):
+            next(r for r in rows if r["method"] == c.method)["against lora"] = (
+                f"{c.difference.value:+.3f} [{c.difference.low:+.3f}, {c.difference.high:+.3f}] {c.verdict}"
+            )
+    print(Table.of(rows, title="SmolLM2-135M-Instruct, sums of two numbers, five seeds"))
+
+
+def main() -> None:
+    """Run what is open, or print what is there."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("what", choices=["run", "report"])
+    options.add_argument("--limit", type=int, help="end after so many runs")
+    chosen = options.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)
+    if chosen.what == "report":
+        report()
+        return
+    for number, item in enumerate(work()):
+        if chosen.limit is not None and number >= chosen.limit:
+            return
+        do(*item)
+        print(*item, score(*item[:3]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
