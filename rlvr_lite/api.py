@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import EVALUATION_FILE, Evaluation
-from rlvr_lite.records import read_json
 from rlvr_lite.study import Study
 from rlvr_lite.study.store import MANIFEST
 from rlvr_lite.training import Run
 
 if TYPE_CHECKING:
-    from rlvr_lite.analysis.spectrum import Spectrum, Update
+    from rlvr_lite.analysis.spectrum import Spectrum
 
 __all__ = ["load", "spectrum"]
 
@@ -49,23 +48,23 @@ def spectrum(runs: Run | str | Path | Sequence[Run | str | Path], *, cache: str 
         Tables in words and numbers, plots, and JSON; see ``rlvr_lite.analysis.spectrum``.
 
     Raises:
-        UserError: a run is not finished, has no adapter, or stands on another base than the first.
+        UserError: a run is not finished, not proven or damaged, or stands on another base than the first.
     """
     from rlvr_lite.analysis.spectrum import compare_updates
+    from rlvr_lite.exports import updates_of
 
     given = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     found = [run if isinstance(run, Run) else Run.load(run) for run in given]
     for run in found:
-        if not run.files.adapter.is_dir():
-            raise UserError(f"{run.directory} has no adapter yet ({run.status}): repeat the call that began it")
+        run.gate()
     labels = _labelled(found)
-    bases = {label: read_json(run.files.env)["base"]["hash"] for label, run in labels.items()}
+    bases = {label: run.adapter["base"]["hash"] for label, run in labels.items()}
     for label, base in bases.items():
         if base != next(iter(bases.values())):
             raise UserError(
                 f"run {label!r} stands on another base than {next(iter(bases))!r}: compare runs on one base"
             )
-    updates = {label: _updates(run) for label, run in labels.items()}
+    updates = {label: updates_of(run) for label, run in labels.items()}
     trajectories = {label: rows for label, run in labels.items() if (rows := _followed(run))}
     return compare_updates(updates, cache=None if cache is None else Path(cache), trajectories=trajectories)
 
@@ -84,17 +83,3 @@ def _followed(run: Run) -> list[dict[str, Any]]:
     """The rows of the live probe, if the run had one."""
     rows = [{k: v for k, v in row.items() if k == "step" or k.startswith("spectrum/")} for row in run.metrics()]
     return [row for row in rows if len(row) > 1]
-
-
-def _updates(run: Run) -> Iterator[Update]:
-    from rlvr_lite import methods
-
-    base = _base(run) if run.config.method == "full" else None
-    yield from methods.updates(methods.load(_base(run), run.files.adapter), base)
-
-
-def _base(run: Run) -> Any:
-    from rlvr_lite import bases
-
-    config = run.config
-    return bases.load(config.base, config.precision, backend=config.backend, revision=config.revision).model

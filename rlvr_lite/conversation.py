@@ -12,7 +12,8 @@ from typing import Any
 from rlvr_lite import tasks
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.exports.trained import Trained, load_trained, quietly, read_run
+from rlvr_lite.exports.trained import Trained, load_trained, quietly
+from rlvr_lite.runs import RunRecord
 from rlvr_lite.sampling import Completion, generate, row_keys
 
 __all__ = ["Chat", "Reply", "chat"]
@@ -80,7 +81,7 @@ class Chat:
         seed: int = 0,
         force: bool = False,
     ):
-        facts = read_run(run, force=force)
+        facts = RunRecord.open(run).gate(force=force)
         with quietly():
             self.trained: Trained = load_trained(facts)
         self.config = facts.config

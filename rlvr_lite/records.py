@@ -10,9 +10,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from rlvr_lite.errors import UserError
 __all__ = [
     "MANIFEST",
     "JsonLines",
-    "RunDirectory",
     "atomic_directory",
     "damage",
     "hash_file",
@@ -29,6 +27,7 @@ __all__ = [
     "read_jsonl",
     "refuse_pickles",
     "write_json",
+    "write_manifest",
     "write_text",
 ]
 
@@ -90,7 +89,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of thousands of digits, too deep
         raise UserError(f"{path} is not JSON: {error}") from error
 
 
@@ -172,6 +173,21 @@ def refuse_pickles(directory: Path) -> None:
             raise UserError(f"{path} is a pickle, which can run code when loaded: convert it to safetensors first")
 
 
+def write_manifest(directory: Path, files: Iterable[Path], **facts: Any) -> None:
+    """Write ``manifest.json`` with the hash of each of ``files``, which are on the disk before it is.
+
+    Args:
+        directory: that they lie in, at any depth.
+        files: what the manifest covers.
+        **facts: stored beside the hashes.
+    """
+    hashes = {}
+    for path in sorted(files):
+        _sync(path)
+        hashes[path.relative_to(directory).as_posix()] = hash_file(path)
+    write_json(directory / MANIFEST, {**facts, "files": hashes})
+
+
 @contextmanager
 def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
     """A directory that appears under its name complete, with a manifest of hashes, or not at all.
@@ -197,11 +213,7 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        hashes = {}
-        for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
-            _sync(path)
-            hashes[path.relative_to(temporary).as_posix()] = hash_file(path)
-        write_json(temporary / MANIFEST, {**facts, "files": hashes})
+        write_manifest(temporary, (path for path in temporary.rglob("*") if path.is_file()), **facts)
         if target.exists():
             old = target.with_name(f".{target.name}.{os.getpid()}.old")
             os.replace(target, old)
@@ -219,74 +231,17 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
 
 
 def damage(directory: Path) -> str | None:
-    """Why a directory made by :func:`atomic_directory` cannot be trusted; ``None`` if it is whole."""
+    """Why a directory with a manifest of hashes cannot be trusted; ``None`` if it is whole."""
     if not (directory / MANIFEST).is_file():
         return f"{directory.name} has no {MANIFEST}: it was not written to its end"
     try:
-        files = read_json(directory / MANIFEST)["files"]
-    except (UserError, KeyError, TypeError) as error:
-        return f"{directory.name}/{MANIFEST} is unreadable ({error})"
-    for name, expected in files.items():
+        files = read_json(directory / MANIFEST)["files"].items()
+    except (UserError, KeyError, TypeError, AttributeError):
+        return f"{directory.name}/{MANIFEST} is unreadable"
+    for name, expected in files:
         path = directory / name
         if not path.is_file():
             return f"{directory.name}/{name} is missing"
         if hash_file(path) != expected:
             return f"{directory.name}/{name} differs from its hash"
     return None
-
-
-@dataclass(frozen=True)
-class RunDirectory:
-    """The files of one run, by what they hold."""
-
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """The filled configuration."""
-        return self.root / "config.json"
-
-    @property
-    def env(self) -> Path:
-        """Versions, machine and the hash of the base."""
-        return self.root / "env.json"
-
-    @property
-    def identity(self) -> Path:
-        """The proof of what was trained."""
-        return self.root / "identity.json"
-
-    @property
-    def summary(self) -> Path:
-        """The outcome in one object."""
-        return self.root / "summary.json"
-
-    @property
-    def metrics(self) -> JsonLines:
-        """One line an optimizer step."""
-        return JsonLines(self.root / "metrics.jsonl")
-
-    @property
-    def rollouts(self) -> JsonLines:
-        """One line a sampled completion."""
-        return JsonLines(self.root / "rollouts.jsonl")
-
-    @property
-    def preflight(self) -> Path:
-        """What a sample of rollouts looked like before the first step."""
-        return self.root / "preflight.json"
-
-    @property
-    def adapter(self) -> Path:
-        """The trained adapter."""
-        return self.root / "adapter"
-
-    @property
-    def checkpoints(self) -> Path:
-        """States to resume from."""
-        return self.root / "checkpoints"
-
-    @property
-    def evaluations(self) -> Path:
-        """Scores before and after, a sample a line."""
-        return self.root / "eval"

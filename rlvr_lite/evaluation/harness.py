@@ -19,7 +19,8 @@ from rlvr_lite.evaluation.policies import Policy, describe_policy, load_policy
 from rlvr_lite.evaluation.presets import PRESETS, Preset
 from rlvr_lite.evaluation.results import Evaluation, sample_file
 from rlvr_lite.evaluation.scoring import score_with
-from rlvr_lite.records import RunDirectory, read_json, write_json
+from rlvr_lite.records import read_json, write_json
+from rlvr_lite.runs import RunDirectory
 
 __all__ = ["evaluate"]
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.config import SCALES, Option, Precision, PromptStyle, RunConfig, from_json
+from rlvr_lite.config import SCALES, Option, Precision, PromptStyle
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import RunDirectory, damage, hash_file, read_json, refuse_pickles
+from rlvr_lite.records import damage, hash_file, read_json, refuse_pickles
+from rlvr_lite.runs import RunRecord
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,7 +79,7 @@ def describe_policy(
         style = SCALES[base.scale].prompt_style
         return Policy(facts, base=base.name, style=style, model=base.model, tokenizer=base.tokenizer)
     path = Path(getattr(run_or_model, "directory", run_or_model))
-    if _is_run(path):
+    if RunRecord.is_run(path):
         if adapter is not None:
             raise UserError(f"{path} is a run with an adapter of its own: leave --adapter out")
         return _run_policy(path, precision)
@@ -91,22 +92,9 @@ def describe_policy(
     return Policy(facts, base=str(run_or_model), adapter=chosen)
 
 
-def _is_run(path: Path) -> bool:
-    config = path / "config.json"
-    if not config.is_file():
-        return False
-    stored = read_json(config)
-    return isinstance(stored, dict) and {"method", "base", "task"} <= set(stored)
-
-
 def _run_policy(path: Path, precision: Precision) -> Policy:
-    files = RunDirectory(path)
-    config = from_json(RunConfig, files.config.read_text(encoding="utf-8"))
-    summary = read_json(files.summary) if files.summary.exists() else {"status": "running"}
-    if summary["status"] == "failed":
-        raise UserError(f"{path} failed its proof ({summary.get('reason') or summary.get('identity')}): train it again")
-    if not files.adapter.is_dir() or summary["status"] != "done":
-        raise UserError(f"{path} is not finished ({summary['status']}): repeat the call that began it")
+    run = RunRecord.open(path).gate()
+    config, files = run.config, run.files
     facts = {
         "base": config.base,
         "revision": config.revision,

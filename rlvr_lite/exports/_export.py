@@ -17,9 +17,10 @@ from rlvr_lite.exports import gguf_file, hub
 from rlvr_lite.exports.model_card import card
 from rlvr_lite.exports.provenance import EXPORT_FILE, REFERENCE_FILE, ROUNDING, open_form, same_tokens
 from rlvr_lite.exports.reference import Distance, Reference, answer, distance, logits, prompts_of, with_held
-from rlvr_lite.exports.trained import RunFacts, Trained, load_trained, quietly, read_run
+from rlvr_lite.exports.trained import Trained, base_of, load_trained, quietly
 from rlvr_lite.exports.writers import DTYPES, Written, merge, write_adapter, write_lora, write_merged
-from rlvr_lite.records import atomic_directory, hash_file, read_json, write_json, write_text
+from rlvr_lite.records import atomic_directory, read_json, write_json, write_text
+from rlvr_lite.runs import RunRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,7 +101,7 @@ def export(
         hub.check(repo, dry_run)
     elif repo is not None or public or dry_run:
         raise UserError(f"repo, public and dry_run are for hub, not for {to}: leave them out")
-    facts = read_run(run, force=force)
+    facts = RunRecord.open(run).gate(force=force)
     if wish.form == "adapter" and facts.config.method == "full":
         raise UserError("full fine-tuning has no adapter: export to merged, or to lora for the best approximation")
     target = Path(out) if out is not None else facts.files.root / "export" / wish.label
@@ -139,19 +140,15 @@ def _checked(to: str, form: str, dtype: str | None, rank: int | None, llama_cpp:
     return _Wish(chosen, dtype or _DTYPE.get(chosen), rank, script)
 
 
-def _is_made(target: Path, run: RunFacts, wish: _Wish) -> bool:
+def _is_made(target: Path, run: RunRecord, wish: _Wish) -> bool:
     """Whether this very export stands there already, as after a dry run."""
     if not (target / EXPORT_FILE).is_file():
         return False
     stored = read_json(target / EXPORT_FILE)
-    return stored.get("label") == wish.label and stored.get("adapter") == _adapter_hash(run)
+    return stored.get("label") == wish.label and stored.get("adapter") == run.adapter_hash
 
 
-def _adapter_hash(run: RunFacts) -> str:
-    return hash_file(run.files.adapter / "manifest.json")
-
-
-def _make(run: RunFacts, wish: _Wish, target: Path) -> str:
+def _make(run: RunRecord, wish: _Wish, target: Path) -> str:
     if target.exists():
         raise UserError(f"{target} exists and is not overwritten: choose another out, or delete it")
     try:
@@ -185,7 +182,7 @@ def _make(run: RunFacts, wish: _Wish, target: Path) -> str:
     return _report(target, facts, reference, measured, effect)
 
 
-def _check_space(run: RunFacts, wish: _Wish, parent: Path) -> None:
+def _check_space(run: RunRecord, wish: _Wish, parent: Path) -> None:
     stored = sum(path.stat().st_size for path in run.files.adapter.iterdir())
     needed = float(stored)
     if wish.dtype is not None:
@@ -220,15 +217,15 @@ _WRITERS: Mapping[str, Callable[[Trained, Path, _Wish], Written]] = {
 }
 
 
-def _facts(run: RunFacts, wish: _Wish, trained: Trained, written: Written) -> dict[str, Any]:
+def _facts(run: RunRecord, wish: _Wish, trained: Trained, written: Written) -> dict[str, Any]:
     summary = run.summary
     return {
         "form": wish.form,
         "label": wish.label,
         **written.facts,
         "failed": run.doubt,
-        "base": run.base,
-        "adapter": _adapter_hash(run),
+        "base": base_of(run),
+        "adapter": run.adapter_hash,
         "config": dataclasses.asdict(run.config),
         "run": {
             "name": run.files.root.resolve().name,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
-    from rlvr_lite.exports.trained import RunFacts
+    from rlvr_lite.runs import RunRecord
 
 __all__ = ["Distance", "Reference", "answer", "distance", "logits", "prompts_of", "stored_distance", "with_held"]
 
@@ -88,7 +88,7 @@ class Distance:
         return {"logits": self.logits, "relative": self.relative, "greedy": self.greedy, "kl": self.kl}
 
 
-def prompts_of(run: RunFacts, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def prompts_of(run: RunRecord, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Held-out problems of the run's task as they are put to the model; those of its fingerprint if it has no task."""
     style = run.config.prompt_style or "instruct"
     try:

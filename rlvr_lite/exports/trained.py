@@ -8,51 +8,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.config import Precision, RunConfig, from_json
+from rlvr_lite.config import Precision
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import RunDirectory, damage, read_json, refuse_pickles
+from rlvr_lite.runs import RunRecord
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["RunFacts", "Trained", "load_base", "load_trained", "quietly", "read_run"]
+    from rlvr_lite.analysis.spectrum import Update
+    from rlvr_lite.bases import Base
+
+__all__ = [
+    "Trained",
+    "base_in_training",
+    "base_of",
+    "load_base",
+    "load_trained",
+    "precision_of",
+    "quietly",
+    "updates_of",
+]
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What a run's files say of it; no weights.
+def precision_of(run: RunRecord) -> Precision:
+    """In which the base of a run is loaded; where training writes the base, all its weights are in the run, in fp32."""
+    from rlvr_lite import methods
 
-    Attributes:
-        files: of the run.
-        config: what was run, every field filled in.
-        summary: its outcome.
-        adapter: what ``rlvr_lite.json`` beside the adapter says.
-        doubt: why its proof failed; empty for a proven run.
-    """
+    return "fp32" if methods.get(run.config.method).writes_base else run.config.precision
 
-    files: RunDirectory
-    config: RunConfig
-    summary: Mapping[str, Any]
-    adapter: Mapping[str, Any]
-    doubt: str = ""
 
-    @property
-    def precision(self) -> Precision:
-        """In which the base is loaded; of ``full`` every weight is in the adapter, in fp32."""
-        return "fp32" if self.config.method == "full" else self.config.precision
-
-    @property
-    def base(self) -> dict[str, Any]:
-        """Name, revision, hash and precision of the base, enough to find it again and to know it."""
-        recorded = read_json(self.files.env)["base"]
-        revision = self.config.revision or (recorded["revision"] if _on_hub(self.config.base) else None)
-        return {
-            "name": self.config.base,
-            "revision": revision,
-            "hash": self.adapter["base"]["hash"],
-            "precision": self.precision,
-        }
+def base_of(run: RunRecord) -> dict[str, Any]:
+    """Name, revision, hash and precision of the base of a run, enough to find it again and to know it."""
+    config = run.config
+    revision = config.revision or (run.env["base"]["revision"] if _on_hub(config.base) else None)
+    return {
+        "name": config.base,
+        "revision": revision,
+        "hash": run.adapter["base"]["hash"],
+        "precision": precision_of(run),
+    }
 
 
 def _on_hub(name: str) -> bool:
@@ -61,36 +56,24 @@ def _on_hub(name: str) -> bool:
     return name not in bases.EMBEDDED and not Path(name).expanduser().exists()
 
 
-def read_run(run: Any, *, force: bool = False) -> RunFacts:
-    """What is known of a run before its weights are loaded.
-
-    Args:
-        run: a ``Run`` or its directory.
-        force: also take one whose proof failed.
+def updates_of(run: RunRecord) -> Iterator[Update]:
+    """What training changed, tensor by tensor, for the spectrum.
 
     Raises:
-        UserError: there is no run, it is not finished, its proof failed, or its adapter is damaged.
+        UserError: the run is not finished, failed its proof, is damaged, or its base is another now.
     """
-    path = Path(getattr(run, "directory", run))
-    files = RunDirectory(path)
-    if not files.config.is_file():
-        raise UserError(f"{path} is not a run: it has no config.json")
-    config = from_json(RunConfig, files.config.read_text(encoding="utf-8"))
-    summary = read_json(files.summary) if files.summary.exists() else {"status": "running"}
-    doubt = ""
-    if summary["status"] == "failed":
-        doubt = str(summary.get("reason") or summary.get("identity"))
-        if not force:
-            raise UserError(f"{path} failed its proof ({doubt}): train it again, or take it marked as failed (force)")
-    elif summary["status"] != "done":
-        raise UserError(f"{path} is not finished ({summary['status']}): repeat the call that began it")
-    if not files.adapter.is_dir():
-        raise UserError(f"{path} has no adapter: train it again")
-    refuse_pickles(files.adapter)
-    broken = damage(files.adapter)
-    if broken:
-        raise UserError(f"the adapter of {path} is damaged ({broken}): copy or train it again")
-    return RunFacts(files, config, summary, read_json(files.adapter / "rlvr_lite.json"), doubt)
+    from rlvr_lite import methods
+
+    original = base_in_training(run).model if methods.get(run.gate().config.method).writes_base else None
+    yield from methods.updates(methods.load(base_in_training(run).model, run.files.adapter), original)
+
+
+def base_in_training(run: RunRecord) -> Base:
+    """The base as training loaded it: the same precision, backend and revision."""
+    from rlvr_lite import bases
+
+    config = run.config
+    return bases.load(config.base, config.precision, backend=config.backend, revision=config.revision)
 
 
 @dataclass
@@ -105,7 +88,7 @@ class Trained:
             recorded no fingerprint.
     """
 
-    run: RunFacts
+    run: RunRecord
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     parity: float | None
@@ -118,14 +101,14 @@ class Trained:
 
         if self.run.config.method == "full":
             if self._base is None:
-                self._base = load_base(self.run.base)[0]
+                self._base = load_base(base_of(self.run))[0]
             yield self._base
         else:
             with methods.disabled(self.model):
                 yield self.model
 
 
-def load_trained(run: RunFacts) -> Trained:
+def load_trained(run: RunRecord) -> Trained:
     """The policy of a run, on the CPU: a 7B base in fp32 fits the memory of no consumer card.
 
     Raises:
@@ -134,9 +117,9 @@ def load_trained(run: RunFacts) -> Trained:
     from rlvr_lite import methods
     from rlvr_lite.evaluation.policies import fingerprint_distance
 
-    base, tokenizer = load_base(run.base, exact=False)
+    base, tokenizer = load_base(base_of(run), exact=False)
     recorded = run.adapter["facts"].get("fingerprint")
-    away = fingerprint_distance(base, tokenizer, recorded) if recorded and run.precision != "fp32" else None
+    away = fingerprint_distance(base, tokenizer, recorded) if recorded and precision_of(run) != "fp32" else None
     model = methods.load(base, run.files.adapter)
     parity = _parity(run, model, tokenizer, recorded, away)
     if methods.precision_of(model) == "nf4":
@@ -144,7 +127,7 @@ def load_trained(run: RunFacts) -> Trained:
     return Trained(run, model if run.config.method == "full" else model.float(), tokenizer, parity)
 
 
-def _parity(run: RunFacts, model: Any, tokenizer: Any, recorded: Any, away: float | None) -> float | None:
+def _parity(run: RunRecord, model: Any, tokenizer: Any, recorded: Any, away: float | None) -> float | None:
     from rlvr_lite.evaluation import check_fingerprint
     from rlvr_lite.evaluation.policies import fingerprint_distance
 

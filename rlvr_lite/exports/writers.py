@@ -15,8 +15,9 @@ from rlvr_lite import methods
 from rlvr_lite.config import SCALES, AdapterConfig, scale_of
 from rlvr_lite.errors import UserError
 from rlvr_lite.exports.factors import low_rank
-from rlvr_lite.exports.trained import RunFacts, Trained, load_base
+from rlvr_lite.exports.trained import Trained, base_of, load_base, precision_of
 from rlvr_lite.records import MANIFEST, write_json
+from rlvr_lite.runs import RunRecord
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,17 +51,17 @@ def write_adapter(trained: Trained, folder: Path) -> Written:
     return Written({"method": run.config.method}, _residual_note(run))
 
 
-def _residual_note(run: RunFacts) -> tuple[str, ...]:
+def _residual_note(run: RunRecord) -> tuple[str, ...]:
     name = run.config.method
-    if not name.endswith(":residual") or run.precision == "fp32":
+    if not name.endswith(":residual") or precision_of(run) == "fp32":
         return ()
-    return (f"{name} rounded its residual weights to {run.precision}, which an adapter on the whole base does not",)
+    return (f"{name} rounded its residual weights to {precision_of(run)}, which an adapter on the whole base does not",)
 
 
-def _name_base(folder: Path, run: RunFacts) -> None:
+def _name_base(folder: Path, run: RunRecord) -> None:
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    base = run.base
+    base = base_of(run)
     write_json(path, config | {"base_model_name_or_path": base["name"], "revision": base["revision"]})
 
 
@@ -72,7 +73,7 @@ def write_lora(trained: Trained, folder: Path, rank: int | None) -> Written:
     """
     run = trained.run
     name = run.config.method
-    base = load_base(run.base)[0] if name == "full" else None
+    base = load_base(base_of(run))[0] if name == "full" else None
     layout = methods.attachment(trained.model).build.layout
     default = run.adapter["adapter"]["rank"] or SCALES[scale_of(layout.parameters)].rank
     updates = methods.updates(trained.model, base)
@@ -121,5 +122,5 @@ def write_merged(trained: Trained, folder: Path, dtype: str) -> Written:
             raise UserError(f"{name} holds {largest:.3g}, which {dtype} cannot: export with dtype bf16 or fp32")
     model.to(DTYPES[dtype]).save_pretrained(folder, max_shard_size=_SHARD)  # type: ignore[operator]
     trained.tokenizer.save_pretrained(folder)
-    notes = ("it stands on the dequantised 4-bit weights of its base",) if run.precision == "nf4" else ()
+    notes = ("it stands on the dequantised 4-bit weights of its base",) if precision_of(run) == "nf4" else ()
     return Written({"method": run.config.method, "dtype": dtype}, notes)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvr_lite import bases, evaluation, methods, tasks
+from rlvr_lite import evaluation, methods, tasks
 from rlvr_lite.config import AdapterConfig, SamplingConfig
+from rlvr_lite.exports import base_in_training, updates_of
 from rlvr_lite.records import read_json, write_json
 
 if TYPE_CHECKING:
     from rlvr_lite.study.study import Row
-    from rlvr_lite.training import Run
 
 __all__ = ["DECODINGS", "decoded", "put_back", "ratios", "shares", "wrong_base"]
 
@@ -40,7 +40,7 @@ def ratios(row: Row, cache: Path) -> dict[str, list[float]]:
         return read_json(path)["ratios"]
     found: dict[str, list[float]] = {}
     for run in row.runs.values():
-        spectrum = compare_updates({row.label: _updates(run)}, cache=cache).runs[0]
+        spectrum = compare_updates({row.label: updates_of(run)}, cache=cache).runs[0]
         for side in _SIDES:
             for name, end in _ENDS:
                 average = spectrum.bins(side)[end]
@@ -48,16 +48,6 @@ def ratios(row: Row, cache: Path) -> dict[str, list[float]]:
                     found.setdefault(f"{row.label} {side} {name}", []).append(average.ratio)
     write_json(path, {"seeds": list(row.runs), "ratios": found})
     return found
-
-
-def _updates(run: Run) -> Iterator[Any]:
-    base = _base(run).model if run.config.method == "full" else None
-    yield from methods.updates(methods.load(_base(run).model, run.files.adapter), base)
-
-
-def _base(run: Run) -> bases.Base:
-    config = run.config
-    return bases.load(config.base, config.precision, backend=config.backend, revision=config.revision)
 
 
 def decoded(row: Row, temperature: float, top_p: float, out: Path) -> NDArray[np.float64]:
@@ -88,7 +78,7 @@ def _rescored(
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for seed, run in row.runs.items():
-        config, base = run.config, _base(run)
+        config, base = run.gate().config, base_in_training(run)
         model = methods.load(base.model, run.files.adapter)
         change(model)
         task = tasks.get(config.task, **config.task_options)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import read_json, write_text
+from rlvr_lite.records import write_text
 from rlvr_lite.study import figures
 from rlvr_lite.study._report_page import page, table
 from rlvr_lite.study._report_words import config_text, differing, method_words, verdict_words
@@ -264,7 +264,7 @@ def _machine(study: Study) -> Table:
     found: dict[str, dict[str, None]] = {}
     for row in study.rows.values():
         for run in row.runs.values():
-            facts = read_json(run.files.env) if run.files.env.exists() else {}
+            facts = dict(run.env)
             facts.pop("asked", None)
             for name, value in facts.items():
                 parts = value if isinstance(value, dict) else {"": value}

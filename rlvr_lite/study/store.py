@@ -83,7 +83,7 @@ class Store:
     def score(self, trial: Trial) -> Score | None:
         """Who solved what, once a trial is done."""
         when = "before" if trial.stage == "base" else "after"
-        path = self.path(trial) / "eval" / f"{when}.jsonl"
+        path = self.run(trial).files.evaluations / f"{when}.jsonl"
         return Score.read(path, "study") if self.state(trial) == "done" and path.is_file() else None
 
     def run(self, trial: Trial) -> Run:
@@ -92,20 +92,20 @@ class Store:
 
     def state(self, trial: Trial) -> str:
         """``done``, ``failed`` or ``open``."""
-        folder = self.path(trial)
-        if (folder / _FAILURE).exists():
+        run = self.run(trial)
+        if (run.directory / _FAILURE).exists():
             return "failed"
-        if not (folder / "summary.json").exists():
+        if not run.settled:
             return "open"
-        status = read_json(folder / "summary.json")["status"]
-        return status if status in ("done", "failed") else "open"
+        return "failed" if run.damage() else run.status
 
     def reason(self, trial: Trial) -> str:
         """Why a trial failed."""
-        folder = self.path(trial)
-        if (folder / _FAILURE).exists():
-            return str(read_json(folder / _FAILURE)["error"])
-        return str(read_json(folder / "summary.json")["reason"]) if (folder / "summary.json").exists() else ""
+        run = self.run(trial)
+        if (run.directory / _FAILURE).exists():
+            return str(read_json(run.directory / _FAILURE)["error"])
+        broken = run.damage()
+        return f"{run.directory} is damaged ({broken}): delete it and repeat the call" if broken else run.reason
 
     def fail(self, trial: Trial, error: BaseException | str) -> None:
         """Note that a trial cannot be done, with the reason."""

@@ -21,7 +21,6 @@ from rlvr_lite.analysis.replication import (
 from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import read_json
 from rlvr_lite.study.design import Design, Trial, Variant
 from rlvr_lite.study.store import Store, read_design
 from rlvr_lite.table import Table
@@ -380,4 +379,4 @@ def _good_band(results: Sequence[SearchResult]) -> list[float]:
 
 
 def _times(run: Run) -> list[float]:
-    return [value for name, value in read_json(run.files.summary)["seconds"].items() if name != "step"]
+    return [value for name, value in run.summary["seconds"].items() if name != "step"]

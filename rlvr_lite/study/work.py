@@ -9,7 +9,7 @@ import torch
 from rlvr_lite import bases, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import write_json
+from rlvr_lite.runs import RunDirectory, finish
 from rlvr_lite.study.design import Trial
 from rlvr_lite.study.lease import lease
 from rlvr_lite.study.store import Store
@@ -88,4 +88,4 @@ def _score_base(out: Path, config: RunConfig, held: Held) -> None:
     with threads(1 if base.scale == "tiny" else torch.get_num_threads()):
         log = out / "eval" / "before.jsonl"
         found = accuracy(base.model, base.tokenizer, task, filled, name="before", log=log)
-    write_json(out / "summary.json", {"status": "done", "reason": "", "evaluation": {"before": found.to_dict()}})
+    finish(RunDirectory(out), {"status": "done", "reason": "", "evaluation": {"before": found.to_dict()}})

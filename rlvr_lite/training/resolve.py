@@ -15,7 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from rlvr_lite import methods, rewards
 from rlvr_lite.config import SCALES, RunConfig, to_json
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.records import RunDirectory, read_json
+from rlvr_lite.runs import RunDirectory, RunRecord
 from rlvr_lite.tasks import Task
 
 __all__ = ["check_early", "default_directory", "fill", "is_done", "reward_functions"]
@@ -101,14 +101,15 @@ def is_done(directory: RunDirectory, asked: RunConfig) -> bool:
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose another --out")
     if not directory.config.exists():
-        if root.is_dir() and any(root.iterdir()):
+        if root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
             raise UserError(f"{root} holds other files: choose an empty or new --out")
         return False
-    before = read_json(directory.env)["asked"] if directory.env.exists() else {}
+    record = RunRecord(root)
+    before = record.env.get("asked", {})
     now = json.loads(to_json(asked))
     for name, value in now.items():
         if before.get(name) != value:
             raise UserError(
                 f"{root} holds a run with {name} = {before.get(name)!r}, not {value!r}: choose another --out"
             )
-    return directory.summary.exists() and read_json(directory.summary)["status"] in ("done", "failed")
+    return record.settled

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.config import RunConfig, from_json
-from rlvr_lite.errors import UserError
-from rlvr_lite.records import RunDirectory, read_json
+from rlvr_lite.runs import RunRecord
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -22,15 +20,13 @@ __all__ = ["Run"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training run on disk.
+class Run(RunRecord):
+    """One training run on disk: its record, and what can be done with it.
 
     Attributes:
         directory: holds ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``identity.json``, ``adapter/``,
-            ``checkpoints/``, ``eval/`` and ``summary.json``.
+            ``checkpoints/``, ``eval/``, ``summary.json`` and ``manifest.json``.
     """
-
-    directory: Path
 
     @classmethod
     def load(cls, directory: str | Path) -> Run:
@@ -39,39 +35,7 @@ class Run:
         Raises:
             UserError: there is none.
         """
-        path = Path(directory)
-        if not (path / "config.json").is_file():
-            raise UserError(f"{path} is not a run: it has no config.json")
-        return cls(path)
-
-    @property
-    def files(self) -> RunDirectory:
-        """Its files by what they hold."""
-        return RunDirectory(self.directory)
-
-    @property
-    def config(self) -> RunConfig:
-        """What was run, every field filled in."""
-        return from_json(RunConfig, self.files.config.read_text(encoding="utf-8"))
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """The outcome; empty while the run is under way."""
-        return read_json(self.files.summary) if self.files.summary.exists() else {}
-
-    @property
-    def status(self) -> str:
-        """``done``, ``failed``, ``stopped`` or ``running``."""
-        return str(self.summary.get("status", "running"))
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """A row an optimizer step: reward, lengths, loss, gradient norm, times."""
-        return self.files.metrics.rows()
-
-    def rollouts(self, step: int | None = None) -> list[dict[str, Any]]:
-        """Sampled completions with their rewards: of the optimizer step ``step``, or all."""
-        rows = self.files.rollouts.rows()
-        return rows if step is None else [row for row in rows if row["step"] == step]
+        return cls.open(directory)
 
     def accuracy(self) -> Table:
         """Accuracy before and after training, with 95 % intervals over problems."""
@@ -132,15 +96,15 @@ class Run:
             f"{summary['steps']} of {config.steps} steps, learning rate {config.learning_rate:g}",
             f"{summary['trainable_parameters']:,} trained parameters, identity {summary['identity']}",
         ]
-        if summary.get("reason"):
-            facts.append(summary["reason"])
+        broken = self.damage()
+        facts += [said for said in (summary.get("reason"), broken and f"damaged: {broken}") if said]
         table = [str(self.accuracy())] if summary.get("evaluation") else []
         return "\n".join([head, *facts, *table, str(self.directory)])
 
     def _repr_html_(self) -> str:
         head, *facts = str(self).split("\n")
         if self.summary.get("evaluation"):
-            facts = facts[: 2 + bool(self.summary.get("reason"))]
+            facts = facts[: 2 + bool(self.summary.get("reason")) + bool(self.damage())]
         body = "".join(f"<div>{html.escape(line)}</div>" for line in facts)
         table = self.accuracy()._repr_html_() if self.summary.get("evaluation") else ""
         return f"<div><b>{html.escape(head)}</b>{body}{table}</div>"

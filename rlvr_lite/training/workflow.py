@@ -23,7 +23,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from rlvr_lite import bases, evaluation, methods, tasks
 from rlvr_lite.config import RunConfig, replace_fields, to_json
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import RunDirectory, read_json, write_json, write_text
+from rlvr_lite.records import read_json, write_json, write_text
+from rlvr_lite.runs import RunDirectory, RunRecord, finish
 from rlvr_lite.training import checkpoints
 from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.arguments import arguments
@@ -196,7 +197,7 @@ class _Stages:
         """The saved adapter on a fresh base, how far it is from the trained policy, and what speaks against it."""
         self.loaded = self._fresh_base()
         saved = self.attached = methods.load(self.loaded.model, self.files.adapter)
-        recorded = read_json(self.files.adapter / "rlvr_lite.json")["facts"]["fingerprint"]
+        recorded = RunRecord(self.files.root).adapter["facts"]["fingerprint"]
         try:
             return saved, evaluation.check_fingerprint(saved, self.loaded.tokenizer, recorded), ""
         except UserError as error:
@@ -371,7 +372,7 @@ class _Stages:
             "invalid_rewards": self.invalid,
             "versions": versions(),
         }
-        write_json(self.files.summary, summary)
+        finish(self.files, summary)
         return Run(self.files.root)
 
 

@@ -10,6 +10,7 @@ import rlvr_lite
 from rlvr_lite import records
 from rlvr_lite.analysis.spectrum import Spectrum
 from rlvr_lite.errors import UserError
+from rlvr_lite.runs import RunDirectory, finish
 
 SMALL = {
     "steps": 3,
@@ -72,9 +73,13 @@ def test_an_evaluation_of_a_run_stays_beside_it(runs, tmp_path):
 def test_runs_on_different_bases_are_not_compared(runs, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(runs["lora"].directory, other)
-    facts = records.read_json(other / "env.json")
+    facts = records.read_json(other / "adapter" / "rlvr_lite.json")
     facts["base"]["hash"] = "0" * 64
-    records.write_json(other / "env.json", facts)
+    with records.atomic_directory(other / "adapter") as folder:
+        shutil.copytree(other / "adapter", folder, dirs_exist_ok=True)
+        (folder / records.MANIFEST).unlink()
+        records.write_json(folder / "rlvr_lite.json", facts)
+    finish(RunDirectory(other), runs["lora"].summary)
     with pytest.raises(UserError, match="another base"):
         rlvr_lite.spectrum([runs["lora"], other])
 

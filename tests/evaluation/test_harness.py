@@ -21,6 +21,7 @@ from rlvr_lite.evaluation import PRESETS, Evaluation, check_fingerprint, evaluat
 from rlvr_lite.evaluation.engines import TransformersEngine
 from rlvr_lite.evaluation.policies import PARITY_LIMIT, fingerprint_distance
 from rlvr_lite.records import write_json
+from rlvr_lite.runs import RunDirectory, finish
 from tests.models import random_qwen2
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("1+2=?", "9-4+3=?", "5+5-2+1=?")]
@@ -42,7 +43,7 @@ def make_run(folder: Path, method: str = "lora", *, status: str = "done", traine
     folder.mkdir(parents=True)
     methods.save(model, folder / "adapter", facts=facts)
     (folder / "config.json").write_text(to_json(filled))
-    write_json(folder / "summary.json", {"status": status, "identity": "proven", "reason": ""})
+    finish(RunDirectory(folder), {"status": status, "identity": "proven", "reason": ""})
     return folder
 
 

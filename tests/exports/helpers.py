@@ -12,6 +12,7 @@ import torch
 from rlvr_lite import bases, evaluation, methods, tasks
 from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.records import read_json, write_json, write_text
+from rlvr_lite.runs import RunDirectory, finish
 from rlvr_lite.training.run import Run
 from tests.models import random_qwen2
 
@@ -52,7 +53,7 @@ def made_run(out: Path, method: str = "lora", base: str = "tiny", *, steps: int 
     score |= {"problems": 100}  # type: ignore[dict-item]
     summary = {"status": "done", "reason": "", "method": method, "steps": 40, "trainable_parameters": 123}
     summary |= {"identity": "proven", "parity": 0.0, "versions": {"torch": "2"}}
-    write_json(out / "summary.json", summary | {"evaluation": {"before": score, "after": score}})
+    finish(RunDirectory(out), summary | {"evaluation": {"before": score, "after": score}})
     return Run(out)
 
 
@@ -66,7 +67,7 @@ def move(model: torch.nn.Module, size: float) -> None:
 
 def failed(run: Run, reason: str = "2 of 4 trained tensors never had a gradient") -> Run:
     summary = run.summary | {"status": "failed", "reason": reason, "identity": f"failed: {reason}"}
-    write_json(run.files.summary, summary)
+    finish(run.files, summary)
     return run
 
 

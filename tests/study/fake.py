@@ -14,6 +14,7 @@ import numpy as np
 from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import write_json
+from rlvr_lite.runs import RunDirectory, finish
 from rlvr_lite.study import Design, Study, Trial, Variant
 from rlvr_lite.study.store import Store
 
@@ -74,7 +75,7 @@ def write(store: Store, trial: Trial, skill: float) -> None:
     _answers(folder / "eval" / f"{when}.jsonl", config, skill, rng)
     score = Score.read(folder / "eval" / f"{when}.jsonl", when).to_dict()
     if trial.stage == "base":
-        write_json(folder / "summary.json", {"status": "done", "reason": "", "evaluation": {when: score}})
+        finish(RunDirectory(folder), {"status": "done", "reason": "", "evaluation": {when: score}})
         return
     steps = config.steps or 1
     (folder / "config.json").write_text(to_json(dataclasses.replace(config, rank=16)), encoding="utf-8")
@@ -94,8 +95,8 @@ def write(store: Store, trial: Trial, skill: float) -> None:
     environment = {"base": {"name": config.base, "revision": "abc", "hash": "def"}, "versions": VERSIONS}
     machine = {"platform": "Linux", "processor": "x86_64", "cores": 2, "threads": 1, "device": "cpu"}
     write_json(folder / "env.json", {"asked": {}, **environment, **machine})
-    write_json(
-        folder / "summary.json",
+    finish(
+        RunDirectory(folder),
         {
             "status": "done",
             "reason": "",

@@ -97,12 +97,12 @@ def test_the_page_shows_every_row_run_and_configuration(study, file):
 
 
 def test_a_failed_proof_is_shown_with_its_reason(tmp_path):
-    from rlvr_lite.records import read_json, write_json
+    from rlvr_lite.runs import finish
 
     study = make_study(tmp_path, make_design(("lora", "dora"), tune="none", seeds=(0,)))
-    path = study.rows["dora"].runs[0].files.summary
+    run = study.rows["dora"].runs[0]
     reason = "3 of 9 trained tensors never had a gradient"
-    write_json(path, read_json(path) | {"status": "failed", "identity": f"failed: {reason}", "reason": reason})
+    finish(run.files, run.summary | {"status": "failed", "identity": f"failed: {reason}", "reason": reason})
     text = write_report(type(study)(tmp_path, study.design), tmp_path / "r.html").read_text(encoding="utf-8")
     assert f"failed: {reason}" in text
     assert "dora: no result" in text

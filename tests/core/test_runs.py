@@ -1,0 +1,86 @@
+"""What a run on disk is: whether it may be built upon, and which file of it is not what it was."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import read_json
+from rlvr_lite.runs import RunRecord, finish
+from rlvr_lite.study import Study
+from rlvr_lite.study.store import Store
+from tests.exports.helpers import made_run
+from tests.study.fake import make_design, make_study
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return made_run(tmp_path_factory.mktemp("runs") / "lora").directory
+
+
+@pytest.fixture
+def run(made, tmp_path) -> RunRecord:
+    return RunRecord.open(shutil.copytree(made, tmp_path / "run"))
+
+
+def test_a_whole_run_passes_the_gate_and_says_what_it_is(run):
+    assert run.gate() is run
+    assert (run.status, run.doubt, run.damage(), run.settled) == ("done", "", None, True)
+    assert run.config.method == run.adapter["method"] == "lora"
+    assert run.env["base"]["hash"] == run.adapter["base"]["hash"]
+
+
+def test_it_can_be_moved(run, tmp_path):
+    assert RunRecord.open(shutil.move(run.directory, tmp_path / "elsewhere")).gate().damage() is None
+
+
+@pytest.mark.parametrize("harm", ["flip", "half", "empty", "null", "gone"])
+@pytest.mark.parametrize("name", ["config.json", "env.json", "summary.json", "manifest.json", "adapter/manifest.json"])
+def test_harm_to_any_file_of_the_proof_is_one_line(run, name, harm):
+    path, data = run.directory / name, (run.directory / name).read_bytes()
+    harmed = bytearray(data)
+    harmed[len(data) // 2] ^= 1
+    path.write_bytes(
+        {"flip": bytes(harmed), "half": data[: len(data) // 2], "empty": b"", "null": b"null"}.get(harm, b"")
+    )
+    if harm == "gone":
+        path.unlink()
+    with pytest.raises(UserError) as caught:
+        RunRecord.open(run.directory).gate()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_whose_manifest_was_not_written_is_not_finished(run):
+    run.files.manifest.unlink()
+    assert not run.settled
+    assert "repeat the call" in (run.damage() or "")
+
+
+def test_a_failed_run_passes_only_by_force(run):
+    finish(run.files, run.summary | {"status": "failed", "reason": "a tensor never had a gradient"})
+    with pytest.raises(UserError, match="never had a gradient"):
+        run.gate()
+    assert run.gate(force=True).doubt == "a tensor never had a gradient"
+
+
+def test_a_damaged_run_of_a_study_is_named_and_the_others_are_shown(tmp_path):
+    make_study(tmp_path, make_design(("lora", "dora"), tune="none", seeds=(0,)))
+    study = Study.load(tmp_path)
+    store, (trial,) = Store(tmp_path), [t for t in study.trials if t.variant == "dora" and t.stage == "final"]
+    log = store.path(trial) / "eval" / "after.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"true", b"True", 1).replace(b"false", b"true ", 1))
+    assert store.state(trial) == "failed"
+    assert "eval/after.jsonl" in store.reason(trial)
+    assert "lora" in str(Study.load(tmp_path).leaderboard)
+
+
+def test_what_is_stopped_claims_nothing(run):
+    finish(run.files, run.summary | {"status": "stopped", "reason": "interrupted"})
+    assert not run.settled
+    assert not run.files.manifest.exists()
+    assert read_json(run.files.summary)["status"] == "stopped"
+    with pytest.raises(UserError, match="not finished"):
+        run.gate(force=True)
