@@ -118,6 +118,7 @@ def test_a_policy_that_is_not_the_trained_one_is_refused(own_run: Path, tmp_path
         check_fingerprint(model, base.tokenizer, facts["fingerprint"])
     shutil.rmtree(own_run / "adapter")
     methods.save(model, own_run / "adapter", facts=facts)
+    finish(RunDirectory(own_run), {"status": "done", "identity": "proven", "reason": ""})
     with pytest.raises(UserError, match="not the trained one"):
         evaluate(own_run, **QUICK)
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 import rlvr_lite
 from rlvr_lite.cli import main
 from rlvr_lite.errors import UserError
+from rlvr_lite.runs import finish
 from tests.exports.helpers import edit, failed, made_run
 
 
@@ -82,6 +83,7 @@ def test_a_failed_run_whose_adapter_is_not_the_policy_is_forced_all_the_same(tmp
     manifest = json.loads((run.files.adapter / "manifest.json").read_text())
     manifest["files"]["rlvr_lite.json"] = rlvr_lite.records.hash_file(run.files.adapter / "rlvr_lite.json")
     (run.files.adapter / "manifest.json").write_text(json.dumps(manifest))
+    finish(run.files, run.summary)
     refused("not the trained one", run)
     refused("force", failed(run, "parity"))
     folder = run.export(force=True, progress=False)
