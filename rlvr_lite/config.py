@@ -19,7 +19,6 @@ __all__ = [
     "LINEAR_LAYERS",
     "SCALES",
     "AdapterConfig",
-    "Loss",
     "Precision",
     "RunConfig",
     "SamplingConfig",
@@ -30,7 +29,6 @@ __all__ = [
 ]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "nf4"]
-Loss = Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce"]
 AdvantageScale = Literal["group", "batch", "none"]
 PromptStyle = Literal["bare", "instruct"]
 #: Words last: what the command line reads is the first of these that fits.
@@ -183,10 +181,11 @@ class RunConfig:
         group_size: completions sampled for each prompt (G); at least 2.
         max_completion_length: longest completion in tokens.
         temperature: of the rollouts.
-        loss: which policy loss, by its name in the literature.
+        loss: which policy loss, a name of ``rlvr_lite.grpo.losses.names()``.
+        loss_options: what only this loss knows, such as ``{"temperature_neg": 1.05}`` of sapo.
         advantage_scale: what the centred reward is divided by: the group's standard deviation, the batch's, nothing.
         clip_low: lower clip of the probability ratio (epsilon).
-        clip_high: upper clip of the probability ratio (DAPO's clip-higher).
+        clip_high: upper clip of the probability ratio (DAPO's clip-higher); the bound is 1 more, for every loss.
         kl_coef: weight of the KL term to the frozen base (beta); 0 leaves it out.
         max_resample: rounds of fresh prompts for groups without variance (dynamic sampling); 0 is off.
         rewards: names of the reward functions, summed.
@@ -227,7 +226,8 @@ class RunConfig:
     group_size: int = 8
     max_completion_length: int | None = None
     temperature: float = 1.0
-    loss: Loss = "dapo"
+    loss: str = "dapo"
+    loss_options: Mapping[str, Option] = field(default_factory=dict)
     advantage_scale: AdvantageScale = "group"
     clip_low: float = 0.2
     clip_high: float = 0.28
@@ -291,7 +291,6 @@ class RunConfig:
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
-    "loss": get_args(Loss),
     "advantage_scale": get_args(AdvantageScale),
     "prompt_style": get_args(PromptStyle),
     "backend": ("auto", "transformers", "unsloth"),

@@ -4,18 +4,18 @@ Knows nothing of trainers, adapters or files. Every saving in here is exact: the
 computation, up to rounding.
 """
 
+from rlvr_lite.grpo import losses
 from rlvr_lite.grpo.advantages import group_advantages, live_groups, select_groups
 from rlvr_lite.grpo.batch import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
 from rlvr_lite.grpo.head import OutputHead, output_head
 from rlvr_lite.grpo.logprobs import token_logprobs
-from rlvr_lite.grpo.losses import LOSSES, LossStats, policy_loss, row_weights
+from rlvr_lite.grpo.losses import LossStats, policy_loss, row_weights
 from rlvr_lite.grpo.modes import eval_mode
 from rlvr_lite.grpo.packer import Packer
 from rlvr_lite.grpo.packing import Packed, pack_groups
 from rlvr_lite.grpo.scoring import completion_logprobs
 
 __all__ = [
-    "LOSSES",
     "LossStats",
     "OutputHead",
     "Packed",
@@ -26,6 +26,7 @@ __all__ = [
     "group_advantages",
     "keep_informative",
     "live_groups",
+    "losses",
     "micro_batches",
     "output_head",
     "pack_groups",

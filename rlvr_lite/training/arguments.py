@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from rlvr_lite import grpo
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.training._stock import GRPOConfig
@@ -30,7 +31,7 @@ def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, proce
         raise UserError(
             f"{rows} completions a step cannot be shared by {processes} processes: make prompts_per_step a multiple of {processes}"
         )
-    cuda = torch.cuda.is_available()
+    cuda, loss = torch.cuda.is_available(), grpo.losses.get(config.loss)
     return GRPOConfig(
         output_dir=str(output),
         use_cpu=not cuda,
@@ -47,8 +48,9 @@ def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, proce
         top_k=0,
         beta=config.kl_coef,
         epsilon=config.clip_low,
-        epsilon_high=1 + config.clip_high if config.loss == "cispo" else config.clip_high,
+        epsilon_high=loss.trl_bound + config.clip_high,
         loss_type=config.loss,
+        importance_sampling_level=loss.levels[0],
         scale_rewards=config.advantage_scale,
         reward_weights=None if config.reward_weights is None else list(config.reward_weights),
         gradient_checkpointing=bool(config.gradient_checkpointing),

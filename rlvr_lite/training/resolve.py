@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from rlvr_lite import methods, rewards
+from rlvr_lite import grpo, methods, rewards
 from rlvr_lite.config import SCALES, RunConfig, to_json
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.runs import RunDirectory, RunRecord
@@ -27,17 +27,32 @@ def check_early(config: RunConfig) -> None:
     """Refuse what can be refused before a weight is loaded.
 
     Raises:
-        UserError: an unknown method or tracker, a tracker that is not installed, a method on a base it cannot sit on, or an option it does not use.
+        UserError: an unknown method, loss or tracker, a tracker that is not installed, a method on a base it cannot sit on, or an option it does not use.
     """
     methods.get(config.method)
     if config.precision != "auto":
         methods.check_precision(config.method, config.precision)
     methods.resolve(config.method, config.adapter, "tiny")
+    check_loss(config)
     for tracker in config.report_to:
         if tracker not in INTEGRATION_TO_CALLBACK:
             raise unknown_name("tracker", tracker, INTEGRATION_TO_CALLBACK)
         if tracker in _TRACKERS and not any(map(find_spec, _TRACKERS[tracker])):
             raise UserError(f"report_to {tracker} needs a package that is not installed: pip install {tracker}")
+
+
+def check_loss(config: RunConfig) -> None:
+    """Refuse a loss that nobody registered, or an option that it does not have.
+
+    Raises:
+        UserError: naming those there are.
+    """
+    if config.loss not in grpo.losses.names():
+        raise unknown_name("loss", config.loss, grpo.losses.names())
+    try:
+        grpo.losses.get(config.loss).with_defaults(config.loss_options)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def fill(config: RunConfig, *, scale: str, precision: Any, task: Task) -> RunConfig:

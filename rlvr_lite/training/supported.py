@@ -7,10 +7,17 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from rlvr_lite import grpo
 from rlvr_lite.errors import UserError
 from rlvr_lite.training._stock import GRPOConfig
 
-__all__ = ["refuse_chats_without_template", "refuse_unsupported", "refuse_wrong_types"]
+__all__ = [
+    "loss_level",
+    "loss_options_of",
+    "refuse_chats_without_template",
+    "refuse_unsupported",
+    "refuse_wrong_types",
+]
 
 #: Fields that ``GRPOConfig`` adds to ``TrainingArguments`` and that are carried out here as TRL documents them.
 HONOURED = frozenset(
@@ -42,7 +49,6 @@ HONOURED = frozenset(
         "use_bias_correction_kl",
     }
 )
-LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce")
 _REFUSED_ARGUMENTS = {
     "deepspeed": "use accelerate launch with plain data parallelism",
     "load_best_model_at_end": "choose a checkpoint after the run",
@@ -57,10 +63,14 @@ def refuse_unsupported(args: GRPOConfig) -> None:
         raise UserError(
             "this GRPOConfig is Unsloth's, with other defaults than TRL's: take rlvr_lite.training.GRPOConfig instead"
         )
+    if args.loss_type not in grpo.losses.names():
+        known = ", ".join(grpo.losses.names())
+        raise UserError(f"loss_type {args.loss_type!r} is not supported by rlvr_lite: choose one of {known}")
+    honoured = HONOURED | set(grpo.losses.get(args.loss_type).trl.values())
     inherited = {f.name for f in dataclasses.fields(TrainingArguments)}
     defaults = GRPOConfig(output_dir=str(args.output_dir), use_cpu=args.use_cpu, bf16=args.bf16, fp16=args.fp16)
     for name in (f.name for f in dataclasses.fields(args)):
-        if name in inherited or name in HONOURED or name.startswith("vllm_"):
+        if name in inherited or name in honoured or name.startswith("vllm_"):
             continue
         default = getattr(defaults, name)
         if getattr(args, name) != default:
@@ -76,17 +86,27 @@ def refuse_unsupported(args: GRPOConfig) -> None:
         raise UserError(
             "GRPOConfig(use_vllm=True) is not supported by rlvr_lite: its own sampler shares the trained weights"
         )
-    if args.loss_type not in LOSSES:
-        raise UserError(
-            f"loss_type {args.loss_type!r} is not supported by rlvr_lite: choose one of {', '.join(LOSSES)}"
-        )
-    if args.importance_sampling_level == "sequence" and args.loss_type not in ("grpo", "gspo"):
-        raise UserError("importance_sampling_level='sequence' (GSPO) goes with loss_type='grpo'")
+    try:
+        grpo.losses.get(args.loss_type).at(loss_level(args))
+    except ValueError as error:
+        raise UserError(f"importance_sampling_level: {error}") from None
     if (args.steps_per_generation * args.num_iterations) % args.gradient_accumulation_steps:
         raise UserError(
             f"steps_per_generation x num_iterations ({args.steps_per_generation} x {args.num_iterations}) must be a "
             f"multiple of gradient_accumulation_steps ({args.gradient_accumulation_steps})"
         )
+
+
+def loss_options_of(args: GRPOConfig) -> dict[str, float]:
+    """The loss's own options, from the fields in which TRL holds them."""
+    held = {option: getattr(args, name, None) for option, name in grpo.losses.get(args.loss_type).trl.items()}
+    return {option: float(value) for option, value in held.items() if value is not None}
+
+
+def loss_level(args: GRPOConfig) -> grpo.losses.Level | None:
+    """The level of the ratio that was asked for; ``token``, TRL's default, is none where a loss has no such form."""
+    level = args.importance_sampling_level
+    return None if level == "token" and level not in grpo.losses.get(args.loss_type).levels else level
 
 
 def refuse_wrong_types(train_dataset: Any, eval_dataset: Any) -> None:

@@ -12,6 +12,7 @@ import functools
 import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ from rlvr_lite.training.guard import guard
 from rlvr_lite.training.order import PromptOrder
 from rlvr_lite.training.parallel import Processes
 from rlvr_lite.training.scoring import MicroBatchStats, of_micro_batches
-from rlvr_lite.training.supported import refuse_chats_without_template, refuse_unsupported, refuse_wrong_types
+from rlvr_lite.training.supported import (
+    loss_level,
+    loss_options_of,
+    refuse_chats_without_template,
+    refuse_unsupported,
+    refuse_wrong_types,
+)
 
 __all__ = ["GRPOTrainer"]
 
@@ -44,7 +51,7 @@ class GRPOTrainer(Resumable):
     """Drop-in for ``trl.GRPOTrainer`` with exact savings, dynamic sampling and exact resume.
 
     Takes the arguments of TRL's class; a setting of ``GRPOConfig`` that is not honoured raises a ``UserError``. Besides
-    TRL's losses ``loss_type`` may be ``"gspo"`` or ``"reinforce"``. Prompts follow ``f(seed, step)`` and every
+    TRL's losses ``loss_type`` may be any of ``rlvr_lite.grpo.losses``, such as ``"gspo"``. Prompts follow ``f(seed, step)`` and every
     completion draws from a generator of its own, so a run resumed from any checkpoint continues bit for bit on a CPU.
 
     Under ``accelerate launch`` each process samples, scores and differentiates a share of a generation batch.
@@ -58,6 +65,7 @@ class GRPOTrainer(Resumable):
         args: a ``trl.GRPOConfig``.
         train_dataset, eval_dataset: as in TRL.
         method: name of the attached method, for its optimizer and its rank schedule; ``None`` takes AdamW.
+        loss_options: the loss's own options, over the fields of ``args`` in which TRL has some of them.
         max_resample: rounds of fresh prompts for groups without variance (DAPO's dynamic sampling).
         micro_batch: completions a backward pass; ``None`` takes a micro-step at once. A pass that runs out of memory
             is halved and repeated in either case.
@@ -76,6 +84,7 @@ class GRPOTrainer(Resumable):
         eval_dataset: Any = None,
         *,
         method: str | None = None,
+        loss_options: Mapping[str, Any] | None = None,
         max_resample: int = 0,
         micro_batch: int | None = None,
         reward_limit: float = 60.0,
@@ -118,7 +127,8 @@ class GRPOTrainer(Resumable):
         self.micro_batch = micro_batch
         self.generation_steps = args.steps_per_generation * args.num_iterations
         self.on_policy = self.generation_steps == args.gradient_accumulation_steps
-        self.loss_name = "gspo" if args.importance_sampling_level == "sequence" else args.loss_type
+        self.loss, self.loss_level = grpo.losses.get(args.loss_type), loss_level(args)
+        self.loss_options = loss_options_of(args) | dict(loss_options or {})
         directory = Path(log_directory if log_directory is not None else args.output_dir)
         self.metrics_log = JsonLines(directory / "metrics.jsonl")
         self.rollout_log = JsonLines(directory / "rollouts.jsonl") if log_rollouts and self.processes.main else None
@@ -214,7 +224,7 @@ class GRPOTrainer(Resumable):
         steps = self.args.steps_per_generation
         lengths = rollouts.mask.sum(1)
         local = math.ceil(len(rollouts) / steps)
-        whole = grpo.row_weights(lengths, loss=self.loss_name, max_length=self.max_completion_length, local_rows=local)
+        whole = grpo.row_weights(lengths, loss=self.loss.name, max_length=self.max_completion_length, local_rows=local)
         return whole * (steps / self.args.gradient_accumulation_steps)
 
     # ---- loss -------------------------------------------------------------------------------------------------
@@ -299,15 +309,16 @@ class GRPOTrainer(Resumable):
     def _compute_loss(self, model: nn.Module, inputs: grpo.RolloutBatch) -> Tensor:
         """The loss of some rows, scaled so that the losses of all micro-batches of an optimizer step add up to its loss."""
         logprobs, entropy = self._logprobs(model, inputs)
-        high = self.epsilon_high - (self.loss_name == "cispo")  # TRL's is cispo's bound itself
         loss, stats = grpo.policy_loss(
             logprobs,
             inputs.old_logprobs,
             inputs.advantages,
             inputs.mask,
-            loss=self.loss_name,
+            loss=self.loss.name,
+            options=self.loss_options,
+            level=self.loss_level,
             clip_low=self.epsilon_low,
-            clip_high=high,
+            clip_high=self.epsilon_high - self.loss.trl_bound,
             ref_logprobs=inputs.ref_logprobs,
             kl_coef=self.beta,
             unbiased_kl=self.args.use_bias_correction_kl,

@@ -301,6 +301,7 @@ class _Stages:
             processing_class=self.loaded.tokenizer,
             optimizers=(optimizer, scheduler),
             method=config.method,
+            loss_options=config.loss_options,
             max_resample=config.max_resample,
             micro_batch=config.micro_batch,
             log_directory=self.files.root,

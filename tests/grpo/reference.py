@@ -9,6 +9,8 @@ from torch import Tensor
 
 from rlvr_lite.grpo import RolloutBatch
 
+SEQUENCE = ("gspo", "luspo")
+
 
 def step_batch(
     *, groups: int = 5, size: int = 4, prompt: int = 9, length: int = 12, vocab: int = 96, dead: int = 2, seed: int = 0
@@ -52,10 +54,17 @@ def full_logprobs(model: Any, batch: RolloutBatch, temperature: float = 1.0) -> 
 
 
 def token_loss(
-    name: str, logp: Tensor, old: Tensor, advantage: Tensor, row_ratio: Tensor, low: float, high: float
+    name: str, logp: Tensor, old: Tensor, advantage: Tensor, row_ratio: Tensor, length: int, low: float, high: float
 ) -> Tensor:
     """One token's loss, as the papers print it."""
-    ratio = row_ratio if name == "gspo" else torch.exp(logp - old)
+    ratio = row_ratio if name in SEQUENCE else torch.exp(logp - old)
+    if name == "vespo":
+        k, decay = (2, 3) if advantage >= 0 else (3, 2)
+        weight = row_ratio.detach() ** length
+        return -(weight**k) * torch.exp(decay * (1 - weight)) * advantage * logp
+    if name == "sapo":
+        temperature = 1 if advantage > 0 else 1.05
+        return -4 / temperature * torch.sigmoid(temperature * (ratio - 1)) * advantage
     if name == "reinforce":
         return -advantage * logp
     if name == "cispo":
@@ -86,16 +95,18 @@ def full_loss(
         losses = []
         for t in range(length):
             logp = logprobs[row, t]
-            loss = token_loss(name, logp, old[row, t], batch.advantages[row], row_ratio, low, high)
+            loss = token_loss(name, logp, old[row, t], batch.advantages[row], row_ratio, length, low, high)
             if kl_coef:
                 assert batch.ref_logprobs is not None
                 difference = batch.ref_logprobs[row, t] - logp
-                ratio = row_ratio if name == "gspo" else torch.exp(logp - old[row, t])
+                ratio = row_ratio if name in SEQUENCE else torch.exp(logp - old[row, t])
                 loss = loss + kl_coef * (torch.exp(difference) - difference - 1) * (ratio if unbiased_kl else 1)
             losses.append(loss)
         summed = torch.stack(losses).sum()
-        if name in ("grpo", "gspo"):
+        if name in ("grpo", "gspo", "sapo"):
             total = total + summed / length / rows
+        elif name == "luspo":
+            total = total + summed / rows
         elif name in ("dr_grpo", "reinforce"):
             total = total + summed / (rows * max_length)
         else:

@@ -15,11 +15,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from rlvr_lite.grpo import RolloutBatch, row_weights
+from rlvr_lite.grpo import RolloutBatch, losses, row_weights
 from tests.grpo.reference import gradients, relative, step_batch
 from tests.grpo.test_savings import MAX_LENGTH, SAVINGS, TEMPERATURE, lora_model, saved_gradient
 
-#: TRL's settings for each of our losses; reinforce has none.
+BY_ROW = ("dapo", "bnpo", "dr_grpo", "sapo")
+#: TRL's settings for each of its losses; "delta" and "sequence" are forms that our name does not have by itself.
 STOCK: dict[str, dict[str, Any]] = {
     "grpo": {"loss_type": "grpo"},
     "dapo": {"loss_type": "dapo"},
@@ -27,6 +28,12 @@ STOCK: dict[str, dict[str, Any]] = {
     "bnpo": {"loss_type": "bnpo"},
     "cispo": {"loss_type": "cispo", "epsilon_high": 1.28},  # TRL's bound is on the ratio itself
     "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+    "sapo": {"loss_type": "sapo", "sapo_temperature_pos": 1.2, "sapo_temperature_neg": 3.0},
+    "luspo": {"loss_type": "luspo", "importance_sampling_level": "sequence"},
+    "vespo": {"loss_type": "vespo", "vespo_k_pos": 1.5, "vespo_lambda_neg": 2.5},
+    "cispo by row": {"loss_type": "cispo", "epsilon_high": 1.28, "importance_sampling_level": "sequence"},
+    **{f"{name} by row": {"loss_type": name, "importance_sampling_level": "sequence"} for name in BY_ROW},
+    **{f"{name} delta": {"loss_type": name, "delta": 1.4} for name in ("grpo", "dapo", "luspo")},
 }
 
 
@@ -89,8 +96,11 @@ def test_same_gradient_as_stock(name: str, stock: Any) -> None:
     batch = replace(batch, old_logprobs=old.detach() + 0.3 * torch.randn(old.shape))
     trainer._compute_loss(model, inputs_of(batch)).backward()
     expected = gradients(model)
+    loss = losses.get("gspo" if name == "gspo" else STOCK[name]["loss_type"])
+    options = {option: STOCK[name][field] for option, field in loss.trl.items() if field in STOCK[name]}
+    form = {"options": options, "level": STOCK[name].get("importance_sampling_level", "token")}
     for label, savings in SAVINGS.items():
-        found = relative(saved_gradient(model, name, batch, savings), expected)
+        found = relative(saved_gradient(model, loss.name, batch, savings, **form), expected)
         assert found < 1e-5, f"{label}: {found}"
 
 

@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from rlvr_lite.grpo import (
-    LOSSES,
     Packer,
     RolloutBatch,
     completion_logprobs,
     keep_informative,
+    losses,
     micro_batches,
     policy_loss,
     row_weights,
@@ -47,9 +47,9 @@ def lora_model() -> Any:
 
 
 def saved_gradient(
-    model: Any, name: str, batch: RolloutBatch, savings: tuple[str, ...], kl_coef: float = 0.0
+    model: Any, name: str, batch: RolloutBatch, savings: tuple[str, ...], kl_coef: float = 0.0, **form: Any
 ) -> torch.Tensor:
-    """Gradient of the step with the given savings."""
+    """Gradient of the step with the given savings; ``form`` is the loss's level and options."""
     weights = row_weights(batch.mask.sum(-1), loss=name, max_length=MAX_LENGTH)
     batch = replace(batch, weights=weights)
     if "drop" in savings:
@@ -70,6 +70,7 @@ def saved_gradient(
             ref_logprobs=part.ref_logprobs,
             kl_coef=kl_coef,
             weights=part.weights,
+            **form,
         )
         loss.backward()
     assert packer is None or packer.packed
@@ -77,7 +78,7 @@ def saved_gradient(
 
 
 @pytest.mark.parametrize("savings", SAVINGS.values(), ids=SAVINGS)
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", losses.names())
 def test_the_gradient_stays(name: str, savings: tuple[str, ...]) -> None:
     model = lora_model()
     batch = step_batch(prompt=12, length=15)

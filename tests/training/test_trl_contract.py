@@ -101,8 +101,11 @@ def _our_gradient(folder, accumulation, gap=0.0, **options):
     return gradients(ours.model), ours._generation_batch
 
 
+LOSSES = ["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo", "sapo", "luspo", "vespo"]
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_equals_that_of_trl(tmp_path, loss, accumulation):
     """Rows without signal dropped, padding trimmed, micro-batches of five rows: still TRL's gradient."""
     options = {"per_device_train_batch_size": 16 // accumulation}
@@ -117,7 +120,7 @@ def test_gradient_equals_that_of_trl(tmp_path, loss, accumulation):
     assert relative(ours, theirs) < 1e-5
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_equals_that_of_trl_when_a_generation_batch_serves_two_updates(tmp_path, loss):
     """The policy has moved away from the one that sampled, so that every loss clips."""
     options = {"per_device_train_batch_size": 4, "steps_per_generation": 4}
@@ -158,9 +161,9 @@ def test_old_policy_is_kept_when_rollouts_are_used_twice(tmp_path):
         ("use_vllm", True),
         ("entropy_coef", 0.1),
         ("top_entropy_quantile", 0.5),
-        ("delta", 2.0),
         ("repetition_penalty", 1.2),
-        ("loss_type", "sapo"),
+        ("loss_type", "ppo"),
+        ("vespo_k_pos", 1.0),
         ("sync_ref_model", True),
         ("log_completions", True),
         ("push_to_hub", True),
