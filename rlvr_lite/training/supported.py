@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainingArguments
@@ -15,6 +16,7 @@ __all__ = [
     "loss_level",
     "loss_options_of",
     "refuse_chats_without_template",
+    "refuse_starts",
     "refuse_unsupported",
     "refuse_wrong_types",
 ]
@@ -49,6 +51,7 @@ HONOURED = frozenset(
         "use_bias_correction_kl",
     }
 )
+_MUTATING_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 _REFUSED_ARGUMENTS = {
     "deepspeed": "use accelerate launch with plain data parallelism",
     "load_best_model_at_end": "choose a checkpoint after the run",
@@ -97,16 +100,27 @@ def refuse_unsupported(args: GRPOConfig) -> None:
         )
 
 
-def loss_options_of(args: GRPOConfig) -> dict[str, float]:
-    """The loss's own options, from the fields in which TRL holds them."""
+def loss_options_of(args: GRPOConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The loss's own options: ``given`` over the fields in which TRL holds them."""
     held = {option: getattr(args, name, None) for option, name in grpo.losses.get(args.loss_type).trl.items()}
-    return {option: float(value) for option, value in held.items() if value is not None}
+    return {option: value for option, value in held.items() if value is not None} | dict(given or {})
 
 
 def loss_level(args: GRPOConfig) -> grpo.losses.Level | None:
     """The level of the ratio that was asked for; ``token``, TRL's default, is none where a loss has no such form."""
     level = args.importance_sampling_level
     return None if level == "token" and level not in grpo.losses.get(args.loss_type).levels else level
+
+
+def refuse_starts(args: GRPOConfig, peft_config: Any) -> None:
+    """Raise on a PEFT adapter that TRL's class would train otherwise than its name says."""
+    start = str(getattr(peft_config, "init_lora_weights", "")).lower()
+    if args.beta and start.startswith(_MUTATING_STARTS):
+        raise UserError(
+            f"init_lora_weights={start!r} changes the base, so it cannot be the KL reference: attach it with rlvr_lite.methods"
+        )
+    if peft_config is not None and str(getattr(peft_config, "peft_type", "")).endswith("ADALORA"):
+        raise UserError("AdaLoRA needs its rank schedule: attach it with rlvr_lite.methods and pass method='adalora'")
 
 
 def refuse_wrong_types(train_dataset: Any, eval_dataset: Any) -> None:

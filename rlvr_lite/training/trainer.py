@@ -24,6 +24,7 @@ from rlvr_lite import grpo, methods, sampling
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
+from rlvr_lite.training import supported
 from rlvr_lite.training._policy import drop_fused_head, plain, reference, restore_precision, trained_values
 from rlvr_lite.training._resumable import Resumable
 from rlvr_lite.training._stock import GRPOConfig
@@ -34,17 +35,8 @@ from rlvr_lite.training.guard import guard
 from rlvr_lite.training.order import PromptOrder
 from rlvr_lite.training.parallel import Processes
 from rlvr_lite.training.scoring import MicroBatchStats, of_micro_batches
-from rlvr_lite.training.supported import (
-    loss_level,
-    loss_options_of,
-    refuse_chats_without_template,
-    refuse_unsupported,
-    refuse_wrong_types,
-)
 
 __all__ = ["GRPOTrainer"]
-
-_MUTATING_STARTS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 class GRPOTrainer(Resumable):
@@ -93,18 +85,9 @@ class GRPOTrainer(Resumable):
         **kwargs: Any,
     ):
         args = args or GRPOConfig("grpo-output")
-        refuse_unsupported(args)
-        refuse_wrong_types(train_dataset, eval_dataset)
-        peft_config = kwargs.get("peft_config")
-        start = str(getattr(peft_config, "init_lora_weights", "")).lower()
-        if args.beta and start.startswith(_MUTATING_STARTS):
-            raise UserError(
-                f"init_lora_weights={start!r} changes the base, so it cannot be the KL reference: attach it with rlvr_lite.methods"
-            )
-        if peft_config is not None and str(getattr(peft_config, "peft_type", "")).endswith("ADALORA"):
-            raise UserError(
-                "AdaLoRA needs its rank schedule: attach it with rlvr_lite.methods and pass method='adalora'"
-            )
+        supported.refuse_unsupported(args)
+        supported.refuse_wrong_types(train_dataset, eval_dataset)
+        supported.refuse_starts(args, kwargs.get("peft_config"))
         functions = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         device = getattr(model, "device", None)
         if device is not None and device.type == "cuda":
@@ -127,8 +110,11 @@ class GRPOTrainer(Resumable):
         self.micro_batch = micro_batch
         self.generation_steps = args.steps_per_generation * args.num_iterations
         self.on_policy = self.generation_steps == args.gradient_accumulation_steps
-        self.loss, self.loss_level = grpo.losses.get(args.loss_type), loss_level(args)
-        self.loss_options = loss_options_of(args) | dict(loss_options or {})
+        self.loss = grpo.losses.get(args.loss_type)
+        self.loss_form: dict[str, Any] = {
+            "level": supported.loss_level(args),
+            "options": supported.loss_options_of(args, loss_options),
+        }
         directory = Path(log_directory if log_directory is not None else args.output_dir)
         self.metrics_log = JsonLines(directory / "metrics.jsonl")
         self.rollout_log = JsonLines(directory / "rollouts.jsonl") if log_rollouts and self.processes.main else None
@@ -142,7 +128,7 @@ class GRPOTrainer(Resumable):
 
     def _collector(self, max_resample: int) -> Collector:
         args, tokenizer = self.args, self._tokenizer
-        refuse_chats_without_template(self.train_dataset, tokenizer)
+        supported.refuse_chats_without_template(self.train_dataset, tokenizer)
         return Collector(
             model=self.model,
             tokenizer=tokenizer,
@@ -315,8 +301,7 @@ class GRPOTrainer(Resumable):
             inputs.advantages,
             inputs.mask,
             loss=self.loss.name,
-            options=self.loss_options,
-            level=self.loss_level,
+            **self.loss_form,
             clip_low=self.epsilon_low,
             clip_high=self.epsilon_high - self.loss.trl_bound,
             ref_logprobs=inputs.ref_logprobs,
