@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig, from_json, to_json
@@ -28,6 +28,7 @@ configs = st.builds(
 
 
 @given(configs)
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine draws as slowly
 def test_json_round_trip(config):
     again = from_json(RunConfig, to_json(config))
     assert again == config
