@@ -1,0 +1,273 @@
+"""A run on disk, described once: what export, evaluation, spectra, claims and reports read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from rlvr_lite.config import RunConfig, from_json
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import (
+    MANIFEST,
+    JsonLines,
+    damage,
+    hash_file,
+    read_json,
+    refuse_pickles,
+    write_json,
+    write_manifest,
+)
+
+__all__ = ["RunDirectory", "RunRecord", "finish", "reopen"]
+
+_SETTLED = ("done", "failed")
+_DESCRIPTION = "rlvr_lite.json"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run, by what they hold."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The filled configuration."""
+        return self.root / "config.json"
+
+    @property
+    def env(self) -> Path:
+        """Versions, machine and the hash of the base."""
+        return self.root / "env.json"
+
+    @property
+    def identity(self) -> Path:
+        """The proof of what was trained."""
+        return self.root / "identity.json"
+
+    @property
+    def summary(self) -> Path:
+        """The outcome in one object."""
+        return self.root / "summary.json"
+
+    @property
+    def metrics(self) -> JsonLines:
+        """One line an optimizer step."""
+        return JsonLines(self.root / "metrics.jsonl")
+
+    @property
+    def rollouts(self) -> JsonLines:
+        """One line a sampled completion."""
+        return JsonLines(self.root / "rollouts.jsonl")
+
+    def steps(self) -> int:
+        """Optimizer steps that are noted so far."""
+        path = self.metrics.path
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    @property
+    def preflight(self) -> Path:
+        """What a sample of rollouts looked like before the first step."""
+        return self.root / "preflight.json"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter."""
+        return self.root / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        """States to resume from."""
+        return self.root / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """Scores before and after, a sample a line."""
+        return self.root / "eval"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains here."""
+        return self.root / ".lock"
+
+    @property
+    def manifest(self) -> Path:
+        """Hashes of what the run claims, written last: a run with it is whole."""
+        return self.root / MANIFEST
+
+    def proof(self) -> Iterator[Path]:
+        """The files that the manifest covers: all that says what was run, what came of it, and which adapter it is."""
+        found = [p for p in self.root.iterdir() if p.suffix in (".json", ".jsonl") and not p.name.startswith(".")]
+        for when in ("before", "after"):
+            found += self.evaluations.glob(f"{when}.*")
+        yield from sorted(path for path in (*found, self.adapter / MANIFEST) if path.is_file() and path != self.manifest)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One training run on disk.
+
+    Attributes:
+        directory: holds ``config.json``, ``metrics.jsonl``, ``rollouts.jsonl``, ``identity.json``, ``adapter/``,
+            ``checkpoints/``, ``eval/``, ``summary.json`` and, once it is finished, ``manifest.json``.
+    """
+
+    directory: Path
+
+    @classmethod
+    def open(cls, run: Any) -> Self:
+        """The record of a ``Run`` or of the run in a directory.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = Path(getattr(run, "directory", run))
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path} is not a run: it has no config.json")
+        return cls(path)
+
+    @staticmethod
+    def is_run(path: Path) -> bool:
+        """Whether a directory is that of a run, and not of a model, which has a ``config.json`` too."""
+        if not (path / "config.json").is_file():
+            return False
+        stored = read_json(path / "config.json")
+        return isinstance(stored, dict) and {"method", "base", "task"} <= set(stored)
+
+    @property
+    def files(self) -> RunDirectory:
+        """Its files by what they hold."""
+        return RunDirectory(self.directory)
+
+    @property
+    def config(self) -> RunConfig:
+        """What was run, every field filled in."""
+        path = self.files.config
+        try:
+            return from_json(RunConfig, path.read_text(encoding="utf-8"))
+        except (UserError, OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}): copy or train the run again") from error
+
+    @property
+    def env(self) -> dict[str, Any]:
+        """Versions, machine, what was asked, and name, revision and hash of the base; empty if nothing was noted."""
+        return _object(self.files.env) if self.files.env.exists() else {}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The outcome; empty while the run is under way."""
+        return _object(self.files.summary, "status") if self.files.summary.exists() else {}
+
+    @property
+    def adapter(self) -> dict[str, Any]:
+        """What was noted beside the adapter: method, base, fingerprint of the policy."""
+        return _object(self.files.adapter / _DESCRIPTION, "base", "facts")
+
+    @property
+    def status(self) -> str:
+        """``done``, ``failed``, ``stopped`` or ``running``."""
+        return str(self.summary.get("status", "running"))
+
+    @property
+    def reason(self) -> str:
+        """Why it failed or was stopped, or what is to be known of it; empty if there is nothing to say."""
+        summary = self.summary
+        said = str(summary.get("reason") or "")
+        return said or (str(summary.get("identity") or "") if summary.get("status") == "failed" else "")
+
+    @property
+    def settled(self) -> bool:
+        """Whether it came to its end, so that the same call has nothing left to do."""
+        return self.status in _SETTLED and self.files.manifest.is_file()
+
+    @property
+    def doubt(self) -> str:
+        """Why its proof failed; empty for a proven run."""
+        return self.reason if self.status == "failed" else ""
+
+    @property
+    def adapter_hash(self) -> str:
+        """Digest of the adapter's manifest, and so of every file of it."""
+        return hash_file(self.files.adapter / MANIFEST)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row an optimizer step: reward, lengths, loss, gradient norm, times."""
+        return self.files.metrics.rows()
+
+    def rollouts(self, step: int | None = None) -> list[dict[str, Any]]:
+        """Sampled completions with their rewards: of the optimizer step ``step``, or all."""
+        rows = self.files.rollouts.rows()
+        return rows if step is None else [row for row in rows if row["step"] == step]
+
+    def damage(self) -> str | None:
+        """Which file of a finished run is not what it was; ``None`` if all are, or the run is under way."""
+        if self.status not in _SETTLED:
+            return None
+        files = self.files
+        if not files.manifest.is_file():
+            return f"it has no {MANIFEST}: repeat the call that began it"
+        return _damage(self.directory, tuple(_state(path) for path in (files.manifest, *files.proof())))
+
+    def gate(self, *, force: bool = False) -> Self:
+        """The run itself, if its policy may be built upon: finished, proven and undamaged.
+
+        Args:
+            force: also let one pass whose proof failed; :attr:`doubt` says why.
+
+        Raises:
+            UserError: it may not.
+        """
+        path, status = self.directory, self.status
+        if status == "failed" and not force:
+            raise UserError(
+                f"{path} failed its proof ({self.doubt}): train it again; export and chat take it with force"
+            )
+        if status not in _SETTLED:
+            raise UserError(f"{path} is not finished ({status}): repeat the call that began it")
+        if not self.files.adapter.is_dir():
+            raise UserError(f"{path} has no adapter: train it again")
+        refuse_pickles(self.files.adapter)
+        broken = damage(self.files.adapter) or self.damage()
+        if broken:
+            raise UserError(f"{path} is damaged ({broken}): copy or train it again")
+        return self
+
+
+def finish(files: RunDirectory, summary: Mapping[str, Any]) -> None:
+    """Write the outcome of a run and, if it came to its end, the hashes of all that it claims.
+
+    The manifest is the last file of a run: a run killed before it is not finished, and the same call goes on.
+
+    Args:
+        files: of the run.
+        summary: its outcome; ``status`` is ``done``, ``failed`` or ``stopped``.
+    """
+    reopen(files)
+    write_json(files.summary, dict(summary))
+    if summary["status"] in _SETTLED:
+        write_manifest(files.root, files.proof())
+
+
+def reopen(files: RunDirectory) -> None:
+    """Let a run that was finished or broken off go on: until it ends again nothing is claimed of it."""
+    files.manifest.unlink(missing_ok=True)
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    found = path.stat()
+    return str(path), found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=1024)  # a report asks often, and a file that has not been touched is hashed once
+def _damage(root: Path, states: tuple[tuple[str, int, int], ...]) -> str | None:
+    return damage(root)
+
+
+def _object(path: Path, *keys: str) -> dict[str, Any]:
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not all(key in stored for key in keys):
+        raise UserError(f"{path} is damaged: it is not what a run writes; copy or train the run again")
+    return stored
