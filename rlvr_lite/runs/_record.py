@@ -103,7 +103,9 @@ class RunDirectory:
         found = [p for p in self.root.iterdir() if p.suffix in (".json", ".jsonl") and not p.name.startswith(".")]
         for when in ("before", "after"):
             found += self.evaluations.glob(f"{when}.*")
-        yield from sorted(path for path in (*found, self.adapter / MANIFEST) if path.is_file() and path != self.manifest)
+        yield from sorted(
+            path for path in (*found, self.adapter / MANIFEST) if path.is_file() and path != self.manifest
+        )
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ def _acquire(lock: Path, note: Path, wait: bool, step: Callable[[], int] | None)
             held = _take(lock)
         except Timeout:
             if not wait:
-                raise Busy(f"{_who(lock, note, step)}: wait for it (wait=True, --wait) or choose another --out") from None
+                raise Busy(
+                    f"{_who(lock, note, step)}: wait for it (wait=True, --wait) or choose another --out"
+                ) from None
             if not said:
                 logger.warning("waiting: %s", _who(lock, note, step))
             said = True
@@ -110,7 +112,9 @@ def _who(lock: Path, note: Path, step: Callable[[], int] | None) -> str:
         return f"another process is at work in {lock.parent}"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(owner["started"])))
     at = "" if step is None else f", at step {step()}"
-    return f"{owner['doing']} is under way in {lock.parent} since {since} (process {owner['pid']} on {owner['host']}{at})"
+    return (
+        f"{owner['doing']} is under way in {lock.parent} since {since} (process {owner['pid']} on {owner['host']}{at})"
+    )
 
 
 def lock_beside(target: Path) -> Path:
