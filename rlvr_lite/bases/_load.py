@@ -13,10 +13,12 @@ from transformers.utils import logging as transformers_logging
 
 from rlvr_lite.bases._backend import claim
 from rlvr_lite.bases._base import Base, count_parameters, linear4bit_layers
+from rlvr_lite.bases._examine import examine
 from rlvr_lite.bases._locate import EMBEDDED, Located, locate
 from rlvr_lite.bases._unsloth import load_unsloth
 from rlvr_lite.config import Precision, scale_of
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.grpo import remove_dropout
 
 __all__ = ["load"]
 
@@ -68,6 +70,7 @@ def load(
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+    remove_dropout(model)
     model.requires_grad_(False).eval()
     for layer in linear4bit_layers(model):
         # On CPUs with AVX512_BF16 bitsandbytes would repack the weight in place at the first forward in eval mode;
@@ -131,6 +134,7 @@ def _precision(name: str, precision: Precision, device: torch.device, located: L
 
 
 def _model(name: str, located: Located, precision: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    attention = examine(name, located.config).attention
     how: dict[str, Any] = {}
     if precision == "nf4" and "quantization_config" not in located.config:
         how["quantization_config"] = BitsAndBytesConfig(
@@ -144,7 +148,7 @@ def _model(name: str, located: Located, precision: str, dtype: torch.dtype, devi
             located.folder,
             dtype=dtype,
             device_map={"": device},
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

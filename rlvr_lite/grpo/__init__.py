@@ -7,10 +7,11 @@ computation, up to rounding.
 from rlvr_lite.grpo import losses
 from rlvr_lite.grpo.advantages import group_advantages, live_groups, select_groups
 from rlvr_lite.grpo.batch import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
+from rlvr_lite.grpo.feed import feed, takes
 from rlvr_lite.grpo.head import OutputHead, output_head
 from rlvr_lite.grpo.logprobs import token_logprobs
 from rlvr_lite.grpo.losses import LossStats, policy_loss, row_weights
-from rlvr_lite.grpo.modes import eval_mode
+from rlvr_lite.grpo.modes import eval_mode, remove_dropout
 from rlvr_lite.grpo.packer import Packer
 from rlvr_lite.grpo.packing import Packed, pack_groups
 from rlvr_lite.grpo.scoring import completion_logprobs
@@ -23,6 +24,7 @@ __all__ = [
     "RolloutBatch",
     "completion_logprobs",
     "eval_mode",
+    "feed",
     "group_advantages",
     "keep_informative",
     "live_groups",
@@ -32,8 +34,10 @@ __all__ = [
     "pack_groups",
     "policy_loss",
     "prompt_groups",
+    "remove_dropout",
     "row_weights",
     "select_groups",
+    "takes",
     "token_logprobs",
     "trim",
 ]

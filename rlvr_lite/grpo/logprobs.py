@@ -1,13 +1,14 @@
 r"""Log-probabilities of given tokens without the logits of all positions.
 
-With z = (W h + b) / T and p = softmax(z), the log-probability of token t is z_t - logsumexp(z), its gradient by h is
-(W_t - p^T W) / T, and the entropy is logsumexp(z) - p^T z. Positions are taken a chunk at a time, so that only a chunk
+With z = s (W h + b) / T and p = softmax(z), the log-probability of token t is z_t - logsumexp(z), its gradient by h is
+s (W_t - p^T W) / T, and the entropy is logsumexp(z) - p^T z. A model that caps its logits at c has
+z = c tanh(s (W h + b) / c) / T instead, which puts 1 - tanh^2 beside each row of W in the gradient. Positions are taken a chunk at a time, so that only a chunk
 of the ``[N, V]`` logits exists at any moment.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,14 @@ _CHUNK = {"cpu": 2**23, "cuda": 2**25}  # logits at a time: 32 MiB of fp32 on a 
 
 
 def token_logprobs(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float = 1.0
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    temperature: float = 1.0,
+    *,
+    scale: float = 1.0,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of its distribution, softmax(logits / temperature).
 
@@ -34,6 +42,8 @@ def token_logprobs(
         bias: ``[V]`` or ``None``.
         targets: int64 ``[N]``.
         temperature: divides the logits.
+        scale: factor of the logits, before the cap.
+        cap: bound of the logits (see :class:`OutputHead`), or ``None``.
 
     Returns:
         log-probabilities ``[N]`` and entropies ``[N]`` in nats, float32 (float64 for float64 inputs).
@@ -50,7 +60,24 @@ def token_logprobs(
         trained, hidden = False, hidden.detach()  # the derivative would be formed for nothing
     function = _TrainedHead if trained else _FrozenHead
     rows = max(16, _CHUNK.get(hidden.device.type, _CHUNK["cpu"]) // weight.shape[0])
-    return function.apply(hidden, weight, bias, targets, float(temperature), rows)
+    return function.apply(hidden, weight, bias, targets, _Final(float(scale), cap, float(temperature)), rows)
+
+
+class _Final(NamedTuple):
+    """From the head's product u to z = s u / T, or c tanh(s u / c) / T."""
+
+    scale: float
+    cap: float | None
+    temperature: float
+
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor | None, float]:
+        """z (in place of u), and its derivative by u: ``[n, V]`` or ``None`` for 1, and a factor."""
+        if self.cap is None:
+            factor = self.scale / self.temperature
+            return (z if factor == 1 else z.mul_(factor)), None, factor
+        z.mul_(self.scale / self.cap).tanh_()
+        slope = 1 - z * z
+        return z.mul_(self.cap / self.temperature), slope, self.scale / self.temperature
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:
@@ -64,22 +91,21 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
 
 
 def _score(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float
-) -> tuple[Tensor, ...]:
-    """One chunk: e = exp(z - max z) ``[n, V]``, its sums ``[n, 1]``, log-probabilities and entropies ``[n]``.
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, final: _Final
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, float]:
+    """One chunk: e = exp(z - max z) ``[n, V]``, its sums ``[n, 1]``, log-probabilities and entropies ``[n]``, dz / du.
 
     The probabilities are e / sums; dividing is left to where it is cheap.
     """
-    z = F.linear(hidden.to(weight.dtype), weight, bias).to(_precise(weight.dtype))
-    if temperature != 1:
-        z.div_(temperature)
+    u = F.linear(hidden.to(weight.dtype), weight, bias).to(_precise(weight.dtype))
+    z, slope, factor = final(u)
     z.sub_(z.amax(-1, keepdim=True))
     e = z.exp()
     sums = e.sum(-1, keepdim=True)
     log_sums = sums.squeeze(-1).log()
     logprobs = z.gather(-1, targets[:, None]).squeeze(-1) - log_sums
     expected = (e[:, None] @ z[:, :, None]).view(-1)  # vecdot would keep all the products
-    return e, sums, logprobs, log_sums - expected / sums.squeeze(-1)
+    return e, sums, logprobs, log_sums - expected / sums.squeeze(-1), slope, factor
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -87,7 +113,7 @@ class _FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, rows: int
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, final: _Final, rows: int
     ) -> tuple[Tensor, Tensor]:
         dtype = _compute_dtype(weight)
         logprobs = hidden.new_empty(len(hidden), dtype=_precise(dtype))
@@ -97,11 +123,15 @@ class _FrozenHead(torch.autograd.Function):
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
             for start in range(0, len(hidden), rows):
                 part = slice(start, start + rows)
-                e, sums, logprobs[part], entropy[part] = _score(hidden[part], weight, bias, targets[part], temperature)
+                scored = _score(hidden[part], weight, bias, targets[part], final)
+                e, sums, logprobs[part], entropy[part], slope, factor = scored
                 if derivative is not None:
+                    chosen = weight[targets[part]].to(e.dtype)
+                    if slope is not None:
+                        e, chosen = e.mul_(slope), chosen.mul_(slope.gather(-1, targets[part, None]))
                     expected = (e.to(dtype) @ weight).to(e.dtype).div_(sums)
-                    derivative[part] = weight[targets[part]].to(e.dtype).sub_(expected).div_(temperature)
-                del e  # or two chunks are alive at once
+                    derivative[part] = chosen.sub_(expected).mul_(factor)
+                del e, slope, scored  # or two chunks are alive at once
         if derivative is not None:
             ctx.save_for_backward(derivative)
         ctx.mark_non_differentiable(entropy)
@@ -118,17 +148,17 @@ class _TrainedHead(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, rows: int
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, final: _Final, rows: int
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.dtype, ctx.temperature, ctx.rows = _compute_dtype(weight), temperature, rows
+        ctx.dtype, ctx.final, ctx.rows = _compute_dtype(weight), final, rows
         logprobs = hidden.new_empty(len(hidden), dtype=_precise(ctx.dtype))
         entropy = torch.empty_like(logprobs)
         with torch.autocast(weight.device.type, enabled=False):
             weight, bias = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
             for start in range(0, len(hidden), rows):
                 part = slice(start, start + rows)
-                _, _, logprobs[part], entropy[part] = _score(hidden[part], weight, bias, targets[part], temperature)
+                logprobs[part], entropy[part] = _score(hidden[part], weight, bias, targets[part], final)[2:4]
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
@@ -143,9 +173,11 @@ class _TrainedHead(torch.autograd.Function):
         with torch.autocast(weight.device.type, enabled=False):
             for start in range(0, len(hidden), ctx.rows):
                 part = slice(start, start + ctx.rows)
-                e, sums, _, _ = _score(hidden[part], head, shift, targets[part], ctx.temperature)
-                grad = grads[0][part, None].to(precise) / ctx.temperature
+                e, sums, _, _, slope, factor = _score(hidden[part], head, shift, targets[part], ctx.final)
+                grad = grads[0][part, None].to(precise) * factor
                 dz = e.mul_(-grad / sums).scatter_add_(-1, targets[part, None], grad)
+                if slope is not None:
+                    dz = dz.mul_(slope)
                 if grad_bias is not None:
                     grad_bias += dz.sum(0)
                 dz = dz.to(ctx.dtype)
@@ -153,7 +185,7 @@ class _TrainedHead(torch.autograd.Function):
                     grad_hidden[part] = dz @ head
                 if grad_weight is not None:
                     grad_weight += dz.t() @ hidden[part].to(ctx.dtype)
-                del e, dz
+                del e, dz, slope
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from rlvr_lite.grpo.feed import feed
 from rlvr_lite.grpo.head import output_head
 from rlvr_lite.grpo.logprobs import token_logprobs
 
@@ -54,7 +55,9 @@ def completion_logprobs(
         hidden = packer.hidden(model, prompt_ids, prompt_mask, completions, completion_mask)
     if hidden is None:
         hidden = plain_hidden(head.backbone, prompt_ids, prompt_mask, completions, completion_mask)
-    scored = token_logprobs(hidden, head.weight, head.bias, completions[kept], temperature)
+    scored = token_logprobs(
+        hidden, head.weight, head.bias, completions[kept], temperature, scale=head.scale, cap=head.cap
+    )
     logprobs, entropy = (
         torch.zeros(kept.shape, dtype=x.dtype, device=x.device).masked_scatter(kept, x) for x in scored
     )
@@ -71,5 +74,5 @@ def plain_hidden(
     ids = torch.cat([prompt_ids, completions[:, :-1]], 1)
     mask = torch.cat([prompt_mask.bool(), completion_mask[:, :-1].bool()], 1)
     position = (mask.long().cumsum(1) - 1).clamp(min=0)
-    output = backbone(input_ids=ids, attention_mask=mask.long(), position_ids=position, use_cache=False)
-    return output.last_hidden_state[:, prompt_ids.shape[1] - 1 :][completion_mask.bool()]
+    hidden = feed(backbone, ids, mask.long(), position)
+    return hidden[:, prompt_ids.shape[1] - 1 :][completion_mask.bool()]

@@ -4,6 +4,7 @@ from rlvr_lite.grpo import eval_mode
 from rlvr_lite.sampling.decode import Rollout, next_hidden, rollout
 from rlvr_lite.sampling.keys import row_keys
 from rlvr_lite.sampling.text import Completion, Messages, encode, eos_ids, generate, pad_id, render
+from rlvr_lite.sampling.ways import way
 
 __all__ = [
     "Completion",
@@ -18,4 +19,5 @@ __all__ = [
     "render",
     "rollout",
     "row_keys",
+    "way",
 ]

@@ -51,20 +51,15 @@ class _GrowingLayer(DynamicLayer):
             buffer[..., :length, :] = cached
         return buffer
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row; the buffers are made anew at the next token."""
-        super().batch_repeat_interleave(repeats)
-        self._buffers = None
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the given rows, with their room."""
-        if self._buffers is None:
-            super().batch_select_indices(indices)
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the given rows, with their room; more rows than there were get their room at the next token."""
+        if self._buffers is None or len(beam_idx) > len(self.keys):
+            super().reorder_cache(beam_idx)
+            self._buffers = None
             return
         length = self.get_seq_length()
-        keys, values = self._buffers
-        self._buffers = tuple(_selected(buffer, indices, length) for buffer in (keys, values))  # type: ignore[assignment]
-        keys, values = self._buffers  # type: ignore[misc]
+        keys, values = (_selected(buffer, beam_idx, length) for buffer in self._buffers)
+        self._buffers = keys, values
         self.keys, self.values = keys[..., :length, :], values[..., :length, :]
 
 
@@ -76,7 +71,11 @@ def _selected(buffer: Tensor, indices: Tensor, length: int) -> Tensor:
 
 
 def growing_cache(config: PretrainedConfig) -> DynamicCache:
-    """An empty cache whose plain attention layers grow in place; sliding and linear layers stay transformers' own."""
+    """An empty cache whose plain attention layers grow in place; sliding and linear layers stay transformers' own.
+
+    Rows are repeated and taken out by ``reorder_cache``, transformers' interface for beams: the only one that layers of
+    every kind have.
+    """
     cache = DynamicCache(config=config)
     cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

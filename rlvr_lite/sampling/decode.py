@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.grpo import OutputHead, eval_mode, output_head
+from rlvr_lite.grpo import OutputHead, eval_mode, feed, output_head
 from rlvr_lite.sampling.cache import growing_cache
 from rlvr_lite.sampling.choice import choose
 from rlvr_lite.sampling.keys import Uniforms
+from rlvr_lite.sampling.ways import way
 
 __all__ = ["Rollout", "next_hidden", "rollout"]
 
@@ -45,10 +46,7 @@ def next_hidden(head: OutputHead, token: Tensor, seen: Tensor, position: Tensor,
         position: int64 ``[B, 1]`` of this token.
         cache: keys and values of T tokens.
     """
-    output = head.backbone(
-        input_ids=token[:, None], attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True
-    )
-    return output.last_hidden_state[:, -1]
+    return feed(head.backbone, token[:, None], seen, position, past_key_values=cache, use_cache=True)[:, -1]
 
 
 @torch.no_grad()
@@ -65,7 +63,7 @@ def rollout(
 ) -> Rollout:
     """Sample ``group_size`` completions of each prompt from the model as it stands, adapters included, in eval mode.
 
-    The prompt is prefilled once and its cache repeated G times. Row i uses only its own key and its own logits, so the
+    The prompt is prefilled once and its cache repeated G times, where the architecture allows (:func:`way`). Row i uses only its own key and its own logits, so the
     sample does not depend on how rows are batched (up to rounding of the model's matrix products). Autocast, if any,
     is the caller's: sample in the dtype that the training pass scores in.
 
@@ -94,20 +92,21 @@ def rollout(
     tokens = torch.full((rows, length), pad_id, device=device)
     mask = torch.zeros_like(tokens)
     logprobs = torch.zeros(rows, length, device=device)
-    cache = growing_cache(head.backbone.config)
+    how = way(model)
+    cache = None if how == "recomputed" else growing_cache(head.backbone.config)
+    given = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+    row = torch.arange(rows, device=device)
+    if how == "rows":
+        input_ids, attention_mask, group_size = input_ids[row // group_size], attention_mask[row // group_size], 1
     with eval_mode(model):
         position = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        hidden = head.backbone(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        cache.batch_repeat_interleave(group_size)
+        hidden = feed(head.backbone, input_ids, attention_mask, position, **given)[:, -1]
         seen = torch.cat([attention_mask, attention_mask.new_ones(len(input_ids), length)], -1)
-        seen, position, hidden = (x.repeat_interleave(group_size, 0) for x in (seen, position[:, -1:], hidden))
-        row = torch.arange(rows, device=device)
+        if group_size > 1:
+            shared = row // group_size
+            seen, position, hidden, input_ids = (x[shared] for x in (seen, position, hidden, input_ids))
+            if cache is not None:
+                cache.reorder_cache(shared)
         alive = torch.ones(rows, dtype=torch.bool, device=device)
         for step in range(length):
             drawn = None if sampling.greedy else torch.from_numpy(uniforms.at(step, row.cpu().numpy())).to(device)
@@ -118,11 +117,20 @@ def rollout(
             living = int(alive.sum())
             if not living or step == length - 1:
                 break
-            if len(row) - living >= max(1, len(row) // _SLACK):
+            if how != "rows" and len(row) - living >= max(1, len(row) // _SLACK):
                 kept = alive.nonzero().squeeze(-1)
-                cache.batch_select_indices(kept)
-                row, seen, position, token, alive = (x[kept] for x in (row, seen, position, token, alive))
-            position = position + 1
-            hidden = next_hidden(head, token, seen[:, : input_ids.shape[1] + step + 1], position, cache)
+                if cache is not None:
+                    cache.reorder_cache(kept)
+                row, seen, position, token, alive, input_ids = (
+                    x[kept] for x in (row, seen, position, token, alive, input_ids)
+                )
+            mask_now = seen[:, : input_ids.shape[1] + (step + 1 if cache is not None else 1)]
+            if cache is None:  # the whole sequence once more
+                input_ids = torch.cat([input_ids, token[:, None]], -1)
+                position = torch.cat([position, position[:, -1:] + 1], -1)
+                hidden = feed(head.backbone, input_ids, mask_now, position)[:, -1]
+            else:
+                position = position[:, -1:] + 1
+                hidden = next_hidden(head, token, mask_now, position, cache)
     used = int(mask.any(0).sum())
     return Rollout(tokens[:, :used], mask[:, :used], logprobs[:, :used])

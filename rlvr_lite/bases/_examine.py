@@ -1,0 +1,123 @@
+"""What kind of model a configuration describes, found out on the meta device before a weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlvr_lite.errors import UserError
+from rlvr_lite.grpo import output_head
+
+__all__ = ["Examined", "blank", "config_object", "examine"]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A decoder that can be trained.
+
+    Attributes:
+        kind: its model type.
+        architecture: the class that transformers makes of it.
+        attention: implementation it is loaded with: ``sdpa``, or ``eager`` where the architecture has no other exact one.
+    """
+
+    kind: str
+    architecture: str
+    attention: str
+
+
+def config_object(name: str, found: Mapping[str, Any]) -> Any:
+    """The transformers configuration of a ``config.json``.
+
+    Raises:
+        UserError: it needs code of its own, is of a kind that transformers does not know, or holds nonsense.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    values = dict(found)
+    kind = values.pop("model_type", None)
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        if "auto_map" in values:
+            raise UserError(
+                f"base {name} needs code of its own ({kind}), which is not run: choose an architecture of transformers"
+            )
+        raise UserError(
+            f"base {name} is of a kind that transformers does not know (model_type {kind!r}): upgrade transformers, or "
+            "choose another base"
+        )
+    try:
+        return AutoConfig.for_model(kind, **values)
+    except Exception as error:  # others wrote it
+        raise UserError(f"base {name} has a config.json that transformers cannot read: {_line(error)}") from error
+
+
+def blank(config: Any, **how: Any) -> Any:
+    """The causal language model of a configuration on the meta device: shapes and code, no weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    # In its own type transformers would change torch's default one meanwhile, under the feet of other threads.
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, **({"dtype": torch.float32} | how))
+
+
+def examine(name: str, found: Mapping[str, Any]) -> Examined:
+    """Refuse in one line what is not a text decoder whose log-probabilities can be computed exactly.
+
+    Args:
+        name: of the base, for messages.
+        found: the contents of its ``config.json``.
+
+    Raises:
+        UserError: an encoder-decoder, a model that sees or hears, no causal language model, or an unknown output head.
+    """
+    config = config_object(name, found)
+    kind = str(config.model_type)
+    _refuse_other_kinds(name, config)
+    try:
+        model = blank(config)
+    except Exception as error:  # whatever the architecture raises on these sizes
+        raise UserError(f"base {name} cannot be built from its config.json: {_line(error)}") from error
+    architecture = type(model).__name__
+    if getattr(model, "main_input_name", "input_ids") != "input_ids" or _senses(config, model):
+        raise UserError(
+            f"base {name} is a model of more than text ({architecture}): give its text-only form (such as "
+            f"{kind}_text), or a language model"
+        )
+    try:
+        output_head(model)
+    except ValueError as error:
+        raise UserError(f"base {name} cannot be trained exactly: {error}") from error
+    return Examined(kind, architecture, "sdpa" if model._supports_sdpa else "eager")
+
+
+def _refuse_other_kinds(name: str, config: Any) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(f"base {name} is an encoder-decoder ({kind}): choose a decoder such as Qwen2.5-0.5B")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(f"base {name} is no causal language model ({kind}): choose a decoder such as Qwen2.5-0.5B")
+    if getattr(config, "is_decoder", None) is False and _bidirectional(kind):
+        raise UserError(f"base {name} is an encoder ({kind}): choose a decoder such as Qwen2.5-0.5B")
+
+
+def _bidirectional(kind: str) -> bool:
+    """Whether the same architecture is also made for masked language modelling, so that it is causal only if told so."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _senses(config: Any, model: Any) -> bool:
+    """Whether a model has parts for images or sound."""
+    words = ("vision", "visual", "image", "audio", "speech")
+    return any(word in name.split(".")[-1] for name, module in model.named_modules() for word in words)
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

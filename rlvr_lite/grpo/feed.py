@@ -1,0 +1,43 @@
+"""One way of calling a backbone, whatever arguments its architecture knows."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["feed", "takes"]
+
+
+@cache
+def _arguments(forward: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
+
+
+def takes(backbone: Any, name: str) -> bool:
+    """Whether the forward of a backbone names that argument; one that names nothing at all is taken at its word."""
+    named = _arguments(type(backbone).forward)
+    return name in named or "input_ids" not in named
+
+
+def feed(backbone: Any, ids: Tensor, mask: Tensor | None = None, position: Tensor | None = None, **more: Any) -> Tensor:
+    """Last hidden states ``[B, T, H]``.
+
+    Positions go only to architectures that take them: the others count them from the mask themselves, or know none.
+
+    Args:
+        backbone: of a causal language model.
+        ids: int64 ``[B, T]``.
+        mask: ``[B, S]`` of the tokens cached and of these.
+        position: int64 ``[B, T]``.
+        **more: such as ``past_key_values``.
+    """
+    given = {"attention_mask": mask, "position_ids": position} | ({"use_cache": False} | more)
+    if "past_key_values" in given and not takes(backbone, "past_key_values"):
+        given["cache_params"] = given.pop("past_key_values")  # what Mamba calls its cache
+        if mask is not None and mask.shape != ids.shape:
+            given["attention_mask"] = None  # of what it has read a state is left, and nothing to be masked
+    known = {k: v for k, v in given.items() if v is not None and takes(backbone, k)}
+    return backbone(input_ids=ids, **known).last_hidden_state
