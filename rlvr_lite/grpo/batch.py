@@ -19,7 +19,7 @@ class RolloutBatch:
         prompt_mask: ``[B, T]``.
         completions: int64 ``[B, C]``, padded on the right.
         mask: ``[B, C]``, 1 at tokens that exist.
-        advantages: ``[B]``.
+        advantages: ``[B]``, or ``[B, C]`` a token.
         weights: ``[B]`` of ``row_weights``, computed over all rows sampled for the step.
         old_logprobs: ``[B, C]`` at sampling time, or ``None`` for the first update.
         ref_logprobs: ``[B, C]`` of the reference policy, or ``None``.
@@ -83,6 +83,7 @@ def trim(batch: RolloutBatch) -> RolloutBatch:
         prompt_ids=batch.prompt_ids[:, first:],
         prompt_mask=batch.prompt_mask[:, first:],
         completions=batch.completions[:, :length],
+        advantages=batch.advantages[:, :length] if batch.advantages.dim() == 2 else batch.advantages,
         mask=batch.mask[:, :length],
         old_logprobs=cut(batch.old_logprobs),
         ref_logprobs=cut(batch.ref_logprobs),

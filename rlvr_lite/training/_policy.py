@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ from rlvr_lite import methods
 from rlvr_lite.errors import UserError
 
 __all__ = [
+    "Reference",
     "attached",
+    "changes_the_base",
     "drop_fused_head",
     "load_trained_state",
     "plain",
-    "reference",
     "restore_precision",
     "trained_state",
     "trained_values",
@@ -65,17 +66,55 @@ def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
             parameter.copy_(state[name])
 
 
-def reference(model: Any) -> AbstractContextManager[Any]:
-    """The frozen base as the policy, for the KL term.
+class Reference:
+    """The policy that the KL term compares with, as TRL chooses it.
 
-    Raises:
-        UserError: every weight is trained, so there is no frozen base.
+    A method of ours, or an adapter that was just put on, is compared with the base under it. An adapter that came
+    trained, one whose start changed the base, and full fine-tuning are compared with a frozen copy of their start.
+
+    Args:
+        model: the policy before its first step.
+        fresh: whether the adapter of a PEFT model was put on without changing what the model says.
     """
-    if attached(model):
-        return methods.disabled(model)
-    if hasattr(model, "disable_adapter"):
-        return model.disable_adapter()
-    raise UserError("beta > 0 needs a frozen base to compare with: train an adapter, or set beta=0")
+
+    def __init__(self, model: Any, *, fresh: bool):
+        self.model = model
+        self.copy: dict[str, Tensor] | None = None
+        if not attached(model) and not (fresh and hasattr(model, "disable_adapter")):
+            self.copy = {name: value.clone() for name, value in trained_values(model).items()}
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Inside, the model is the reference."""
+        if self.copy is None:
+            with methods.disabled(self.model) if attached(self.model) else self.model.disable_adapter():
+                yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        assert self.copy is not None
+        for name, parameter in self.model.named_parameters():
+            if name in self.copy:
+                self.copy[name], parameter.data = parameter.data, self.copy[name]
+
+    @torch.no_grad()
+    def mix(self, alpha: float) -> None:
+        """Move the copy towards the policy: ``alpha`` of the policy, the rest of what it was (TR-DPO, arXiv 2404.09656)."""
+        assert self.copy is not None
+        for name, parameter in self.model.named_parameters():
+            if name in self.copy:
+                self.copy[name].mul_(1 - alpha).add_(parameter.data, alpha=alpha)
+
+
+def changes_the_base(peft_config: Any) -> bool:
+    """Whether putting the adapter on writes into the weights under it, so that without it they are another model."""
+    start = str(getattr(peft_config, "init_lora_weights", "")).lower()
+    return start.startswith(("pissa", "olora", "corda", "lora_ga", "loftq"))
 
 
 def trained_values(model: Any) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ class Bar(TrainerCallback):
             return
         self._bar.n = state.global_step
         shown = {"reward": f"{logs['reward']:.2f}"}
-        if "rewards/accuracy/mean" in logs:
+        if logs.get("rewards/accuracy/mean") is not None:
             shown["accuracy"] = f"{logs['rewards/accuracy/mean']:.0%}"
         shown["tokens"] = f"{logs['completions/mean_length']:.0f}"
         shown["idle"] = f"{logs['frac_reward_zero_std']:.0%}"
@@ -125,6 +125,10 @@ class Follow(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.enter_generation_batch(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
+            self.trainer.reference.mix(args.ref_model_mixup_alpha)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.note_gradients()

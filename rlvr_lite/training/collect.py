@@ -16,15 +16,17 @@ from transformers import PreTrainedTokenizerBase
 from rlvr_lite import grpo, sampling
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.training._rollout_func import RolloutFunction
 from rlvr_lite.training.generation_batch import join, on_device
 from rlvr_lite.training.order import generation_prompts, refill
 from rlvr_lite.training.parallel import Processes
-from rlvr_lite.training.scoring import RewardStats, combine, per_function
+from rlvr_lite.training.scoring import RewardStats, combine, normalized, of_functions, of_lengths
 
 __all__ = ["Collector", "GenerationBatch"]
 
-#: ``(rows, completions as texts or chats, token ids) -> rewards [B, F]``, NaN where a function gave none.
-Score = Callable[[list[dict[str, Any]], list[Any], list[list[int]]], Tensor]
+#: ``(rows, completions as texts or chats, token ids) -> rewards [B, F]``, NaN where a function gave none, and what the
+#: functions noted about each completion.
+Score = Callable[[list[dict[str, Any]], list[Any], list[list[int]]], tuple[Tensor, list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,15 @@ class GenerationBatch:
         rollouts: completions of whole groups with their advantages.
         metrics: numbers for the log.
         samples: a row a completion, for ``rollouts.jsonl``.
+        prompts: of each completion, text or chat.
+        completions: as the reward functions saw them.
     """
 
     rollouts: grpo.RolloutBatch
     metrics: dict[str, float]
     samples: list[dict[str, Any]]
+    prompts: list[Any]
+    completions: list[Any]
 
 
 @dataclass
@@ -50,6 +56,7 @@ class _Round:
     rewards: Tensor
     by_function: Tensor
     samples: list[dict[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Collector:
         shuffle: whether each epoch has its own order.
         max_resample: rounds of fresh prompts for groups without variance.
         advantage_scale: ``group``, ``batch`` or ``none``.
+        aggregation: ``sum_then_normalize`` or ``normalize_then_sum``, of several reward functions (TRL).
+        rollout: a user's own way from prompts to completions, in place of the sampler (TRL's ``rollout_func``).
         eos_ids: tokens that end a completion.
         mask_truncated: leave completions without an end token out of the loss.
         autocast: the context in which the policy computes, in sampling as in scoring.
@@ -90,6 +99,8 @@ class Collector:
     shuffle: bool
     max_resample: int
     advantage_scale: Literal["group", "batch", "none"]
+    aggregation: str
+    rollout: RolloutFunction | None
     eos_ids: Sequence[int]
     mask_truncated: bool
     autocast: Callable[[], AbstractContextManager[Any]]
@@ -121,27 +132,32 @@ class Collector:
         kept = [groups[i] for i in grpo.select_groups(_rewards(groups), self.prompts, fill=True).tolist()]
         first = RewardStats.of(rounds[0].rewards)
         tokens = sum(int(r.rollouts.mask.sum()) for r in rounds)
-        rollouts, samples, by_function = self._assemble(kept)
-        lengths = rollouts.mask.sum(1).float()
         seconds = time.perf_counter() - started
-        metrics = {
-            "reward": first.reward,
-            "reward_std": first.reward_std,
-            "frac_reward_zero_std": first.zero_variance,
-            "invalid_rewards": first.invalid,
-            "completions/mean_length": lengths.mean().item(),
-            "completions/max_length": lengths.max().item(),
-            "completions/clipped_ratio": sum(s["truncated"] for s in samples) / len(samples),
-            "groups/drawn": float(len(groups)),
-            "groups/kept": float(min(live, self.prompts)),
-            "tokens/sampled": float(tokens),
-            "tokens/per_second": tokens / seconds,
-            "time/collect": seconds,
-        }
-        for name, mean in per_function(by_function, self.reward_names).items():
-            if mean is not None:
-                metrics[f"rewards/{name}/mean"] = mean
-        return GenerationBatch(rollouts, metrics, samples)
+        batch = self._assemble(kept, self.group_size)
+        batch.metrics.update(
+            {
+                "reward": first.reward,
+                "reward_std": first.reward_std,
+                "frac_reward_zero_std": first.zero_variance,
+                "invalid_rewards": first.invalid,
+                "groups/drawn": float(len(groups)),
+                "groups/kept": float(min(live, self.prompts)),
+                "tokens/sampled": float(tokens),
+                "tokens/per_second": tokens / seconds,
+                "time/collect": seconds,
+            }
+        )
+        return batch
+
+    def collect_rows(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> GenerationBatch:
+        """Completions of just these rows, scored; none of them is replaced."""
+        drawn = self._scored(rows, list(range(len(rows))), keys, group_size, 0)
+        batch = self._assemble([(drawn, g) for g in range(len(rows))], group_size)
+        stats = RewardStats.of(drawn.rewards)
+        batch.metrics.update(
+            {"reward": stats.reward, "reward_std": stats.reward_std, "frac_reward_zero_std": stats.zero_variance}
+        )
+        return batch
 
     def texts(self, prompts: Sequence[Any]) -> list[str]:
         """Prompts as the model reads them: chats through the template, texts as they are."""
@@ -154,6 +170,9 @@ class Collector:
 
     def draw(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
         """Completions of the prompts of ``rows``, of which each process samples its share."""
+        if self.rollout is not None:
+            prompts = [row["prompt"] for row in rows for _ in range(group_size)]
+            return self.rollout(prompts, next(self.model.parameters()).device)
         if self.processes.count == 1:
             return self.sample(rows, keys, group_size)
         groups = self.processes.share(range(len(rows)))
@@ -218,48 +237,56 @@ class Collector:
 
     def judge(
         self, rows: Sequence[Mapping[str, Any]], rollouts: grpo.RolloutBatch, group_size: int
-    ) -> tuple[Tensor, list[str]]:
-        """Rewards ``[B, F]`` and texts of completions sampled for ``rows``; each process scores its share of the groups."""
+    ) -> tuple[Tensor, list[str], list[dict[str, Any]]]:
+        """Rewards ``[B, F]``, texts and notes of completions sampled for ``rows``; each process scores its share."""
         lengths = rollouts.mask.sum(1).tolist()
         tokens = [ids[:n] for ids, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         repeated = [dict(row) for row in rows for _ in range(group_size)]
-        chats = [
-            text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
-            for text, row in zip(texts, repeated, strict=True)
-        ]
+        if self.rollout is not None:
+            repeated = [row | extra for row, extra in zip(repeated, self.rollout.columns, strict=True)]
+        chats = [_as_asked(text, row["prompt"]) for text, row in zip(texts, repeated, strict=True)]
         if self.processes.count == 1:
-            return self.score(repeated, chats, tokens), texts
+            rewards, noted = self.score(repeated, chats, tokens)
+            return rewards, texts, noted
         # TRL gathers the rewards of all processes and expects as many from each: the last group fills up.
         share = -(-len(rows) // self.processes.count)
         first = self.processes.rank * share
         own = [min(g, len(rows) - 1) * group_size + i for g in range(first, first + share) for i in range(group_size)]
-        scored = self.score([repeated[i] for i in own], [chats[i] for i in own], [tokens[i] for i in own])
-        return scored[: len(texts)], texts
+        rewards, noted = self.score([repeated[i] for i in own], [chats[i] for i in own], [tokens[i] for i in own])
+        every = [note for part in self.processes.gather(noted) for note in part]
+        return rewards[: len(texts)], texts, every[: len(texts)]
 
     def _round(self, number: int, attempt: int, chosen: Sequence[int]) -> _Round:
         rows = [self.dataset[i] for i in chosen]
         keys = sampling.row_keys(self.seed, "train", number, attempt, rows=len(rows) * self.group_size)
-        rollouts = self.draw(rows, keys, self.group_size)
-        by_function, texts = self.judge(rows, rollouts, self.group_size)
-        rewards = combine(by_function, self.reward_weights.to(by_function.device)).view(-1, self.group_size)
+        return self._scored(rows, chosen, keys, self.group_size, number)
+
+    def _scored(
+        self, rows: Sequence[Mapping[str, Any]], chosen: Sequence[int], keys: list[int], group_size: int, number: int
+    ) -> _Round:
+        rollouts = self.draw(rows, keys, group_size)
+        by_function, texts, noted = self.judge(rows, rollouts, group_size)
+        weights = self.reward_weights.to(by_function.device)
+        rewards = combine(by_function, weights).view(-1, group_size)
         ended = self.ended(rollouts).tolist()
         lengths = rollouts.mask.sum(1).tolist()
         samples = [
             {
                 "generation_batch": number,
-                "prompt": chosen[i // self.group_size],
-                "id": rows[i // self.group_size].get("id"),
-                "answer": rows[i // self.group_size].get("answer"),
+                "prompt": chosen[i // group_size],
+                "id": rows[i // group_size].get("id"),
+                "answer": rows[i // group_size].get("answer"),
                 "completion": texts[i],
                 "reward": _number(rewards.flatten()[i]),
                 "rewards": dict(zip(self.reward_names, map(_number, by_function[i]), strict=True)),
                 "tokens": lengths[i],
                 "truncated": not ended[i],
             }
+            | ({"extra": noted[i]} if noted[i] else {})
             for i in range(len(texts))
         ]
-        return _Round(rollouts, rewards, by_function, samples)
+        return _Round(rollouts, rewards, by_function, samples, rows)
 
     def ended(self, rollouts: grpo.RolloutBatch) -> Tensor:
         """Which completions have an end token, bool ``[B]``; the others were cut."""
@@ -267,20 +294,31 @@ class Collector:
         ends = torch.tensor(list(self.eos_ids), device=last.device)
         return torch.isin(rollouts.completions.gather(1, last).squeeze(1), ends)
 
-    def _assemble(self, kept: Sequence[tuple[_Round, int]]) -> tuple[grpo.RolloutBatch, list[dict[str, Any]], Tensor]:
+    def _assemble(self, kept: Sequence[tuple[_Round, int]], size: int) -> GenerationBatch:
         """The kept groups as one generation batch, with advantages over just these groups."""
-        size = self.group_size
         spans = [(r, torch.arange(g * size, (g + 1) * size, device=r.rewards.device)) for r, g in kept]
         rollouts = join([r.rollouts.rows(rows) for r, rows in spans], self._pad_id)
-        advantages = grpo.group_advantages(_rewards(kept), scale=self.advantage_scale).flatten()
-        mask = rollouts.mask
+        by_function = torch.cat([r.by_function[rows] for r, rows in spans])
+        if self.aggregation == "normalize_then_sum":
+            advantages = normalized(by_function, self.reward_weights.to(by_function.device), size)
+        else:
+            advantages = grpo.group_advantages(_rewards(kept), scale=self.advantage_scale).flatten()
+        ended, mask = self.ended(rollouts), rollouts.mask
+        metrics = of_lengths(mask.sum(1), ended) | of_functions(by_function, self.reward_names)
         if self.mask_truncated:
-            mask = mask * self.ended(rollouts)[:, None].to(mask.dtype)
+            mask = mask * ended[:, None].to(mask.dtype)
         rollouts = dataclasses.replace(rollouts, advantages=advantages.to(rollouts.advantages), mask=mask)
         samples = [dict(r.samples[i]) for r, rows in spans for i in rows.tolist()]
+        prompts = [r.rows[g]["prompt"] for r, g in kept for _ in range(size)]
         for sample, advantage in zip(samples, advantages.tolist(), strict=True):
             sample["advantage"] = round(advantage, 6)
-        return rollouts, samples, torch.cat([r.by_function[rows] for r, rows in spans])
+        completions = [_as_asked(s["completion"], p) for s, p in zip(samples, prompts, strict=True)]
+        return GenerationBatch(rollouts, metrics, samples, prompts, completions)
+
+
+def _as_asked(text: str, prompt: Any) -> Any:
+    """A completion in the form of its prompt: text, or a chat of one turn."""
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
 def _rewards(groups: Sequence[tuple[_Round, int]]) -> Tensor:

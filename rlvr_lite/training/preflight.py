@@ -85,7 +85,7 @@ def preflight(trainer: GRPOTrainer) -> Preflight:
     rows: list[dict[str, Any]] = [collector.dataset[i] for i in range(groups)]
     keys = sampling.row_keys(collector.seed, "preflight", rows=groups * size)
     rollouts = collector.draw(rows, keys, size)
-    by_function, texts = collector.judge(rows, rollouts, size)
+    by_function, texts, _ = collector.judge(rows, rollouts, size)
     rewards = combine(by_function, collector.reward_weights.to(by_function.device)).view(groups, size)
     advantages = grpo.group_advantages(rewards, scale=collector.advantage_scale).flatten()
     batch = trainer.scored(dataclasses.replace(rollouts, advantages=advantages))

@@ -43,6 +43,7 @@ __all__ = ["train"]
 
 _PARITY_PROMPTS = 8
 _LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has had a gradient
+_REWARD_SECONDS = 60.0  # a batch, for a reward function
 
 
 def train(
@@ -304,6 +305,8 @@ class _Stages:
             loss_options=config.loss_options,
             max_resample=config.max_resample,
             micro_batch=config.micro_batch,
+            on_reward_error="skip",
+            reward_limit=_REWARD_SECONDS,
             log_directory=self.files.root,
         )
         trainer.remove_callback(transformers.PrinterCallback)

@@ -67,7 +67,8 @@ def policy(method: str = "lora", *, spread: float = 0.0, seed: int = 0, **option
 
 
 def trainer(folder: Path, model: Any = None, reward: Any = letters, rows: int = 8, **options: Any) -> GRPOTrainer:
-    own = {k: options.pop(k) for k in ("max_resample", "micro_batch", "reward_limit", "method") if k in options}
+    names = ("max_resample", "micro_batch", "reward_limit", "on_reward_error", "method", "peft_config", "rollout_func")
+    own = {k: options.pop(k) for k in names if k in options}
     made = GRPOTrainer(
         policy() if model is None else model,
         reward,

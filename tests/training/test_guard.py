@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
+import signal
+import threading
 import time
 
 import pytest
+import torch
+from math_verify import parse, verify
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.training.guard import GuardedReward, failures_of, guard
+from rlvr_lite.training.guard import AsyncGuardedReward, GuardedReward, failures_of, guard, time_limit
 from rlvr_lite.training.parallel import Processes
 from tests.training.helpers import trainer
 
@@ -23,6 +29,10 @@ def _raises_on_b(completions, **_):
     return _good(completions)
 
 
+def skipping(function, limit=1.0):
+    return GuardedReward(function, limit, "skip")
+
+
 def _hangs_on_b(completions, **_):
     if "b" in completions:
         time.sleep(30)
@@ -31,7 +41,7 @@ def _hangs_on_b(completions, **_):
 
 @pytest.mark.parametrize("function", [_raises_on_b, _hangs_on_b])
 def test_only_the_sample_that_fails_is_lost(function):
-    reward = GuardedReward(function, limit=1.0)
+    reward = skipping(function)
     assert reward(["aa", "b", "cc"]) == [2.0, None, 2.0]
     assert sum(reward.failures.values()) == reward.invalid == 1
 
@@ -42,19 +52,18 @@ def test_columns_are_cut_along_with_the_sample():
             raise ValueError("one at a time")
         return [float(completions[0] == answer[0])]
 
-    assert GuardedReward(against, 1.0)(["a", "b"], answer=["a", "c"], trainer_state="whole") == [1.0, 0.0]
+    assert skipping(against)(["a", "b"], answer=["a", "c"], trainer_state="whole") == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "text", [], None])
 def test_what_is_no_number_is_no_reward(value):
-    assert GuardedReward(lambda completions, **_: [1.0, value], 1.0)(["a", "b"]) == [1.0, None]
+    assert skipping(lambda completions, **_: [1.0, value])(["a", "b"]) == [1.0, None]
 
 
 def test_numbers_of_every_kind_count():
     import numpy as np
-    import torch
 
-    reward = GuardedReward(lambda completions, **_: [True, 2, np.float32(3), torch.tensor(4.0)], 1.0)
+    reward = skipping(lambda completions, **_: [True, 2, np.float32(3), torch.tensor(4.0)])
     assert reward(list("abcd")) == [1.0, 2.0, 3.0, 4.0]
 
 
@@ -62,14 +71,13 @@ def test_numbers_of_every_kind_count():
     "broken",
     [
         lambda completions, **_: 1 / 0,
-        lambda completions, **_: [1.0] * (len(completions) + 1),
         lambda completions, **_: None,
         lambda completions, **_: "text",
     ],
 )
 def test_what_never_works_is_an_error_at_the_first_batch(broken):
     with pytest.raises(UserError, match="reward function"):
-        GuardedReward(broken, 1.0)(["a", "b", "c", "d"])
+        skipping(broken)(["a", "b", "c", "d"])
 
 
 def test_one_good_answer_in_the_first_batch_shows_that_it_works():
@@ -78,7 +86,7 @@ def test_one_good_answer_in_the_first_batch_shows_that_it_works():
             raise ValueError("not a")
         return [1.0]
 
-    assert GuardedReward(picky, 1.0)(["a", "b", "b", "b", "b"]) == [1.0, None, None, None, None]
+    assert skipping(picky)(["a", "b", "b", "b", "b"]) == [1.0, None, None, None, None]
 
 
 def test_what_worked_once_may_fail_altogether_later():
@@ -87,20 +95,130 @@ def test_what_worked_once_may_fail_altogether_later():
     def moody(completions, **_):
         return _good(completions) if working[0] else 1 / 0
 
-    reward = GuardedReward(moody, 1.0)
+    reward = skipping(moody)
     assert reward(["a", "bb"]) == [1.0, 2.0]
     working[0] = False
     assert reward(["a", "bb"]) == [None, None]
 
 
-def test_models_and_coroutines_are_left_to_trl():
-    import torch
-
-    async def later(completions, **_):
-        return []
-
+def test_models_and_their_names_are_left_to_trl():
     model = torch.nn.Linear(1, 1)
-    assert guard([later, model], 1.0) == [later, model]
+    assert guard([model, "some/reward-model"], 1.0, "skip") == [model, "some/reward-model"]
+
+
+def test_coroutines_are_guarded_too():
+    async def later(completions, **_):
+        await asyncio.sleep(0)
+        if "b" in completions:
+            raise ValueError("b")
+        return _good(completions)
+
+    class Judge:
+        async def __call__(self, completions, **_):
+            return await later(completions)
+
+    for function in (later, Judge(), functools.partial(later, extra=1)):
+        (skip,) = guard([function], 1.0, "skip")
+        (strict,) = guard([function], 1.0, "raise")
+        assert isinstance(skip, AsyncGuardedReward)
+        assert asyncio.run(skip(["aa", "b", "cc"])) == [2.0, None, 2.0]
+        with pytest.raises(ValueError, match="b"):
+            asyncio.run(strict(["aa", "b", "cc"]))
+
+
+def test_a_coroutine_that_hangs_is_broken_off():
+    async def hangs(completions, **_):
+        await asyncio.sleep(3600)
+
+    with pytest.raises(UserError, match="hangs"):
+        asyncio.run(AsyncGuardedReward(hangs, 0.05, "raise")(["a"]))
+
+
+def test_a_function_of_the_user_raises_its_own_error():
+    with pytest.raises(ZeroDivisionError):
+        GuardedReward(lambda completions, **_: [1 / 0], None, "raise")(["a"])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_wrong_number_of_rewards_always_raises(on_error):
+    calls = []
+
+    def short(completions, **_):
+        calls.append(len(completions))
+        return [1.0] * (len(completions) if len(calls) == 1 else len(completions) - 1)
+
+    reward = GuardedReward(short, 1.0, on_error)
+    assert reward(["a", "b"]) == [1.0, 1.0]
+    with pytest.raises(UserError, match="1 rewards for 2"):
+        reward(["a", "b"])
+    assert calls == [2, 2]
+
+
+def test_an_infinite_reward_is_refused_and_nan_is_none():
+    assert GuardedReward(lambda completions, **_: [float("nan")], 1.0, "raise")(["a"]) == [None]
+    with pytest.raises(UserError, match="inf"):
+        GuardedReward(lambda completions, **_: [float("inf")], 1.0, "raise")(["a"])
+
+
+def test_functions_run_on_the_thread_that_trains():
+    """``math_verify.parse`` sets an alarm, which only the main thread may."""
+
+    def parses(completions, **_):
+        assert threading.current_thread() is threading.main_thread()
+        return [float(verify(parse("$7$"), parse(text))) for text in completions]
+
+    for limit in (None, 30.0):
+        assert GuardedReward(parses, limit, "raise")(["\\boxed{7}", "8"]) == [1.0, 0.0]
+
+
+def test_what_swallows_errors_is_broken_off_all_the_same():
+    def stubborn(completions, **_):
+        while True:
+            try:
+                time.sleep(3600)
+            except Exception:
+                continue
+
+    with pytest.raises(UserError, match="stubborn"):
+        GuardedReward(stubborn, 0.05, "raise")(["a"])
+
+
+def test_an_alarm_of_the_caller_outlives_the_alarms_inside():
+    def rings(number, frame):
+        raise TimeoutError("rung")
+
+    previous = signal.signal(signal.SIGALRM, rings)
+    signal.setitimer(signal.ITIMER_REAL, 1000.0)
+    try:
+        with time_limit(100.0):
+            assert verify(parse("$7$"), parse("\\boxed{7}"))
+        assert signal.getsignal(signal.SIGALRM) is rings
+        assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(TimeoutError, match="rung"), time_limit(100.0):
+            time.sleep(3600)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def test_off_the_main_thread_there_is_a_limit_too():
+    caught = []
+
+    def spins(completions, **_):
+        while True:
+            pass
+
+    def work():
+        try:
+            GuardedReward(spins, 0.05, "raise")(["a"])
+        except UserError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(caught) == 1
 
 
 def test_failures_are_added_up_over_processes():
@@ -116,13 +234,13 @@ def test_failures_are_added_up_over_processes():
     async def later(completions, **_):
         return []
 
-    functions = guard([flaky, later], 1.0)
+    functions = guard([flaky, later], 1.0, "skip")
     assert functions[0](["a", "bb"]) == [1.0, None]
     assert failures_of(functions, Processes()) == {"flaky": {"ValueError: odd": 1}}
     assert failures_of(functions, Two()) == {"flaky": {"ValueError: odd": 3, "late": 1}}
 
 
-def test_a_run_survives_a_reward_that_raises_hangs_and_lies(tmp_path, caplog):
+def test_a_run_survives_a_reward_that_raises_and_lies(tmp_path, caplog):
     calls = []
 
     def hostile(completions, **_):
@@ -130,14 +248,12 @@ def test_a_run_survives_a_reward_that_raises_hangs_and_lies(tmp_path, caplog):
         kind = len(calls) % 5
         if kind == 2:
             raise RuntimeError("no")
-        if kind == 3 and len(completions) > 1:
-            return [1.0]
         if kind == 4:
             return [float("nan")] * len(completions)
         return [float(len(c[0]["content"]) % 3) for c in completions]
 
     with caplog.at_level(logging.WARNING):
-        made = trainer(tmp_path, reward=hostile, max_steps=6, reward_limit=2.0)
+        made = trainer(tmp_path, reward=hostile, max_steps=6, reward_limit=2.0, on_reward_error="skip")
         made.train()
     rows = made.metrics_log.rows()
     assert len(rows) == 6
