@@ -6,8 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rlvr_lite.tasks import ChainSum, Problem
-from rlvr_lite.tasks._chain_sum import Chain, draw_chain
+from rlvr_lite.tasks import Chain, ChainSum, Problem, draw_chain
 
 __all__ = ["Lessons", "draw_lesson", "write_solution"]
 

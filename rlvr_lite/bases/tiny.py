@@ -171,7 +171,7 @@ def measure(model: Qwen2ForCausalLM, problems: Sequence[Problem], k: int = 8, se
         rows = model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :]
         answers = tokenizer.batch_decode(rows, skip_special_tokens=True)
         each = len(answers) // len(problems)
-        golds = [problem.answer for problem in problems for _ in range(each)]
+        golds = [str(problem.answer) for problem in problems for _ in range(each)]
         verdicts = [verify(gold, answer).correct for gold, answer in zip(golds, answers, strict=True)]
         return torch.tensor(verdicts, dtype=torch.float64).view(len(problems), each)
 

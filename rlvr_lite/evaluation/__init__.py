@@ -1,7 +1,6 @@
 """Scores with honest intervals: k answers a problem on the benchmarks of the field."""
 
 from rlvr_lite.analysis.statistics import paired_difference
-from rlvr_lite.evaluation.benchmarks import BENCHMARKS, PAPER, Benchmark, list_benchmarks
 from rlvr_lite.evaluation.harness import evaluate
 from rlvr_lite.evaluation.loading import ProblemSet, load_problems
 from rlvr_lite.evaluation.metrics import avg_at_k, length_quantiles, maj_at_k, pass_at_k, pass_curve
@@ -12,6 +11,7 @@ from rlvr_lite.evaluation.results import EVALUATION_FILE, Evaluation, compare_ev
 from rlvr_lite.evaluation.samples import GREEDY, Sample
 from rlvr_lite.evaluation.scores import Score
 from rlvr_lite.evaluation.scoring import rescore, score
+from rlvr_lite.tasks import BENCHMARKS, PAPER, Benchmark, list_benchmarks
 
 __all__ = [
     "BENCHMARKS",

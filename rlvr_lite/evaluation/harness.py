@@ -5,22 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from rlvr_lite import tasks
 from rlvr_lite.config import Precision, PromptStyle, SamplingConfig
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.evaluation.benchmarks import PAPER
 from rlvr_lite.evaluation.engines import Engine, TransformersEngine, VLLMEngine
 from rlvr_lite.evaluation.loading import ProblemSet, load_problems
 from rlvr_lite.evaluation.policies import Policy, describe_policy, load_policy
 from rlvr_lite.evaluation.presets import PRESETS, Preset
 from rlvr_lite.evaluation.results import Evaluation, sample_file
-from rlvr_lite.evaluation.scoring import score_with
+from rlvr_lite.evaluation.scoring import graded_by, score_with
 from rlvr_lite.records import read_json, write_json
 from rlvr_lite.runs import RunDirectory
+from rlvr_lite.tasks import PAPER
 
 __all__ = ["evaluate"]
 
@@ -30,7 +31,7 @@ _SETTINGS = "settings.json"
 
 def evaluate(
     run_or_model: Any,
-    benchmarks: str | Sequence[str] | None = None,
+    benchmarks: Any = None,
     k: int | None = None,
     preset: Literal["paper", "quick", "greedy"] = "quick",
     *,
@@ -56,8 +57,8 @@ def evaluate(
     Args:
         run_or_model: a ``Run`` or its directory, a Hub model, a local model directory, a ``Base``, or a pair of model
             and tokenizer.
-        benchmarks: names of ``list_benchmarks()``, ``TASK:SPLIT`` or ``NAME=FILE.jsonl``, in a list or separated by
-            commas. ``None`` takes the six of the paper with preset ``paper``, a run's own task, MATH-500 otherwise.
+        benchmarks: names of ``list_benchmarks()``, ``TASK:SPLIT`` or ``NAME=FILE``, in a list or separated by commas;
+            or problems of one's own in a list of rows, a data set or a data frame. ``None`` takes the six of the paper with preset ``paper``, a run's own task, MATH-500 otherwise.
         k: answers a problem; ``None`` takes the preset's.
         preset: ``paper`` (arXiv 2512.23165: T 0.6, top-p 0.95, 32,768 tokens, k of 32 or 4), ``quick`` (k = 8 and a
             greedy answer to at most 100 problems) or ``greedy``.
@@ -86,7 +87,7 @@ def evaluate(
     policy = describe_policy(run_or_model, adapter=adapter, precision=precision, revision=revision)
     names = _names(benchmarks, preset, policy)
     options = dict([policy.task]) if policy.task else {}
-    sets = [load_problems(name, settings.n, task_options=options) for name in names]
+    sets = [load_problems(name, settings.n, task_options=options, near=policy.run) for name in names]
     if len({s.name for s in sets}) < len(sets):
         raise UserError(f"a benchmark is named twice among {', '.join(s.name for s in sets)}: name each once")
     in_memory = policy.model is not None
@@ -120,6 +121,7 @@ def evaluate(
             name=problems.name,
             log=directory / sample_file(problems.name) if directory else None,
             facts={"policy": facts["policy"], "style": style},
+            grade=graded_by(problems.task),
             progress=progress,
         )
         sources[problems.name] = {
@@ -146,16 +148,25 @@ def _settings(
     return Preset(chosen, preset.k if k is None else k, preset.greedy, preset.n if n is None else n)
 
 
-def _names(benchmarks: str | Sequence[str] | None, preset: str, policy: Policy) -> list[str]:
+def _names(benchmarks: Any, preset: str, policy: Policy) -> list[Any]:
     if benchmarks is None:
         if preset == "paper":
             return list(PAPER)
         return [f"{policy.task[0]}:test"] if policy.task else ["math500"]
+    if not isinstance(benchmarks, str) and (tasks.is_source(benchmarks) and not _are_names(benchmarks)):
+        return [benchmarks]
     names = benchmarks.split(",") if isinstance(benchmarks, str) else list(benchmarks)
-    names = [name.strip() for name in names if name.strip()]
+    names = [
+        name.strip() if isinstance(name, str) else name for name in names if not isinstance(name, str) or name.strip()
+    ]
     if not names:
         raise UserError("no benchmark is named: give at least one, such as gsm8k")
     return names
+
+
+def _are_names(benchmarks: Any) -> bool:
+    """Whether a list names benchmarks rather than holding the rows of one."""
+    return isinstance(benchmarks, list | tuple) and not any(isinstance(entry, Mapping) for entry in benchmarks)
 
 
 def _decoding(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rlvr_lite.analysis.statistics import detectable_difference
 from rlvr_lite.errors import unknown_name
-from rlvr_lite.evaluation.benchmarks import BENCHMARKS, PAPER
 from rlvr_lite.table import Table
+from rlvr_lite.tasks import BENCHMARKS, PAPER
 
 __all__ = ["power_table"]
 

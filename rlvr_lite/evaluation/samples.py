@@ -27,27 +27,37 @@ class Sample:
         index: 0 to k - 1 of the drawn answers, :data:`GREEDY` of the greedy one.
         completion: the text.
         extracted: the answer found in it; ``None`` if there is none.
-        correct: the verdict.
-        how: the stage of the verifier that decided.
+        correct: the verdict; ``None`` where none could be given.
+        how: the stage of the verifier that decided, or ``reward``.
         tokens: length, the end token included.
         truncated: cut at the longest length before an end token.
+        reward: what it earned where it is rewards that are scored; ``None`` where verdicts are.
     """
 
     id: str
     index: int
     completion: str
     extracted: str | None
-    correct: bool
+    correct: bool | None
     how: str
     tokens: int
     truncated: bool
+    reward: float | None = None
+
+    @property
+    def value(self) -> float:
+        """What it counts: its reward, else 1 for a right answer and 0 for any other."""
+        return float(bool(self.correct)) if self.reward is None else self.reward
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return dataclasses.asdict(self)
+        """The fields by name; the reward where there is one."""
+        fields = dataclasses.asdict(self)
+        if self.reward is None:
+            del fields["reward"]
+        return fields
 
 
-_FIELDS = {field.name for field in dataclasses.fields(Sample)}
+_FIELDS = {field.name for field in dataclasses.fields(Sample)} - {"reward"}
 
 
 class SampleLog:
@@ -91,7 +101,7 @@ class SampleLog:
             self._lines.cut(whole)
         found: dict[tuple[str, int], Sample] = {}
         for number, row in enumerate(self._lines.rows(), start=1):
-            if set(row) != _FIELDS:
+            if set(row) - {"reward"} != _FIELDS:
                 raise UserError(f"{self.path}, line {number} is not a sample: it was edited; choose another --out")
             sample = Sample(**row)
             found.setdefault((sample.id, sample.index), sample)

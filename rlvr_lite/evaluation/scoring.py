@@ -16,23 +16,26 @@ from rlvr_lite.evaluation.batches import Batch, plan_batches
 from rlvr_lite.evaluation.engines import Engine, TransformersEngine
 from rlvr_lite.evaluation.samples import GREEDY, Sample, SampleLog
 from rlvr_lite.evaluation.scores import Score
-from rlvr_lite.tasks import Problem
+from rlvr_lite.tasks import Problem, Task
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+    from rlvr_lite.rewards import Verdict
     from rlvr_lite.sampling import Completion
 
-__all__ = ["check_problems", "rescore", "score", "score_with"]
+__all__ = ["Grade", "check_problems", "graded_by", "rescore", "score", "score_with"]
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
+#: What judges answers, one problem an answer: verdicts, or rewards (``None``: there is none).
+Grade = Callable[[Sequence[Problem], Sequence["Completion"]], "Sequence[Verdict | float | None]"]
 #: Told after each batch: answers done, answers in all, share of the drawn ones that are right.
 Progress = Callable[[int, int, float], None]
 
 
-def check_problems(name: str, problems: Sequence[Problem]) -> None:
-    """Raise unless there are problems, their ids differ, and each has a question and an answer."""
+def check_problems(name: str, problems: Sequence[Problem], *, answers: bool = True) -> None:
+    """Raise unless there are problems, their ids differ, and each has a prompt and, if asked, an answer."""
     if not problems:
         raise UserError(f"{name} has no problems: ask for at least one")
     seen: set[str] = set()
@@ -40,9 +43,9 @@ def check_problems(name: str, problems: Sequence[Problem]) -> None:
         if problem.id in seen:
             raise UserError(f"{name} has the id {problem.id!r} twice: give each problem its own")
         seen.add(problem.id)
-        if not problem.problem.strip():
+        if not problem.text.strip():
             raise UserError(f"{name}: problem {problem.id} has no text; fill it in or leave it out")
-        if not problem.answer.strip():
+        if answers and not (problem.answer or "").strip():
             raise UserError(f"{name}: problem {problem.id} has no answer; fill it in or leave it out")
 
 
@@ -59,6 +62,7 @@ def score(
     name: str = "score",
     log: Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    grade: Grade | None = None,
     progress: bool | Progress = False,
 ) -> Score:
     """Score a policy in memory: a greedy answer and ``k`` drawn ones to each problem.
@@ -78,6 +82,7 @@ def score(
         name: of the benchmark, for messages and files.
         log: a ``.jsonl`` file that takes the samples one a line; if it holds some already, they are not drawn again.
         facts: what else decides the samples (the policy), compared with the log's when it is continued.
+        grade: judges the answers; ``None`` compares them with the golds.
         progress: show a bar with the running accuracy, or a function that is told (done, total, accuracy).
 
     Raises:
@@ -95,6 +100,7 @@ def score(
         name=name,
         log=log,
         facts=facts,
+        grade=grade,
         progress=progress,
     )
 
@@ -111,10 +117,11 @@ def score_with(
     name: str = "score",
     log: Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    grade: Grade | None = None,
     progress: bool | Progress = False,
 ) -> Score:
     """:func:`score` with the answers drawn by ``engine``."""
-    check_problems(name, problems)
+    check_problems(name, problems, answers=grade is None)
     if k < 1:
         raise UserError(f"k must be at least 1 sample a problem, got {k}")
     if sampling.greedy and k > 1:
@@ -129,7 +136,7 @@ def score_with(
     if log is not None:
         described = {
             "benchmark": name,
-            "problems": _digest([dataclasses.astuple(problem) for problem in ordered]),
+            "problems": _digest([(problem.id, problem.prompt, problem.answer) for problem in ordered]),
             "prompts": _digest(prompts),
             "k": k,
             "greedy": bool(greedy),
@@ -154,7 +161,7 @@ def score_with(
                 if not missing:
                     continue
                 drawn = _draw(engine, [p.id for p in ordered], prompts, batch, decoding, seed)
-                judged = _judge(cells, drawn)
+                judged = _judge(cells, drawn, grade or _by_gold)
                 fresh = [sample for sample in judged if (sample.id, sample.index) not in found]
                 if store:
                     store.append(fresh)
@@ -187,22 +194,38 @@ def _draw(
     return [c for half in halves for c in _draw(engine, ids, prompts, half, sampling, seed)]
 
 
-def _judge(cells: Sequence[tuple[Problem, int]], drawn: Sequence[Completion]) -> list[Sample]:
+def _judge(cells: Sequence[tuple[Problem, int]], drawn: Sequence[Completion], grade: Grade) -> list[Sample]:
     answers = [
         Sample(problem.id, index, completion.text, None, False, "", completion.tokens, completion.truncated)
         for (problem, index), completion in zip(cells, drawn, strict=True)
     ]
-    return _verify(answers, {problem.id: problem.answer for problem, _ in cells})
+    return _judged(answers, grade([problem for problem, _ in cells], drawn))
 
 
-def _verify(samples: Sequence[Sample], golds: Mapping[str, str]) -> list[Sample]:
+def _judged(samples: Sequence[Sample], verdicts: Sequence[Verdict | float | None]) -> list[Sample]:
+    found = []
+    for sample, verdict in zip(samples, verdicts, strict=True):
+        if verdict is None or isinstance(verdict, float | int):
+            value = None if verdict is None else float(verdict)
+            found.append(dataclasses.replace(sample, correct=None, how="reward", reward=value or 0.0))
+        else:
+            found.append(
+                dataclasses.replace(sample, extracted=verdict.extracted, correct=verdict.correct, how=verdict.how)
+            )
+    return found
+
+
+def graded_by(task: Task) -> Grade | None:
+    """How the answers to a task's problems are judged; ``None`` where it is by their golds."""
+    if task.reads_answers:
+        return None
+    return lambda problems, drawn: task.grade(problems, [completion.text for completion in drawn])
+
+
+def _by_gold(problems: Sequence[Problem], drawn: Sequence[Completion]) -> list[Verdict]:
     from rlvr_lite.rewards import verify_batch
 
-    verdicts = verify_batch([golds[sample.id] for sample in samples], [sample.completion for sample in samples])
-    return [
-        dataclasses.replace(sample, extracted=verdict.extracted, correct=verdict.correct, how=verdict.how)
-        for sample, verdict in zip(samples, verdicts, strict=True)
-    ]
+    return verify_batch([problem.answer or "" for problem in problems], [completion.text for completion in drawn])
 
 
 def rescore(path: Path, problems: Sequence[Problem], name: str | None = None) -> Score:
@@ -216,18 +239,21 @@ def rescore(path: Path, problems: Sequence[Problem], name: str | None = None) ->
     Raises:
         UserError: the file holds no samples, or answers to problems that are not given.
     """
+    from rlvr_lite.rewards import verify_batch
+
     samples = Score.read(path, name).samples
-    golds = {problem.id: problem.answer for problem in problems}
+    golds = {problem.id: problem.answer or "" for problem in problems}
     unknown = next((sample.id for sample in samples if sample.id not in golds), None)
     if unknown is not None:
         raise UserError(f"{path} answers a problem {unknown!r} that is not among those given: name its benchmark")
-    return Score.of(name or path.stem, _verify(samples, golds))
+    verdicts = verify_batch([golds[sample.id] for sample in samples], [sample.completion for sample in samples])
+    return Score.of(name or path.stem, _judged(samples, verdicts))
 
 
 @contextmanager
 def _reporter(progress: bool | Progress, name: str, total: int) -> Iterator[Callable[[Sequence[Sample]], None]]:
     """Yields a function that takes the samples of a batch as they are done."""
-    done, right = 0, 0
+    done, right = 0, 0.0
     bar: Any = None
     if progress is True:
         from tqdm.auto import tqdm
@@ -237,10 +263,12 @@ def _reporter(progress: bool | Progress, name: str, total: int) -> Iterator[Call
     def report(samples: Sequence[Sample]) -> None:
         nonlocal done, right
         done += len(samples)
-        right += sum(sample.correct for sample in samples)
+        right += sum(sample.value for sample in samples)
         accuracy = right / done if done else 0.0
         if bar is not None:
-            bar.set_postfix_str(f"{accuracy:.1%} right", refresh=False)
+            rewarded = any(sample.reward is not None for sample in samples)
+            shown = f"reward {accuracy:.3g}" if rewarded else f"{accuracy:.1%} right"
+            bar.set_postfix_str(shown, refresh=False)
             bar.update(len(samples))
         elif callable(progress):
             progress(done, total, accuracy)

@@ -61,7 +61,7 @@ class ChainSum(GeneratedTask):
         cap: the largest running total.
         ood_operands: lengths of the ``ood`` split; by default the two lengths above the longest of ``operands``.
 
-    >>> ChainSum().problems("test", 1)[0].problem.endswith("=?")
+    >>> ChainSum().problems("test", 1)[0].prompt.endswith("=?")
     True
     """
 

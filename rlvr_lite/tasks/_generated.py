@@ -59,7 +59,9 @@ def _draw(task: GeneratedTask, split: str, n: int, seed: int) -> tuple[Problem, 
     while len(found) < n and fruitless < _PATIENCE:
         question, answer = next(pairs)
         if question not in found and task.split_of(question) == split:
-            found[question] = Problem(f"{task.name}:{question}", question, answer)
+            found[question] = Problem(
+                f"{task.name}:{question}", question, answer, {"problem": question, "answer": answer}
+            )
             fruitless = 0
         else:
             fruitless += 1

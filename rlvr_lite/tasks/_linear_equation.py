@@ -29,7 +29,7 @@ class LinearEquation(GeneratedTask):
         constant: the largest size of b.
         solution: the largest size of x.
 
-    >>> LinearEquation().problems("test", 1)[0].problem
+    >>> LinearEquation().problems("test", 1)[0].prompt
     'Solve for x: 5x + 6 = -44'
     """
 

@@ -8,13 +8,18 @@ those files come from; competition texts belong to their organisers.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlvr_lite.table import Table
+from rlvr_lite.tasks._problems import problems_of
+from rlvr_lite.tasks._read import from_hub, read
+from rlvr_lite.tasks._stored import StoredTask, checksum_of
+from rlvr_lite.tasks._task import Problem
 
-__all__ = ["BENCHMARKS", "PAPER", "Benchmark", "list_benchmarks"]
+__all__ = ["BENCHMARKS", "PAPER", "Benchmark", "PinnedTask", "list_benchmarks", "pinned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,7 @@ class Benchmark:
         size: problems, before exclusions.
         k: samples a problem in the paper's protocol (arXiv 2512.23165, section 2).
         licence: as the origin of the recorded problems states it.
-        checksum: SHA-256 over the problems and answers, see ``loading.checksum_of``.
+        checksum: SHA-256 over the problems and answers, see :func:`pinned`.
         excluded: ids that are left out, with the reason.
     """
 
@@ -50,6 +55,11 @@ class Benchmark:
     licence: str
     checksum: str
     excluded: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digits(self) -> int:
+        """Of the numbers in the ids of its problems."""
+        return max(3, len(str(self.size)))
 
     @property
     def local(self) -> Path | None:
@@ -163,6 +173,68 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 PAPER = ("aime24", "aime25", "amc23", "hmmt25", "math500", "minerva")
 
 
+class PinnedTask(StoredTask):
+    """A benchmark as a task with a test split only.
+
+    Args:
+        name: of the benchmark.
+        problems: that can be solved as they stand.
+        checksum: over all problems and answers, before exclusions.
+        source: file or data set.
+        k: samples a problem in the paper's protocol.
+        excluded: ids left out, with the reason.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        problems: Sequence[Problem],
+        *,
+        checksum: str,
+        source: str,
+        k: int | None = None,
+        excluded: Mapping[str, str] | None = None,
+    ):
+        super().__init__(name, {"test": problems}, 0)
+        self.checksum, self.source, self.k, self.excluded = checksum, source, k, dict(excluded or {})
+
+
+def pinned(name: str) -> PinnedTask:
+    """A benchmark of :data:`BENCHMARKS`, compared with what is recorded of it.
+
+    Raises:
+        UserError: a damaged file, or neither file nor network.
+    """
+    benchmark = BENCHMARKS[name]
+    path, stem = benchmark.local, Path(benchmark.file).stem
+    if path:
+        source = benchmark.file
+        problems = problems_of(read(path, source)[""], source, prefix=stem, digits=benchmark.digits)
+    else:
+        source = f"{benchmark.repository}@{benchmark.revision or 'newest'}"
+        or_else = f", or set RLVR_LITE_DATA to a folder that holds {benchmark.file}"
+        found = from_hub(benchmark.repository, benchmark.config, benchmark.split, benchmark.revision, or_else=or_else)
+        problems = problems_of(
+            read(found, source)[""],
+            source,
+            prefix=stem,
+            problem=benchmark.problem,
+            answer=benchmark.answer,
+            digits=benchmark.digits,
+            ids=False,
+        )
+    checksum, excluded = checksum_of(problems), dict(benchmark.excluded)
+    if checksum != benchmark.checksum:
+        excluded = {}
+        warnings.warn(
+            f"{name} from {source} is not the version recorded here (checksum {checksum}): nothing is left out, and "
+            "compare it only with evaluations of the same checksum",
+            stacklevel=3,
+        )
+    kept = [problem for problem in problems if problem.id not in excluded]
+    return PinnedTask(name, kept, checksum=checksum, source=source, k=benchmark.k, excluded=excluded)
+
+
 def list_benchmarks() -> Table:
     """What ``evaluate`` knows by name; generated tasks and files come besides."""
     rows = [
@@ -177,5 +249,7 @@ def list_benchmarks() -> Table:
         }
         for name, benchmark in BENCHMARKS.items()
     ]
-    note = "Besides: TASK:SPLIT of a task, such as chain-sum:test or chain-sum:ood, and NAME=FILE.jsonl for your own problems."
+    note = (
+        "Besides: TASK:SPLIT of a task, such as chain-sum:test or chain-sum:ood, and NAME=FILE for your own problems."
+    )
     return Table.of(rows, title="Benchmarks", note=note)
