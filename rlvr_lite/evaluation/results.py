@@ -104,9 +104,11 @@ class Evaluation(Mapping[str, Score]):
         parity = self.facts["parity"]
         proof = "" if parity is None else f"; differs from the trained policy by {parity:.1g} of the largest logit"
         lengths = sorted({source["max_new_tokens"] for source in self.sources.values()})
+        unjudged = sum(score.unjudged for score in self.scores.values())
+        open_ = f"; {unjudged:,} answers could not be judged and count as not right" if unjudged else ""
         return (
             f"95 % intervals over problems; {drawn}, at most {'/'.join(f'{n:,}' for n in lengths)} tokens, "
-            f"seed {self.facts['seed']}, {self.facts['style']} prompts{proof}."
+            f"seed {self.facts['seed']}, {self.facts['style']} prompts{proof}{open_}."
         )
 
     def __str__(self) -> str:

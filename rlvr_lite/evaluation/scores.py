@@ -36,6 +36,7 @@ class Score:
         tokens: length of each answer, int ``[n, k]``, of the greedy one ``[n, 1]`` if that is all there is.
         truncated: whether it was cut, bool, of the same shape.
         samples: the answers themselves where they are at hand.
+        unjudged: how many answers could not be judged; they count as not right.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Score:
     tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
     samples: tuple[Sample, ...] = ()
+    unjudged: int = 0
 
     @classmethod
     def of(cls, name: str, samples: Iterable[Sample]) -> Score:
@@ -85,6 +87,9 @@ class Score:
             tokens=np.array([[s.tokens for s in row] for row in grid]),
             truncated=np.array([[s.truncated for s in row] for row in grid]),
             samples=tuple(table[id][index] for id in ids for index in indices),
+            unjudged=sum(
+                sample.correct is None and sample.reward is None for row in table.values() for sample in row.values()
+            ),
         )
 
     @classmethod
@@ -144,9 +149,8 @@ class Score:
         facts["mean_tokens"] = float(self.tokens.mean())
         facts["truncated"] = float(self.truncated.mean())
         facts["lengths"] = length_quantiles(self.tokens)
-        unjudged = sum(sample.correct is None and sample.reward is None for sample in self.samples)
-        if unjudged:
-            facts["unjudged"] = unjudged
+        if self.unjudged:
+            facts["unjudged"] = self.unjudged
         if self.rewarded:
             facts["scored_on"] = "reward"
         elif self.correct is not None:
@@ -190,6 +194,7 @@ class Score:
                 correct=np.array(correct, dtype=kind) if drawn else None,
                 majority=np.array([row["majority"] for row in rows]) if drawn and not rewarded else None,
                 tokens=np.array([[int(n) for n in row["tokens"].split()] for row in rows]),
+                unjudged=int(facts.get("unjudged", 0)),
                 truncated=np.array([[c == "1" for c in row["truncated"]] for row in rows]),
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:

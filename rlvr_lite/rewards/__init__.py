@@ -20,8 +20,9 @@ What an answer *cannot* do:
 * hang or exhaust the trainer: only the last 32,768 characters are searched, answers over 8,192 characters are refused
   and over 2,000 compared as text only; extraction and reading are linear up to small factors, nesting is capped; sizes
   are estimated before arithmetic (``9^{9^{9^9}}`` is never expanded), and the arithmetic of one verdict is metered;
-* hang or exhaust a worker for long: 0.5 s of processor time (interrupted), 2 s of wall time and 2 GiB of memory (killed
-  and replaced). Running out of any of these is a wrong answer;
+* hang or exhaust a worker: a question is answered in a process of its own, in at most 800,000 calls of Python functions
+  (running out of them is a wrong answer, on every machine alike), 8 s of processor time, 60 s and 2 GiB of memory
+  (running out of these is no verdict, ``correct=None``, which is not cached and left out of the advantage);
 * change other verdicts: order and length of a batch are kept, nothing is raised, and results are cached by
   ``(gold, answer)`` only;
 * be accepted by hedging: lists, intervals or identities that contain the value, free variables, and instructions to the
@@ -29,8 +30,9 @@ What an answer *cannot* do:
 
 What an answer *can* do: reach the right value by wrong reasoning, which no answer check sees; be right and refused, when
 it is written in notation that the reader does not know or needs an identity that sympy does not find in time; and make
-its batch slower, by up to 2 s a distinct answer and worker. Where processes are forbidden the comparison runs in a thread,
-which is interrupted at the same limit, but a single long call into C code then ends only by itself, and memory has no cap.
+its batch slower, by up to 8 s of processor time a distinct answer and worker. Where processes are forbidden the comparison
+runs in a thread, with the same number of calls, but a single long call into C code then ends only by itself, and memory
+has no cap.
 """
 
 from rlvr_lite.rewards.functions import RewardFunction, accuracy, combine, format, get, overlong

@@ -41,14 +41,18 @@ def text_of(completion: Any) -> str:
 
 
 def accuracy(completions: Sequence[Any], answer: Sequence[str], **columns: Any) -> list[float | None]:
-    r"""1 where the boxed answer equals the gold in column ``answer``, else 0; ``None`` where there is no gold.
+    r"""1 where the boxed answer equals the gold in column ``answer``, else 0; ``None`` where there is no gold that can be
+    read, or the comparison was cut short (see :class:`~rlvr_lite.rewards.Verdict`).
 
     >>> accuracy([r"so \boxed{2}", r"so \boxed{3}", r"so \boxed{4}"], answer=["2", "2", ""])
     [1.0, 0.0, None]
     """
     verdicts = verify_batch(answer, [text_of(completion) for completion in completions])
     missing = [gold is None or not str(gold).strip() for gold in answer]
-    return [None if empty else float(verdict.correct) for empty, verdict in zip(missing, verdicts, strict=True)]
+    return [
+        None if empty or verdict.correct is None else float(verdict.correct)
+        for empty, verdict in zip(missing, verdicts, strict=True)
+    ]
 
 
 def format(completions: Sequence[Any], **columns: Any) -> list[float | None]:

@@ -237,3 +237,14 @@ def test_power_is_told_before_a_run() -> None:
         power_table(["math50"])
     with pytest.raises(UserError, match="k must"):
         power_table("math500", 0)
+
+
+def test_what_could_not_be_judged_is_counted_and_said() -> None:
+    samples = [Sample("p", i, "", "7", ok, "number", 1, False) for i, ok in enumerate((True, None, False, None), -1)]
+    score = Score.of("aa", samples)
+    assert score.unjudged == 2
+    assert score.metrics()["avg@3"].value == 0
+    assert Score.from_dict("aa", score.to_dict(outcomes=True)).unjudged == 2
+    plain = make(benchmarks=("aa",))
+    assert "could not be judged" in str(Evaluation(plain.facts, {"aa": score}, plain.sources))
+    assert "could not be judged" not in str(plain)

@@ -34,6 +34,37 @@ def burn_and_swallow(_: Any) -> tuple[bool, str]:
             pass
 
 
+def _nothing() -> None:
+    pass
+
+
+def call_for_ever(_: Any) -> tuple[bool, str]:
+    """Calls of Python functions without end."""
+    while True:
+        _nothing()
+
+
+def call_and_swallow(_: Any) -> tuple[bool, str]:
+    """The same, deaf to exceptions."""
+    while True:
+        try:
+            while True:
+                _nothing()
+        except BaseException:
+            pass
+
+
+def slow_at_first(path: str) -> tuple[bool, str]:
+    """Too late the first time, as on a busy machine."""
+    with open(path, "a+") as file:
+        file.write("x")
+        file.flush()
+        file.seek(0)
+        while file.read() == "x":
+            time.sleep(60)
+    return True, ""
+
+
 def one_long_call(_: Any) -> tuple[bool, str]:
     """A single call into C that takes hours."""
     return 9 ** (9**9) > 0, ""

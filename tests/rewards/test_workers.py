@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rlvr_lite.rewards import verify_batch
+from rlvr_lite.rewards import accuracy, verify_batch
 from rlvr_lite.rewards.math import grader, workers
 from tests.rewards import checks
 
@@ -28,8 +28,7 @@ CORRECT = [True, False, True, True]
 
 @pytest.fixture(autouse=True)
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "LIMIT", 1.5)
-    monkeypatch.setattr(grader, "SECONDS", 0.3)
+    monkeypatch.setattr(grader, "LIMITS", grader.Limits(steps=500_000, processor=1))
 
 
 @pytest.fixture
@@ -48,27 +47,68 @@ def _children() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
 
 
-@pytest.mark.parametrize(
-    "check",
-    [checks.sleep, checks.burn, checks.burn_and_swallow, checks.one_long_call, checks.hog, checks.die, checks.fail],
-)
-def test_a_question_that_misbehaves_costs_only_itself(check: grader.Check) -> None:
+MISBEHAVED = [
+    checks.sleep,
+    checks.burn,
+    checks.burn_and_swallow,
+    checks.one_long_call,
+    checks.hog,
+    checks.die,
+    checks.fail,
+]
+
+
+@pytest.mark.parametrize("check", MISBEHAVED)
+def test_a_question_that_misbehaves_costs_only_itself(check: grader.Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers.ask(checks.double, [0])
+    if check is checks.sleep:
+        monkeypatch.setattr(grader, "LIMITS", grader.Limits(wall=1.0))
+    before = {child.pid for child in _children()}
     answers = workers.ask(check, [None])
-    assert [verdict for verdict, _, _ in answers] == [None]
-    assert answers[0][1]
+    assert [verdict for verdict, *_ in answers] == [None]
+    assert answers[0][1].startswith("not judged")
+    monkeypatch.undo()
     after = workers.ask(checks.double, list(range(20)))
-    assert [verdict for verdict, _, _ in after] == [i % 2 == 0 for i in range(20)]
-    assert not any(str(os.getpid()) in reason for _, reason, _ in after)
+    assert [verdict for verdict, *_ in after] == [i % 2 == 0 for i in range(20)]
+    assert not any(str(os.getpid()) in reason for _, reason, *_ in after)
+    assert {child.pid for child in _children()} == before, "the next question must not pay for a restart"
+
+
+@pytest.mark.parametrize("check", [checks.call_for_ever, checks.call_and_swallow])
+def test_calls_are_counted_and_running_out_of_them_is_a_verdict(check: grader.Check) -> None:
+    found = workers.ask(check, [None])[0]
+    assert found.verdict is False
+    assert "500,000 calls" in found.reason
+    assert not found.cut
+
+
+def test_only_what_ran_out_of_wall_time_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers.ask(checks.double, [0])
+    monkeypatch.setattr(grader, "LIMITS", grader.Limits(wall=2.0))
+    asked = tmp_path / "asked"
+    assert workers.ask(checks.slow_at_first, [str(asked)])[0].verdict is True
+    assert asked.read_text() == "xx"
+
+
+def test_what_was_not_judged_is_neither_wrong_nor_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    (gold,), (completion,) = _hard(777)
+    monkeypatch.setattr(grader, "LIMITS", grader.Limits(wall=0.0))
+    verdict = verify_batch([gold], [completion])[0]
+    assert verdict.correct is None
+    assert verdict.reason.startswith("not judged")
+    assert accuracy([completion, completion], answer=[gold, gold]) == [None, None]
+    monkeypatch.undo()
+    assert verify_batch([gold], [completion])[0].correct is True
 
 
 def test_bad_questions_among_good_ones_do_not_shift_the_answers() -> None:
     questions = [0, 1, None, 3, 4, None, 6]
-    answers = workers.ask(_double_or_sleep, questions)
-    assert [verdict for verdict, _, _ in answers] == [True, False, None, False, True, None, True]
+    answers = workers.ask(_double_or_die, questions)
+    assert [verdict for verdict, *_ in answers] == [True, False, None, False, True, None, True]
 
 
-def _double_or_sleep(value: int | None) -> tuple[bool, str]:
-    return checks.sleep(value) if value is None else checks.double(value)
+def _double_or_die(value: int | None) -> tuple[bool, str]:
+    return checks.die(value) if value is None else checks.double(value)
 
 
 def test_a_killed_pool_is_replaced() -> None:
@@ -76,7 +116,7 @@ def test_a_killed_pool_is_replaced() -> None:
     for child in _children():
         child.send_signal(signal.SIGKILL)
     answers = workers.ask(checks.double, [2, 3, 4])
-    assert [verdict for verdict, _, _ in answers] == [True, False, True]
+    assert [verdict for verdict, *_ in answers] == [True, False, True]
 
 
 def test_shutdown_leaves_no_process_and_the_next_question_starts_anew(no_pool_yet: None) -> None:
@@ -101,9 +141,12 @@ def test_where_processes_are_forbidden_no_verdict_is_lost(
     monkeypatch.setattr(workers._Process, "start", refuse)
     monkeypatch.setattr(workers, "_state", workers._State())
     answers = workers.ask(checks.double, list(range(5)))
-    assert [verdict for verdict, _, _ in answers] == [True, False, True, False, True]
-    assert all(str(os.getpid()) in reason for _, reason, _ in answers)
+    assert [verdict for verdict, *_ in answers] == [True, False, True, False, True]
+    assert all(str(os.getpid()) in reason for _, reason, *_ in answers)
+    monkeypatch.setattr(grader, "LIMITS", grader.Limits(steps=500_000, wall=2.0))
     assert workers.ask(checks.burn, [None])[0][0] is None
+    monkeypatch.setattr(grader, "LIMITS", grader.Limits())
+    assert workers.ask(checks.call_for_ever, [None])[0][0] is False
     assert workers.ask(checks.fail, [None])[0][0] is None
     golds, completions = _hard(len(str(error)))
     assert [v.correct for v in verify_batch([*GOLDS, *golds], [*COMPLETIONS, *completions])] == [*CORRECT, True]
@@ -114,13 +157,13 @@ def test_from_another_thread(no_pool_yet: None) -> None:
     thread = threading.Thread(target=lambda: found.append(workers.ask(checks.double, [1, 2])))
     thread.start()
     thread.join()
-    assert [verdict for verdict, _, _ in found[0]] == [False, True]
-    assert not any(str(os.getpid()) in reason for _, reason, _ in found[0])
+    assert [verdict for verdict, *_ in found[0]] == [False, True]
+    assert not any(str(os.getpid()) in reason for _, reason, *_ in found[0])
 
 
 def _in_child(queue: Any, number: int) -> None:
     queue.put([v.correct for v in verify_batch(*_hard(number))])
-    queue.put([str(os.getpid()) in reason for _, reason, _ in workers.ask(checks.double, [1])])
+    queue.put([str(os.getpid()) in reason for _, reason, *_ in workers.ask(checks.double, [1])])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -152,7 +195,8 @@ def _run(code: str, *, as_file: Path | None, timeout: float = 120) -> subprocess
 
 QUESTION = r"""
     print("main runs")
-    from rlvr_lite.rewards import verify, workers
+    from rlvr_lite.rewards import verify
+    from rlvr_lite.rewards.math import workers
     print(verify(r"\sin 2x", r"\boxed{2\sin x\cos x}"))
     assert workers._state.pool is not None
 """
@@ -185,7 +229,7 @@ def test_workers_end_with_their_parent_however_it_ends(end: str, tmp_path: Path)
 
 def test_a_worker_is_limited_before_its_first_question() -> None:
     resource = pytest.importorskip("resource")
-    verdict, reason, _ = workers.ask(_limits, [None])[0]
+    verdict, reason, *_ = workers.ask(_limits, [None])[0]
     assert verdict is True, reason
     assert resource.getrlimit(resource.RLIMIT_AS)[0] != grader.ADDRESS_SPACE, "the parent must not be limited"
 
@@ -199,17 +243,18 @@ def _limits(_: Any) -> tuple[bool, str]:
 
 def test_limits_that_a_platform_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
-    monkeypatch.delattr(signal, "setitimer")
+    monkeypatch.delattr(os, "fork")
     grader._limit_memory()
-    assert grader.run_limited(checks.double, 2, 0.3)[0] is True
-    assert grader.run_limited(checks.fail, 2, 0.3)[0] is None
+    assert grader.run_limited(checks.double, 2, grader.LIMITS).verdict is True
+    assert grader.run_limited(checks.fail, 2, grader.LIMITS).verdict is None
+    assert grader.run_limited(checks.call_for_ever, 2, grader.LIMITS).verdict is False
 
 
 def test_questions_from_many_threads_are_not_mixed_up() -> None:
     found: dict[int, list[bool | None]] = {}
 
     def work(offset: int) -> None:
-        found[offset] = [verdict for verdict, _, _ in workers.ask(checks.double, list(range(offset, offset + 10)))]
+        found[offset] = [verdict for verdict, *_ in workers.ask(checks.double, list(range(offset, offset + 10)))]
 
     jobs: list[Callable[[], None]] = [lambda offset=offset: work(offset) for offset in range(6)]  # type: ignore[misc]
     threads = [threading.Thread(target=job) for job in jobs]

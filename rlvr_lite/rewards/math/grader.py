@@ -2,24 +2,61 @@
 
 No text reaches sympy: :func:`build` makes its objects from the tree that our own reader made, so there is nothing to
 ``eval``, ``sympify`` or misread.
+
+A worker answers each question in a child of its own (fork), which begins where every other began, so that an answer
+depends neither on what was asked before nor on the load of the machine: what ends a long comparison is a number of
+Python calls. Processor time and memory are caps behind that, wall time the last resort.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from rlvr_lite.rewards.math.nodes import Node, fn, free_symbols, mul, num, sym
 from rlvr_lite.rewards.math.numeric import POINTS, point
 from rlvr_lite.rewards.math.scalars import Pair
 
-__all__ = ["ADDRESS_SPACE", "SECONDS", "Check", "OutOfTime", "build", "judge", "load", "run_limited", "start_worker"]
+__all__ = [
+    "ADDRESS_SPACE",
+    "LIMITS",
+    "Answer",
+    "Check",
+    "Limits",
+    "OutOfSteps",
+    "build",
+    "counted",
+    "judge",
+    "load",
+    "run_limited",
+    "start_worker",
+]
 
-SECONDS = 0.5
-"""Processor time that one item may take before it is interrupted."""
+
+class Limits(NamedTuple):
+    """What one question may cost.
+
+    Attributes:
+        steps: calls of Python functions, after which equality counts as not shown.
+        processor: seconds of processor time, after which the operating system ends the child.
+        wall: seconds, after which the worker does.
+    """
+
+    steps: int = 800_000
+    processor: int = 8
+    wall: float = 60.0
+
+
+LIMITS = Limits()
 
 ADDRESS_SPACE = 2 * 2**30
 """Bytes of memory that a worker may map."""
@@ -30,8 +67,17 @@ Check: TypeAlias = Callable[[Any], "tuple[bool | None, str]"]
 """What a worker runs: from a question to a verdict (``None``: cannot tell) and its reason."""
 
 
-class OutOfTime(BaseException):
-    """Raised inside a computation that has used up its time; no ``except Exception`` holds it up."""
+class Answer(NamedTuple):
+    """What came of a question: the verdict (``None``: there is none), why, the seconds, and whether it was cut short."""
+
+    verdict: bool | None
+    reason: str
+    seconds: float
+    cut: bool = False
+
+
+class OutOfSteps(BaseException):
+    """Raised inside a computation that has used up its steps; no ``except Exception`` holds it up."""
 
 
 def build(node: Node) -> Any:
@@ -120,9 +166,9 @@ def start_worker() -> None:
     """Put limits on this process and load what it needs, before its first item."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # die at once, even inside a long C call
     _limit_memory()
-    if hasattr(signal, "SIGPROF"):
-        signal.signal(signal.SIGPROF, _interrupt)
     load()
+    gc.collect()
+    gc.freeze()  # the children share these pages
 
 
 def load() -> None:
@@ -144,37 +190,106 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
-def _limit_processor() -> None:
-    """The kernel ends this process two processor seconds from now, whatever it is doing."""
-    try:
-        import resource
-    except ImportError:
-        return
-    used = time.process_time()
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used) + 3, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def _interrupt(*_: Any) -> None:
-    raise OutOfTime
-
-
-def run_limited(function: Check, payload: Any, seconds: float) -> tuple[bool | None, str, float]:
-    """``function(payload)`` under a limit on processor time; with the wall time it took, ``None`` if it did not end."""
+def run_limited(function: Check, payload: Any, limits: Limits) -> Answer:
+    """``function(payload)`` in a child process of this one, within ``limits``; in this one where it cannot fork."""
     start = time.perf_counter()
-    verdict: bool | None = None
+    if not hasattr(os, "fork"):
+        return Answer(*counted(function, payload, limits.steps), time.perf_counter() - start)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        _answer_and_exit(function, payload, limits, writing)
+    os.close(writing)
     try:
-        _limit_processor()
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_PROF, seconds)
-        try:
-            verdict, reason = function(payload)
-        except MemoryError:
-            reason = "no verdict within the memory limit"
-        except Exception as error:
-            reason = f"could not be compared ({type(error).__name__})"
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_PROF, 0)
-    except OutOfTime:  # it goes off once
-        verdict, reason = None, f"no verdict within {seconds:g} s"
-    return verdict, reason, time.perf_counter() - start
+        data = _read(reading, start + limits.wall)
+    finally:
+        os.close(reading)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    seconds = time.perf_counter() - start
+    if data is None:
+        return Answer(None, f"not judged: no answer within {limits.wall:g} s", seconds, cut=True)
+    try:
+        verdict, reason = json.loads(data)
+    except Exception:
+        over = os.WIFSIGNALED(status) and os.WTERMSIG(status) == getattr(signal, "SIGXCPU", None)
+        why = f"more than {limits.processor} s of processor time" if over else "its process ended"
+        return Answer(None, f"not judged: {why}", seconds)
+    return Answer(verdict, reason, seconds)
+
+
+def _answer_and_exit(function: Check, payload: Any, limits: Limits, writing: int) -> None:
+    """In the child: answer and end, whatever happens. Running out of steps ends it on the spot."""
+    try:
+        _limit_child(limits.processor)
+        answer = counted(function, payload, limits.steps, stop=lambda: _send(writing, _out_of(limits.steps)))
+        _send(writing, answer)
+    finally:
+        os._exit(1)
+
+
+def _send(writing: int, answer: tuple[bool | None, str]) -> None:
+    os.write(writing, json.dumps(answer).encode())
+    os._exit(0)
+
+
+def _limit_child(processor: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the worker
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (processor, processor + 1))
+
+
+def _read(reading: int, deadline: float) -> bytes | None:
+    """Everything that the child writes; ``None`` if it is not done at the deadline."""
+    data = b""
+    while (left := deadline - time.perf_counter()) > 0:
+        if select.select([reading], [], [], left)[0]:
+            part = os.read(reading, 65_536)
+            if not part:
+                return data
+            data += part
+    return None
+
+
+def _out_of(steps: int) -> tuple[bool, str]:
+    return False, f"equality was not shown within {steps:,} calls"
+
+
+def counted(
+    function: Check, payload: Any, steps: int, stop: Callable[[], None] | None = None
+) -> tuple[bool | None, str]:
+    """``function(payload)`` for so many calls of Python functions; equality counts as not shown after them.
+
+    Args:
+        function: what is run.
+        payload: its argument.
+        steps: how many calls.
+        stop: called when they are used up, instead of an :class:`OutOfSteps` inside of the computation.
+    """
+    left = steps
+
+    def count(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            if stop is not None:
+                stop()
+            raise OutOfSteps
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(count)
+        return function(payload)
+    except OutOfSteps:
+        return _out_of(steps)
+    except MemoryError:
+        return None, "not judged: out of memory"
+    except Exception as error:
+        return None, f"not judged ({type(error).__name__})"
+    finally:
+        sys.settrace(before)

@@ -50,7 +50,7 @@ def audit(rollouts: Iterable[Mapping[str, Any]]) -> Table:
             raise UserError(f"rollout {number} has no answer or no completion: audit needs both columns")
     golds = [str(row.get("answer", row.get("gold"))) for row in rows]
     verdicts = verify_batch(golds, [text_of(row["completion"]) for row in rows])
-    found: dict[tuple[str, str, bool], list[Any]] = {}
+    found: dict[tuple[str, str, bool | None], list[Any]] = {}
     for row, gold, verdict in zip(rows, golds, verdicts, strict=True):
         if verdict.extracted is not None:
             key = (gold, verdict.extracted, _recorded(row, verdict.correct))
@@ -76,7 +76,7 @@ def audit(rollouts: Iterable[Mapping[str, Any]]) -> Table:
     return Table(_COLUMNS, tuple(disputed), title=f"{len(disputed)} disputed verdicts", note=note)
 
 
-def _recorded(row: Mapping[str, Any], computed: bool) -> bool:
+def _recorded(row: Mapping[str, Any], computed: bool | None) -> bool | None:
     if isinstance(row.get("correct"), bool):
         return row["correct"]
     rewards = row.get("rewards")
@@ -84,8 +84,8 @@ def _recorded(row: Mapping[str, Any], computed: bool) -> bool:
     return recorded == 1 if isinstance(recorded, int | float) else computed
 
 
-def _word(correct: bool) -> str:
-    return "correct" if correct else "wrong"
+def _word(correct: bool | None) -> str:
+    return "not judged" if correct is None else "correct" if correct else "wrong"
 
 
 def _opinions(pairs: list[tuple[str, str]], words: list[bool]) -> list[bool | None]:
@@ -100,7 +100,7 @@ def _opinions(pairs: list[tuple[str, str]], words: list[bool]) -> list[bool | No
             opinions.append(None)
             if not words[i]:
                 hard.append(i)
-    for i, (opinion, _, _) in zip(hard, ask(second_opinion, [pairs[i] for i in hard]), strict=True) if hard else ():
+    for i, (opinion, *_) in zip(hard, ask(second_opinion, [pairs[i] for i in hard]), strict=True) if hard else ():
         opinions[i] = opinion
     return opinions
 

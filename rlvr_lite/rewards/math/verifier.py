@@ -31,7 +31,7 @@ _LONGEST = 1_000
 class _Decision(NamedTuple):
     """The part of a verdict that depends on gold and answer only."""
 
-    correct: bool
+    correct: bool | None
     how: str
     reason: str
 
@@ -166,11 +166,11 @@ def verify_batch(golds: Sequence[str], completions: Sequence[str]) -> list[Verdi
             _cache.put(key, decision)
         verdicts[i] = Verdict(decision.correct, answer, decision.how, time.perf_counter() - start, decision.reason)
     answers = ask(judge, [outcome.pairs for outcome, _ in waiting.values()]) if waiting else []
-    for (key, (_, places)), (found, reason, seconds) in zip(waiting.items(), answers, strict=True):
-        correct = found is True
-        _cache.put(key, _Decision(correct, "math-verify", reason))
+    for (key, (_, places)), (found, reason, seconds, _) in zip(waiting.items(), answers, strict=True):
+        if found is not None:
+            _cache.put(key, _Decision(found, "math-verify", reason))
         for order, (i, spent) in enumerate(places):
-            verdicts[i] = Verdict(correct, key[1], "math-verify", spent + (seconds if order == 0 else 0.0), reason)
+            verdicts[i] = Verdict(found, key[1], "math-verify", spent + (seconds if order == 0 else 0.0), reason)
     return [verdict for verdict in verdicts if verdict is not None]
 
 
@@ -188,10 +188,14 @@ def explain(gold: str, answer: str) -> str:
     bare = "\\boxed" not in answer
     verdict = verify(gold, f"\\boxed{{{answer}}}" if bare else answer)
     shown = "no answer" if verdict.extracted is None else repr(_short(verdict.extracted))
-    relation = "equals" if verdict.correct else "is not"
+    word, relation = {
+        True: ("correct", "equals"),
+        False: ("wrong", "is not"),
+        None: ("not judged", "against"),
+    }[verdict.correct]
     detail = f"{verdict.reason}; " if verdict.reason else ""
     return (
-        f"{'correct' if verdict.correct else 'wrong'}: {shown} {relation} {_short(_text(gold))!r} "
+        f"{word}: {shown} {relation} {_short(_text(gold))!r} "
         f"({detail}decided by {verdict.how} in {1000 * verdict.seconds:.1f} ms)"
     )
 

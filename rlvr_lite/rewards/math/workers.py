@@ -1,10 +1,10 @@
 """Worker processes that can be killed: what only a computer algebra system can decide is decided there.
 
-The pool starts with the first question and ends with the interpreter. Each question has a limit on processor time
-(interrupted inside the worker), on wall time (the worker is killed and replaced) and on memory. Workers are spawned, not
-forked, so a parent with threads, a GPU or a notebook is safe, and they never import the caller's main module, so a
-script needs no ``if __name__ == "__main__"``. A forked child forgets its parent's pool and starts its own. Where
-processes cannot be started at all, the question is answered in a thread of this process, under the same time limit.
+The pool starts with the first question and ends with the interpreter. Each question has limits (:class:`grader.Limits`),
+kept by a child of the worker, so that the worker itself lives on. Workers are spawned, not forked, so a parent with
+threads, a GPU or a notebook is safe, and they never import the caller's main module, so a script needs no
+``if __name__ == "__main__"``. A forked child forgets its parent's pool and starts its own. Where processes cannot be
+started at all, the question is answered in a thread of this process, within the same number of steps.
 """
 
 from __future__ import annotations
@@ -21,22 +21,16 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from multiprocessing import context, spawn
-from typing import Any, TypeAlias
+from typing import Any
 
 from rlvr_lite.rewards.math import grader
+from rlvr_lite.rewards.math.grader import Answer
 
-__all__ = ["LIMIT", "Answer", "ask", "shutdown"]
+__all__ = ["ask", "shutdown"]
 
-LIMIT = 2.0
-"""Wall-clock seconds a question may take in its worker before that is killed."""
-
-_STALL = 60.0
-_QUESTIONS = 1_000  # a worker is replaced after so many, which bounds the growth of sympy's caches
+_SPARE = 60.0  # seconds on top of the wall limit before a worker that says nothing is given up
 _MOST = 4
 _RETRY = 60.0
-
-Answer: TypeAlias = tuple[bool | None, str, float]
-"""The verdict (``None``: it did not come), its reason, and the seconds it took."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +67,16 @@ class _Process(context.SpawnProcess):
     def start(self) -> None:
         parent = multiprocessing.current_process()._config  # type: ignore[attr-defined]
         daemonic = parent.pop("daemon", None)  # DataLoader workers are; ours end with their pipe
+        seed = os.environ.get("PYTHONHASHSEED")
         _bare.on = True
+        os.environ["PYTHONHASHSEED"] = "0"  # sympy walks through sets: every worker in the same order
         try:
             super().start()
         finally:
             _bare.on = False
+            del os.environ["PYTHONHASHSEED"]
+            if seed is not None:
+                os.environ["PYTHONHASHSEED"] = seed
             if daemonic is not None:
                 parent["daemon"] = daemonic
 
@@ -127,7 +126,6 @@ def _pool() -> Any:
             _discard(_state.pool)
             pool = ProcessPool(
                 max_workers=max(2, min(_MOST, _cpus())),
-                max_tasks=_QUESTIONS,
                 initializer=grader.start_worker,
                 context=_Context(),
             )
@@ -167,6 +165,8 @@ def shutdown() -> None:
 def ask(check: grader.Check, questions: Sequence[Any]) -> list[Answer]:
     """``check`` of every question, in order. Never raises, and never takes longer than the limits allow.
 
+    What ran out of wall time is asked once more, when nothing else is.
+
     Args:
         check: a function that a spawned process can import.
         questions: picklable, and safe to hand to it.
@@ -179,6 +179,8 @@ def ask(check: grader.Check, questions: Sequence[Any]) -> list[Answer]:
         try:
             for i, answer in zip(missing, _ask_pool(check, [questions[i] for i in missing]), strict=True):
                 answers[i] = answer
+            for i in [i for i in missing if (answer := answers[i]) and answer.cut]:
+                answers[i] = _ask_pool(check, [questions[i]])[0] or answers[i]
         except Exception as error:
             _state.retry = time.monotonic() + _RETRY
             logger.warning("answers are compared without worker processes (%s: %s)", type(error).__name__, error)
@@ -189,19 +191,19 @@ def ask(check: grader.Check, questions: Sequence[Any]) -> list[Answer]:
 
 def _ask_pool(check: grader.Check, questions: Sequence[Any]) -> list[Answer | None]:
     """The pool's answers; ``None`` where the pool broke down before it had one."""
-    pool = _pool()
+    pool, limits = _pool(), grader.LIMITS
+    last = limits.wall + _SPARE if hasattr(os, "fork") else limits.wall
     try:
         futures = [
-            pool.schedule(grader.run_limited, args=(check, question, grader.SECONDS), timeout=LIMIT)
-            for question in questions
+            pool.schedule(grader.run_limited, args=(check, question, limits), timeout=last) for question in questions
         ]
     except RuntimeError:  # it broke in this very moment
         _retire(pool)
         return [None] * len(questions)
-    return [_result(pool, future) for future in futures]
+    return [_result(pool, future, last) for future in futures]
 
 
-def _result(pool: Any, future: Any) -> Answer | None:
+def _result(pool: Any, future: Any, last: float) -> Answer | None:
     from pebble import ProcessExpired
 
     started = time.monotonic()
@@ -212,14 +214,12 @@ def _result(pool: Any, future: Any) -> Answer | None:
             if future.done() and future.exception() is None:
                 return future.result()
             if future.done():
-                return None, f"no verdict within {LIMIT:g} s: the worker was killed", LIMIT
-            if time.monotonic() - started > _STALL or not pool.active:
+                return Answer(None, f"not judged: no answer within {last:g} s", last, cut=True)
+            if time.monotonic() - started > last + _SPARE or not pool.active:
                 _retire(pool)
                 return None
         except ProcessExpired:
-            return None, "no verdict: the worker ran out of memory or processor time", LIMIT
-        except MemoryError:
-            return None, "no verdict within the memory limit", LIMIT
+            return Answer(None, "not judged: the worker ended", last, cut=True)
         except Exception:  # the pool broke
             return None
 
@@ -236,19 +236,16 @@ def _ask_here(check: grader.Check, question: Any) -> Answer:
     outcome: list[tuple[bool | None, str]] = []
 
     def work() -> None:
-        try:
-            outcome.append(check(question))
-        except grader.OutOfTime:
-            pass
-        except Exception as error:
-            outcome.append((None, f"could not be compared ({type(error).__name__})"))
+        with contextlib.suppress(grader.OutOfSteps):
+            outcome.append(grader.counted(check, question, grader.LIMITS.steps))
 
     start = time.perf_counter()
     thread = threading.Thread(target=work, daemon=True, name="rlvr-lite-verifier")
     thread.start()
-    thread.join(LIMIT)
+    thread.join(grader.LIMITS.wall)
     if thread.is_alive() and thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(grader.OutOfTime))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(grader.OutOfSteps))
         thread.join(0.2)
-    verdict, reason = outcome[0] if outcome else (None, f"no verdict within {LIMIT:g} s")
-    return verdict, reason, time.perf_counter() - start
+        outcome.clear()
+    limit = f"not judged: no answer within {grader.LIMITS.wall:g} s"
+    return Answer(*(outcome[0] if outcome else (None, limit)), time.perf_counter() - start, cut=not outcome)
