@@ -277,10 +277,6 @@ class RunConfig:
             raise UserError("rewards is empty: name at least one, such as 'accuracy'")
         if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
             raise UserError(f"{len(self.rewards)} rewards but {len(self.reward_weights)} reward_weights: give one each")
-        if self.method == "full" and self.precision == "nf4":
-            raise UserError("full fine-tuning cannot train 4-bit weights: use --precision bf16 or fp32, or an adapter")
-        if self.method == "full" and self.kl_coef > 0:
-            raise UserError("full fine-tuning keeps no frozen base for a KL term: set kl_coef to 0, or use an adapter")
         _ = self.adapter
 
     @property

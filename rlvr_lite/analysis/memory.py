@@ -11,7 +11,7 @@ backward    kept layers + one block's activations ``N (a H + b I) + c C (P + C) 
 optimizer   gradients ``4 t``
 ==========  =======================================================================================================
 
-a, b, c, d depend on the method and the precision alone; ``_memory_costs`` holds them, taken from dry runs of two layers by
+a, b, c, d depend on the method and the precision alone; each method states its own, taken from dry runs of two layers by
 ``python -m tests.benchmarks.plan calibrate``. Everything is bytes. Nothing here needs torch.
 """
 
@@ -22,12 +22,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlvr_lite.analysis._memory_costs import BASE, BLOCK, HEAD, Cost, like
-
 __all__ = [
+    "BASE",
     "GIB",
     "PHASES",
     "Adapter",
+    "Cost",
     "Shape",
     "Step",
     "last_growth",
@@ -43,6 +43,14 @@ GIB = 2**30
 #: In the order of a step.
 PHASES = ("load", "rollout", "scoring", "forward", "backward", "optimizer")
 _CHUNK = {"cuda": 2**25, "cpu": 2**23}  # logits formed at a time by grpo.token_logprobs
+#: (a, b, c, d, f): ``N (a H + b I) + c C (P + C) + d W`` bytes of activations in a block's backward pass, recomputed, and
+#: ``f N I`` without gradients, for N tokens of a micro-batch, widths H and I, completions of C tokens after prompts of P, and
+#: W numbers in the block's matrices.
+Cost = tuple[float, float, float, float, float]
+#: ``f`` of a block without an adapter, by bytes of an activation.
+BASE: Mapping[int, float] = {2: 7.7, 4: 15.4}
+#: Hidden states around the output head, bytes a token and feature, by bytes of an activation.
+_HEAD: Mapping[int, float] = {2: 9.4, 4: 13.5}
 _BLOCK = 64  # numbers that share a scale in NF4, and 256 scales share another
 
 
@@ -119,17 +127,21 @@ class Adapter:
 
     Attributes:
         method: its name.
+        block: activations of a block by what its products compute in: ``nf4``, ``bf16`` (any 16 bits) and ``fp32``.
         trained: numbers that are trained, in fp32.
         frozen: bytes of what it adds without training it.
         moments: bytes of the optimizer's state.
         kept: bytes of what it computes once and keeps while sampling.
+        trains_base: whether it is the base's own weights that are trained, in fp32.
     """
 
     method: str
+    block: Mapping[str, Cost]
     trained: int
     frozen: int = 0
     moments: int = 0
     kept: int = 0
+    trains_base: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +274,7 @@ class _Bill:
 
     @property
     def _full(self) -> bool:
-        return self.adapter.method == "full"
+        return self.adapter.trains_base
 
     @property
     def _gradients(self) -> int:
@@ -294,8 +306,7 @@ class _Bill:
     @property
     def _cost(self) -> Cost:
         kind = "fp32" if self.size == 4 else "nf4" if self.precision == "nf4" else "bf16"
-        costs = BLOCK[like(self.adapter.method)]
-        return costs.get(kind) or BLOCK["lora"][kind]
+        return self.adapter.block[kind]
 
     def _without_gradients(self, tokens: int, *, adapted: bool) -> int:
         return int((self._cost[4] if adapted else BASE[self.size]) * tokens * self.shape.intermediate)
@@ -337,7 +348,7 @@ class _Bill:
     def _forward(self) -> dict[str, int]:
         shape, step = self.shape, self.step
         layers = shape.layers * (self._kept if step.checkpointing else self._block())
-        head = int(HEAD[self.size] * step.tokens * shape.hidden)
+        head = int(_HEAD[self.size] * step.tokens * shape.hidden)
         block = self._without_gradients(step.tokens, adapted=True)
         logits = self._logits(step.micro_batch * step.completion_length)
         return {

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from rlvr_lite import methods
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.exports import gguf_file, hub
 from rlvr_lite.exports.model_card import card
@@ -102,8 +103,10 @@ def export(
     elif repo is not None or public or dry_run:
         raise UserError(f"repo, public and dry_run are for hub, not for {to}: leave them out")
     facts = RunRecord.open(run).gate(force=force)
-    if wish.form == "adapter" and facts.config.method == "full":
-        raise UserError("full fine-tuning has no adapter: export to merged, or to lora for the best approximation")
+    if wish.form == "adapter" and methods.get(facts.config.method).trains_base:
+        raise UserError(
+            f"{facts.config.method} has no adapter: export to merged, or to lora for the best approximation"
+        )
     target = Path(out) if out is not None else facts.files.root / "export" / wish.label
     if to != "hub" or not _is_made(target, facts, wish):
         with quietly():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr_lite import methods
 from rlvr_lite.config import Precision
 from rlvr_lite.errors import UserError
 from rlvr_lite.runs import RunRecord
@@ -33,8 +34,6 @@ __all__ = [
 
 def precision_of(run: RunRecord) -> Precision:
     """In which the base of a run is loaded; where training writes the base, all its weights are in the run, in fp32."""
-    from rlvr_lite import methods
-
     return "fp32" if methods.get(run.config.method).writes_base else run.config.precision
 
 
@@ -62,8 +61,6 @@ def updates_of(run: RunRecord) -> Iterator[Update]:
     Raises:
         UserError: the run is not finished, failed its proof, is damaged, or its base is another now.
     """
-    from rlvr_lite import methods
-
     original = base_in_training(run).model if methods.get(run.gate().config.method).writes_base else None
     yield from methods.updates(methods.load(base_in_training(run).model, run.files.adapter), original)
 
@@ -97,9 +94,7 @@ class Trained:
     @contextlib.contextmanager
     def before(self) -> Iterator[nn.Module]:
         """The policy before training; without a second copy of the base, unless training changed the base itself."""
-        from rlvr_lite import methods
-
-        if self.run.config.method == "full":
+        if methods.get(self.run.config.method).trains_base:
             if self._base is None:
                 self._base = load_base(base_of(self.run))[0]
             yield self._base
@@ -114,7 +109,6 @@ def load_trained(run: RunRecord) -> Trained:
     Raises:
         UserError: the base is gone or was changed, or the policy answers otherwise than the trained one did.
     """
-    from rlvr_lite import methods
     from rlvr_lite.evaluation.policies import fingerprint_distance
 
     base, tokenizer = load_base(base_of(run), exact=False)
@@ -124,7 +118,7 @@ def load_trained(run: RunRecord) -> Trained:
     parity = _parity(run, model, tokenizer, recorded, away)
     if methods.precision_of(model) == "nf4":
         model = methods.load(_dequantised(methods.detach(model)).float(), run.files.adapter)
-    return Trained(run, model if run.config.method == "full" else model.float(), tokenizer, parity)
+    return Trained(run, model if methods.get(run.config.method).trains_base else model.float(), tokenizer, parity)
 
 
 def _parity(run: RunRecord, model: Any, tokenizer: Any, recorded: Any, away: float | None) -> float | None:
@@ -164,8 +158,6 @@ def load_base(about: Mapping[str, Any], *, exact: bool = True) -> tuple[nn.Modul
 
 def _dequantised(model: Any) -> Any:
     """Plain linear layers with what the 4-bit ones stand for; other models as they are."""
-    from rlvr_lite import methods
-
     return model.dequantize() if methods.precision_of(model) == "nf4" else model
 
 

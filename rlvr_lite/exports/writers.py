@@ -73,7 +73,7 @@ def write_lora(trained: Trained, folder: Path, rank: int | None) -> Written:
     """
     run = trained.run
     name = run.config.method
-    base = load_base(base_of(run))[0] if name == "full" else None
+    base = load_base(base_of(run))[0] if methods.get(name).trains_base else None
     layout = methods.attachment(trained.model).build.layout
     default = run.adapter["adapter"]["rank"] or SCALES[scale_of(layout.parameters)].rank
     updates = methods.updates(trained.model, base)
@@ -101,8 +101,8 @@ def _lora_notes(name: str, error: float, left_out: tuple[str, ...], rank: int) -
     notes = []
     if left_out:
         notes.append(f"LoRA cannot hold {len(left_out)} changed parameters of {name}, such as {left_out[0]}")
-    if name == "full":
-        notes.append("embeddings and biases of full fine-tuning are left out too")
+    if methods.get(name).trains_base:
+        notes.append(f"embeddings and biases that {name} trained are left out too")
     if error >= 1e-5:
         notes.append(f"the update of {name} is not of rank {rank}: {error:.1%} of its norm is lost")
     return tuple(notes)
@@ -110,7 +110,7 @@ def _lora_notes(name: str, error: float, left_out: tuple[str, ...], rank: int) -
 
 def merge(trained: Trained) -> nn.Module:
     """The plain model with the update folded in, in fp32; ``trained.model`` is used up."""
-    return trained.model if trained.run.config.method == "full" else methods.merge(trained.model)
+    return trained.model if methods.get(trained.run.config.method).trains_base else methods.merge(trained.model)
 
 
 def write_merged(trained: Trained, folder: Path, dtype: str) -> Written:

@@ -48,14 +48,14 @@ def attach(model: nn.Module, name: str, adapter: AdapterConfig, *, total_steps: 
     """Put a method on a frozen base.
 
     Args:
-        model: the base; its weights are frozen and, but for ``full`` and the ``:residual`` variants, never written to.
+        model: the base; its weights are frozen and, but by methods that say so (``writes_base``), never written to.
         name: of the method.
         adapter: its size and place; missing values take the defaults for the base's scale.
         total_steps: optimizer steps of the whole run, for methods with a schedule.
         seed: of the random part of the start; the global random state is left alone.
 
     Returns:
-        A ``PeftModel`` in evaluation mode with fp32 adapter weights; for ``full`` the model itself.
+        A ``PeftModel`` in evaluation mode with fp32 adapter weights; or, of a method that trains the base, the model itself.
 
     Raises:
         UserError: the method does not exist, does not use a setting, cannot sit on this base, or does not fit it.
@@ -86,7 +86,7 @@ def _attach(
         host.clear(model)
     base_names = frozenset(n for n, _ in tensors(model))
     digest = base_hash(model)
-    frozen = "" if name == "full" else tensors_hash(dict(tensors(model)))
+    frozen = "" if method.trains_base else tensors_hash(dict(tensors(model)))
     _keep_weights_in_place(model)
     build = Build(adapter=adapter, layout=layout, total_steps=total_steps, seed=seed, blank=blank)
     with _seeded(model, seed):
@@ -102,11 +102,11 @@ def detach(model: nn.Module) -> nn.Module:
     """The base without its method, bit for bit as it was before :func:`attach`.
 
     Raises:
-        UserError: the method is ``full``, which leaves no base.
+        UserError: the method trains the base, and leaves none.
     """
     found = attachment(model)
-    if found.method == "full":
-        raise UserError("full fine-tuning changed the base itself: load the base again")
+    if get(found.method).trains_base:
+        raise UserError(f"{found.method} changed the base itself: load the base again")
     base: Any = model.get_base_model()  # type: ignore[operator]
     model.base_model.disable_adapter_layers()  # type: ignore[operator, union-attr]
     for name, module in [*base.named_modules()]:
@@ -145,10 +145,11 @@ def disabled(model: nn.Module) -> Iterator[None]:
     PEFT makes adapter tensors trainable when it switches them back on; which were trainable before is put back here.
 
     Raises:
-        UserError: the method is ``full``, which keeps no base.
+        UserError: the method trains the base, and keeps none.
     """
-    if attachment(model).method == "full":
-        raise UserError("full fine-tuning keeps no frozen base: set kl_coef to 0, or use an adapter")
+    name = attachment(model).method
+    if get(name).trains_base:
+        raise UserError(f"{name} keeps no frozen base: set kl_coef to 0, or use an adapter")
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         with model.disable_adapter():  # type: ignore[operator]

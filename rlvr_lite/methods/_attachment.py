@@ -27,7 +27,7 @@ class Attachment:
         build: what it was built from.
         base_names: names of the base's own tensors, to tell them from the adapter's.
         base_hash: of the base, see :func:`base_hash`.
-        frozen_hash: of every byte of the frozen base; empty for ``full``.
+        frozen_hash: of every byte of the frozen base; empty where the method trains the base.
     """
 
     method: str

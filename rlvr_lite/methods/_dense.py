@@ -12,10 +12,8 @@ from peft.tuners.randlora.layer import RandLoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
-from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.methods._kept import Keeping
 from rlvr_lite.methods._lora import ADAPTER
-from rlvr_lite.methods._spec import Build
 
 __all__ = ["keep_updates"]
 
@@ -43,15 +41,11 @@ class _KeptRandLora(Keeping):
         return self.kept(lambda: scaled(adapter, device=device), *(getattr(self, name)[adapter] for name in names))
 
 
-def keep_updates(model: nn.Module, name: str, build: Build) -> None:
-    """Let every HiRA and RandLoRA layer of a fresh model keep its update while sampling, if there is room for all.
-
-    In a larger model a rollout of many rows spreads the cost, and the memory is wanted for its cache.
-    """
-    if footprint(name, build.layout, build.adapter, device="cpu", size=4).kept:
-        for module in model.modules():
-            if isinstance(module, HiraLayer | RandLoraLayer):
-                module.__class__ = _keeping(module.__class__)
+def keep_updates(model: nn.Module) -> None:
+    """Let every HiRA and RandLoRA layer of a fresh model keep its update while sampling."""
+    for module in model.modules():
+        if isinstance(module, HiraLayer | RandLoraLayer):
+            module.__class__ = _keeping(module.__class__)
 
 
 @cache

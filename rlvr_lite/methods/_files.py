@@ -52,7 +52,7 @@ def save(model: nn.Module, directory: Path | str, *, facts: Mapping[str, Any] | 
         "versions": {package: version(package) for package in _PACKAGES},
     }
     with atomic_directory(Path(directory)) as target:
-        if found.method == "full":
+        if method.trains_base:
             save_file(trainable_state(model), target / _FULL_WEIGHTS, metadata={"format": "pt"})
             model.config.save_pretrained(target)  # type: ignore[union-attr, operator]
         else:
@@ -85,7 +85,7 @@ def load(base_model: nn.Module, directory: Path | str, trainable: bool = False) 
     method = get(name)
     adapter = from_json(AdapterConfig, json.dumps(description["adapter"]))
     model = attach_blank(base_model, name, adapter, total_steps=description["total_steps"], seed=description["seed"])
-    if name == "full":
+    if method.trains_base:
         load_trainable_state(model, _read_tensors(directory / _FULL_WEIGHTS))
     elif method.own_state:
         load_trainable_state(model, _read_tensors(directory / _OWN_STATE))

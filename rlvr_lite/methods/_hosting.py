@@ -45,16 +45,9 @@ def on_unsloth(name: str, precision: str, adapter: AdapterConfig | None = None) 
     """
     method = get(name)
     adapter = adapter or AdapterConfig(options=dict(method.options))
-    if precision in method.unsupported:
-        return Hosting("refused", method.unsupported[precision])  # type: ignore[index]
-    if name == "full":
-        if precision != "fp32":
-            return Hosting(
-                "refused",
-                "its weights are kept in fp32, and Unsloth's decoding multiplies 16-bit activations with them as they are: "
-                "take backend transformers, or precision fp32",
-            )
-        return Hosting("hosted", "every weight of the base is trained, and none is added")
+    refused = {**method.unsupported, **method.unsupported_unsloth}
+    if precision in refused:
+        return Hosting("refused", refused[precision])
     heads = [target for target in adapter.targets or () if target.rpartition(".")[2] in _HEADS]
     if heads:
         return Hosting(
@@ -62,6 +55,8 @@ def on_unsloth(name: str, precision: str, adapter: AdapterConfig | None = None) 
             f"Unsloth reads the weight of {heads[0]} and never calls its adapter: leave it out of the targets",
         )
     layer = method.layer if isinstance(method.layer, str) else method.layer(adapter)
+    if method.trains_base:
+        return Hosting("hosted", "every weight of the base is trained, and none is added")
     if not layer.startswith(_PLAIN):
         return Hosting("hosted", f"{layer}: its own layer is called, in training and decoding")
     if "+" in layer:

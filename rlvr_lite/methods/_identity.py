@@ -100,7 +100,7 @@ def identity(
     layer = method.layer if isinstance(method.layer, str) else method.layer(adapter)
     if set(layers) != ({layer} if layer else set()):
         failures.append(f"adapter layers are {sorted(layers)}, not {layer or 'none'}")
-    if found.method != "full":
+    if not get(found.method).trains_base:
         with disabled(model):
             if found.frozen_hash != tensors_hash(base_tensors(model)):
                 failures.append("the frozen base changed")

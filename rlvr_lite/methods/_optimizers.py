@@ -9,25 +9,17 @@ import torch
 from torch import Tensor
 
 from rlvr_lite.methods._attachment import attachment
+from rlvr_lite.methods._footprint import eight_bit
 from rlvr_lite.methods._lora import ADAPTER, lora_layers
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["LoraFA", "adamw", "eight_bit", "lora_plus"]
+__all__ = ["LoraFA", "adamw", "lora_plus"]
 
 
 def _group(name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> dict[str, Any]:
     return {"name": name, "params": list(parameters), "lr": learning_rate, "weight_decay": weight_decay}
-
-
-def eight_bit(device: str, parameters: int) -> bool:
-    """Whether Adam's moments are kept in 8 bits and paged out under pressure: on a GPU, above 10M trained parameters.
-
-    >>> [eight_bit("cuda", 37_000_000), eight_bit("cuda", 1_000_000), eight_bit("cpu", 37_000_000)]
-    [True, False, False]
-    """
-    return device == "cuda" and parameters > 10_000_000
 
 
 def _adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:

@@ -14,12 +14,6 @@ __all__ = ["get", "names", "register"]
 
 _METHODS: dict[str, Method] = {}
 
-#: Order of the table: the paper's fourteen first, as the paper lists them.
-_FIRST = [
-    *["full", "lora", "rank1", "rslora", "lora_plus", "lora_fa", "dora", "adalora", "miss"],
-    *["pissa", "pissa:residual", "milora", "milora:residual", "vera", "ia3", "ln_tuning"],
-]
-
 
 def register(method: Method) -> Method:
     """Make ``method`` known under its name; a second one of the same name is a programming error."""
@@ -40,8 +34,9 @@ def _discover() -> None:
 def names() -> list[str]:
     """All names: the paper's methods first, then the others by family and name."""
     _discover()
-    rest = sorted((m for m in _METHODS.values() if m.name not in _FIRST), key=lambda m: (m.family, m.name))
-    return [name for name in _FIRST if name in _METHODS] + [method.name for method in rest]
+    paper = sorted((m for m in _METHODS.values() if m.paper_row is not None), key=lambda m: (m.paper_row, m.name))
+    rest = sorted((m for m in _METHODS.values() if m.paper_row is None), key=lambda m: (m.family, m.name))
+    return [method.name for method in (*paper, *rest)]
 
 
 def get(name: str) -> Method:

@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from rlvr_lite.analysis.memory import Cost
 from rlvr_lite.config import AdapterConfig, Option
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._layout import Layout, Linear
+from rlvr_lite.methods._memory import PLAIN
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Build", "LearningRate", "Method", "Shapes"]
+__all__ = ["Build", "Bytes", "LearningRate", "Method", "Shapes", "no_bytes"]
 
 Family = Literal["baseline", "scaling", "optimizer", "structural", "spectral", "extreme", "orthogonal"]
 Precision = Literal["fp32", "bf16", "fp16", "nf4"]
@@ -80,6 +82,15 @@ class Build:
         return list(self.adapter.targets)
 
 
+#: ``f(targets, r, config, size)``, with the bytes of a number in a product.
+Bytes = Callable[[list[Linear], int, AdapterConfig, int], int]
+
+
+def no_bytes(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """Nothing that is kept in memory."""
+    return 0
+
+
 def _no_penalty(model: nn.Module) -> Tensor | None:
     return None
 
@@ -124,6 +135,16 @@ class Method:
         after_load: ``f(model)``, called when tensors were loaded into the model.
         own_state: whether PEFT's file cannot hold all that training needs, so that the exact state is saved beside it.
         writes_base: whether training changes the base itself, so that it cannot be handed on.
+        trains_base: whether it is the base's own weights that are trained, so that no frozen base is left beside them.
+        paper_row: its place in the table of the comparison that the package repeats; ``None`` if it is not in it.
+        cost: CPU time of forward+backward, and of sampling, beside LoRA's, printed by ``python -m tests.benchmarks.methods
+            cost`` (hidden 768, 4 layers, r = 32, fp32, 512 tokens, 32 sampled, one thread, medians of ratios taken in turn).
+        memory: activations of a block by what products compute in (``analysis.memory``), printed by ``python -m
+            tests.benchmarks.plan calibrate``; what is missing counts as LoRA's.
+        frozen: ``f(targets, r, config, size)``, bytes it adds without training them; ``size`` is a product's bytes a number.
+        kept: the same, bytes it computes once and keeps while sampling.
+        eight_bit: whether its optimizer keeps the moments of large adapters in 8 bits on a GPU.
+        unsupported_unsloth: further precisions it cannot sit on where Unsloth loaded the base, with the reason.
     """
 
     name: str
@@ -156,3 +177,11 @@ class Method:
     after_load: Callable[[nn.Module], None] | None = None
     own_state: bool = False
     writes_base: bool = False
+    trains_base: bool = False
+    paper_row: int | None = None
+    cost: tuple[float, float] | None = None
+    memory: Mapping[str, Cost] = field(default_factory=lambda: PLAIN)
+    frozen: Bytes = no_bytes
+    kept: Bytes = no_bytes
+    eight_bit: bool = True
+    unsupported_unsloth: Mapping[Precision, str] = field(default_factory=dict)

@@ -60,6 +60,6 @@ def load_trainable_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _held(model: nn.Module) -> dict[str, Tensor]:
-    if attachment(model).method == "full":
+    if get(attachment(model).method).trains_base:
         return dict(model.named_parameters())
     return adapter_tensors(model)

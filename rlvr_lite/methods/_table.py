@@ -8,7 +8,6 @@ from typing import Any
 
 from rlvr_lite.config import AdapterConfig, scale_of
 from rlvr_lite.errors import UserError
-from rlvr_lite.methods._costs import COSTS
 from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout
 from rlvr_lite.methods._registry import get, names
 from rlvr_lite.methods._resolve import resolve
@@ -74,5 +73,5 @@ def _row(method: Method, layout: Layout) -> dict[str, Any]:
         "learning rate": method.learning_rates[scale].value,
         "bases": " ".join(p for p in ("fp32", "bf16", "fp16", "nf4") if p not in method.unsupported),
         "mergeable": method.mergeable,
-        "cost": "{:.2f} / {:.2f}".format(*COSTS[method.name]) if method.name in COSTS else None,
+        "cost": "{:.2f} / {:.2f}".format(*method.cost) if method.cost else None,
     }

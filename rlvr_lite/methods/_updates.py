@@ -22,6 +22,7 @@ from rlvr_lite.analysis.spectrum import Update
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._attachment import attachment
 from rlvr_lite.methods._lora import ADAPTER, PREFIX
+from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._spectral import ResidualLinear
 from rlvr_lite.methods._starts import weight_of
 
@@ -43,15 +44,15 @@ def updates(model: nn.Module, base: nn.Module | None = None) -> Iterator[Update]
 
     Args:
         model: with a method attached.
-        base: the untouched base, for ``full`` only, which keeps none itself.
+        base: the untouched base, for a method that trains the base, which keeps none itself.
 
     Raises:
-        UserError: nothing is attached, or the method is ``full`` and no base is given.
+        UserError: nothing is attached, or the method trains the base and none is given.
     """
     found = attachment(model)
-    if found.method == "full":
+    if get(found.method).trains_base:
         if base is None:
-            raise UserError("full fine-tuning keeps no base to compare with: load it again and pass it as base")
+            raise UserError(f"{found.method} keeps no base to compare with: load it again and pass it as base")
         yield from _of_full(model, base, found.build.layout.linears, found.build.layout.norms)
         return
     for name, module in model.named_modules():

@@ -115,5 +115,12 @@ register(
         load_state=_load_state,
         budget=_budget,
         own_state=True,
+        paper_row=7,
+        cost=(1.04, 1.09),
+        memory={
+            "nf4": (48.96, 13.28, 0.0, 0.0, 13.8),
+            "bf16": (48.96, 13.28, 0.0, 0.0, 11.7),
+            "fp32": (34.45, 23.97, 0.0, 0.12, 18.1),
+        },
     )
 )

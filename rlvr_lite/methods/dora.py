@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, build_lora, expected_lora, lora_scale, per_target
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
@@ -28,6 +28,11 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     return expected_lora(layout, adapter) | per_target(layout, adapter, lambda out, inp: {magnitude: (out,)})
 
 
+def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """The ratios, B times them, and what they do to the bias."""
+    return 4 * sum((r + 2) * t.out for t in targets)
+
+
 register(
     Method(
         name="dora",
@@ -41,5 +46,13 @@ register(
         scale=lora_scale,
         scale_formula="alpha / r",
         layer="lora.Linear(Linear, Linear) + FastDora",
+        paper_row=6,
+        cost=(1.11, 1.16),
+        memory={
+            "nf4": (47.32, 19.75, 5.92, 0.0, 15.9),
+            "bf16": (47.32, 19.75, 5.92, 0.0, 15.9),
+            "fp32": (50.99, 30.96, 0.0, 0.07, 18.1),
+        },
+        kept=_kept,
     )
 )

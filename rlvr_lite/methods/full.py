@@ -57,5 +57,14 @@ register(
         unsupported={"nf4": "4-bit weights cannot be trained; load the base in bf16 or fp32, or choose an adapter"},
         mergeable=False,
         writes_base=True,
+        paper_row=0,
+        cost=(1.13, 0.82),
+        memory={"bf16": (0.41, 13.85, 23.35, 1.4, 7.7), "fp32": (6.37, 25.54, 24.41, 0.09, 15.7)},
+        trains_base=True,
+        unsupported_unsloth=dict.fromkeys(
+            ("bf16", "fp16"),
+            "its weights are kept in fp32, and Unsloth's decoding multiplies 16-bit activations with them as they are: "
+            "take backend transformers, or precision fp32",
+        ),
     )
 )

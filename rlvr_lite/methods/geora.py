@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rlvr_lite.methods._lora import expected_anchored, lora_scale
+from rlvr_lite.methods._memory import ANCHORED, both_bytes, stacked_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method
@@ -37,5 +38,9 @@ register(
         scale_formula="alpha / r",
         trains_like="anchored",
         layer="lora.Linear(AnchoredIn, AnchoredOut)",
+        cost=(1.1, 1.14),
+        memory=ANCHORED,
+        frozen=both_bytes,
+        kept=stacked_bytes,
     )
 )

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
+from rlvr_lite.methods._memory import inputs_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -42,6 +43,11 @@ def _even(rank: int) -> None:
         raise UserError(f"rank of hra must be even, got {rank}: pairs of equal reflections start as the identity")
 
 
+def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """Both factors of the reflections."""
+    return 2 * inputs_bytes(targets, r, config, size)
+
+
 register(
     Method(
         name="hra",
@@ -55,5 +61,12 @@ register(
         uses=frozenset({"rank", "targets"}),
         rank_limit=lambda out, inp: inp,
         layer="rlvr_lite.ReflectedLinear",
+        cost=(1.04, 1.0),
+        memory={
+            "nf4": (38.87, 19.56, 0.0, 0.01, 16.2),
+            "bf16": (38.87, 19.56, 0.0, 0.01, 13.5),
+            "fp32": (34.39, 24.05, 0.0, 0.19, 15.4),
+        },
+        kept=_kept,
     )
 )

@@ -61,5 +61,12 @@ register(
         ),
         uses=frozenset(),
         layer="ln_tuning.LNTuningLayer",
+        paper_row=13,
+        cost=(0.86, 0.81),
+        memory={
+            "nf4": (23.79, 11.77, 0.0, 0.02, 7.7),
+            "bf16": (23.79, 11.77, 0.0, 0.02, 7.7),
+            "fp32": (34.63, 23.63, 0.0, 0.06, 15.4),
+        },
     )
 )

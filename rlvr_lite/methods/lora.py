@@ -28,5 +28,7 @@ register(
         scale_formula="alpha / r",
         trains_like="lora",
         layer="lora.Linear(Linear, Linear)",
+        paper_row=1,
+        cost=(0.99, 1.0),
     )
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, build_lora, lora_layers, lora_scale, per_target
+from rlvr_lite.methods._memory import inputs_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -51,5 +52,14 @@ register(
         scale_formula="alpha / r",
         layer="lora.Linear(FixedLinear, Linear)",
         optimizer=_optimizer,
+        paper_row=5,
+        cost=(0.99, 1.03),
+        memory={
+            "nf4": (29.08, 13.65, 0.0, 0.0, 9.7),
+            "bf16": (29.08, 13.65, 0.0, 0.0, 9.7),
+            "fp32": (27.04, 23.59, 0.0, 0.03, 18.1),
+        },
+        frozen=inputs_bytes,
+        eight_bit=False,
     )
 )

@@ -43,5 +43,7 @@ register(
         trains_like="lora",
         layer="lora.Linear(Linear, Linear)",
         optimizer=_optimizer,
+        paper_row=4,
+        cost=(1.02, 1.0),
     )
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, build_lora, lora_scale, per_target
+from rlvr_lite.methods._memory import both_bytes, core_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -52,5 +53,13 @@ register(
         scale_formula="alpha / r",
         layer="lora.Linear(FixedLinear, CoreOut)",
         own_state=True,
+        cost=(0.97, 1.04),
+        memory={
+            "nf4": (29.13, 13.69, 0.0, 0.03, 9.7),
+            "bf16": (29.13, 13.69, 0.0, 0.03, 9.7),
+            "fp32": (27.11, 23.64, 0.0, 0.07, 18.1),
+        },
+        frozen=both_bytes,
+        kept=core_bytes,
     )
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, lora_layers, lora_scale, per_target
+from rlvr_lite.methods._memory import outputs_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -45,5 +46,12 @@ register(
         scale=lora_scale,
         scale_formula="alpha / r",
         layer="lora.Linear(Linear, FixedLinear)",
+        cost=(0.99, 1.03),
+        memory={
+            "nf4": (41.45, 13.59, 0.0, 0.0, 9.7),
+            "bf16": (41.45, 13.59, 0.0, 0.0, 9.7),
+            "fp32": (32.85, 24.13, 0.0, 0.16, 18.1),
+        },
+        frozen=outputs_bytes,
     )
 )

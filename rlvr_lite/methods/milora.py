@@ -6,9 +6,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from rlvr_lite.methods._lora import DROPOUT, DROPOUT_ALLOWED, expected_anchored, lora_scale
+from rlvr_lite.methods._memory import ANCHORED, PLAIN, both_bytes, residual_bytes, stacked_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
-from rlvr_lite.methods._spec import Build, Method
+from rlvr_lite.methods._spec import Build, Method, no_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +49,11 @@ delta = register(
         scale_formula="alpha / r",
         trains_like="anchored",
         layer="lora.Linear(AnchoredIn, AnchoredOut)",
+        paper_row=10,
+        cost=(1.11, 1.15),
+        memory=ANCHORED,
+        frozen=both_bytes,
+        kept=stacked_bytes,
     )
 )
 
@@ -64,5 +70,9 @@ register(
         own_state=True,  # the anchors to the bit: one ulp more and the 16-bit residual is another weight
         after_load=_refresh_residual,
         writes_base=True,
+        cost=(1.05, 1.11),
+        memory=PLAIN,
+        frozen=residual_bytes,
+        kept=no_bytes,
     )
 )

@@ -40,5 +40,12 @@ register(
         uses=frozenset({"rank", "targets"}),
         rank_limit=lambda out, inp: inp,
         layer="miss.MissLinear",
+        paper_row=8,
+        cost=(0.93, 0.93),
+        memory={
+            "nf4": (26.77, 11.64, 0.0, 0.03, 9.7),
+            "bf16": (26.71, 11.67, 0.0, 0.0, 9.7),
+            "fp32": (27.04, 23.59, 0.0, 0.03, 18.1),
+        },
     )
 )

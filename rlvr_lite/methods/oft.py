@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, attach_config, block_size, per_target
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
@@ -44,6 +44,21 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     )
 
 
+def _block(targets: list[Linear], config: AdapterConfig) -> int:
+    return int(config.options["block_size"]) or math.gcd(32, *(t.inp for t in targets))
+
+
+def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """Row and column numbers (8 bytes each) of what lies above the diagonal of the blocks, in every layer."""
+    block = _block(targets, config)
+    return len(targets) * 2 * 8 * (block * (block - 1) // 2)
+
+
+def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """The rotations."""
+    return 4 * _block(targets, config) * sum(t.inp for t in targets)
+
+
 register(
     Method(
         name="oft",
@@ -58,5 +73,13 @@ register(
         options={"block_size": 0},
         allowed={"block_size": (0, math.inf)},
         layer="oft.Linear",
+        cost=(1.02, 1.07),
+        memory={
+            "nf4": (37.62, 15.67, 0.0, 0.05, 15.2),
+            "bf16": (38.17, 21.64, 0.76, 0.04, 15.2),
+            "fp32": (33.21, 24.18, 0.0, 0.24, 15.4),
+        },
+        frozen=_frozen,
+        kept=_kept,
     )
 )

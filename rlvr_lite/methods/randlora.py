@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, attach_config, lora_scale, per_target
+from rlvr_lite.methods._memory import if_small_enough
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -32,7 +33,9 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     )
     attached = attach_config(model, config)
     keep_dtype(attached, RandLoraLayer)
-    keep_updates(attached, "randlora", build)
+    # A larger model spreads the cost over the many rows of a rollout, and wants the memory for its cache.
+    if _kept(list(build.layout.targets(build.targets).values()), build.rank, build.adapter, 4):
+        keep_updates(attached)
     return attached
 
 
@@ -46,6 +49,18 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
         return {f"randlora_lambda.{ADAPTER}": (r, bases), f"randlora_gamma.{ADAPTER}": (bases, small)}
 
     return per_target(layout, adapter, layer)
+
+
+def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """The bases that all layers share: ``A [r, 1, small]`` and ``B [large, bases, r]``."""
+    small, large = sorted((max(t.inp for t in targets), max(t.out for t in targets)))
+    return 4 * (r * small + large * -(-small // r) * r)
+
+
+def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """The smaller scaled basis ``[bases r, small]`` of every layer; the larger one is not copied."""
+    smalls = [min(t.inp, t.out) for t in targets]
+    return if_small_enough(4 * sum(-(-small // r) * r * small for small in smalls))
 
 
 register(
@@ -62,5 +77,13 @@ register(
         scale=lora_scale,
         scale_formula="alpha / r",
         layer="randlora.Linear",
+        cost=(2.01, 2.14),
+        memory={
+            "nf4": (46.4, 12.81, 0.0, 2.62, 13.9),
+            "bf16": (44.25, 12.83, 0.0, 2.62, 13.9),
+            "fp32": (42.27, 22.71, 0.0, 1.01, 18.8),
+        },
+        frozen=_frozen,
+        kept=_kept,
     )
 )

@@ -23,5 +23,7 @@ register(
         scale=lora_scale,
         scale_formula="alpha / 1",
         layer="lora.Linear(Linear, Linear)",
+        paper_row=2,
+        cost=(0.96, 0.94),
     )
 )

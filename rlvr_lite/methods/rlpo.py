@@ -36,5 +36,6 @@ register(
         scale_formula="alpha / r",
         trains_like="lora",
         layer="lora.Linear(Linear, Linear)",
+        cost=(0.99, 1.01),
     )
 )

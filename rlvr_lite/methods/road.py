@@ -60,5 +60,11 @@ register(
         options={"block_size": 0},
         allowed={"block_size": (0, math.inf)},
         layer="road.Linear",
+        cost=(1.12, 1.07),
+        memory={
+            "nf4": (56.45, 29.84, 9.99, 0.0, 24.6),
+            "bf16": (56.55, 29.84, 9.81, 0.0, 24.6),
+            "fp32": (57.49, 37.58, 4.42, 0.0, 28.2),
+        },
     )
 )

@@ -33,5 +33,7 @@ register(
         scale_formula="alpha / sqrt(r)",
         trains_like="lora",
         layer="lora.Linear(Linear, Linear)",
+        paper_row=3,
+        cost=(1.0, 1.0),
     )
 )

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, PREFIX, build_lora
+from rlvr_lite.methods._memory import both_bytes, core_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -62,6 +63,11 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     return {f"{PREFIX}{first[g]}.lora_B.{ADAPTER}.vector": (int(adapter.options["u"]),) for g in sorted(first)}
 
 
+def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """The singular factors, and P of every layer."""
+    return both_bytes(targets, r, config, size) + 4 * len(targets) * int(config.options["u"]) * r * r
+
+
 register(
     Method(
         name="tinylora",
@@ -83,5 +89,13 @@ register(
         allowed={"u": (1, math.inf), "tying": (0, 1), "values": ("split", "left")},
         layer="lora.Linear(FixedLinear, VectorOut)",
         own_state=True,
+        cost=(0.96, 1.01),
+        memory={
+            "nf4": (28.49, 13.71, 0.0, 0.01, 9.7),
+            "bf16": (28.49, 13.71, 0.0, 0.01, 9.7),
+            "fp32": (26.09, 23.7, 0.0, 0.07, 18.1),
+        },
+        frozen=_frozen,
+        kept=core_bytes,
     )
 )

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
@@ -38,6 +38,11 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     )
 
 
+def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """The two matrices that all layers share."""
+    return 4 * r * (max(t.inp for t in targets) + max(t.out for t in targets))
+
+
 register(
     Method(
         name="vera",
@@ -59,5 +64,13 @@ register(
         allowed={"d_initial": (1e-7, math.inf)},
         rank_limit=max,
         layer="vera.Linear",
+        paper_row=11,
+        cost=(0.93, 1.03),
+        memory={
+            "nf4": (32.25, 20.51, 2.69, 0.0, 13.9),
+            "bf16": (32.25, 20.51, 2.69, 0.0, 13.9),
+            "fp32": (44.4, 30.41, 0.0, 0.0, 18.1),
+        },
+        frozen=_frozen,
     )
 )

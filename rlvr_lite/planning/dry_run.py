@@ -16,7 +16,7 @@ from rlvr_lite import grpo, methods, sampling
 from rlvr_lite.analysis.memory import PHASES, Step, last_growth
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.grpo import logprobs as head_module
-from rlvr_lite.methods._optimizers import eight_bit
+from rlvr_lite.methods import eight_bit
 from rlvr_lite.planning.bases import config_of
 from rlvr_lite.planning.meter import Meter, dense_weight
 from rlvr_lite.planning.shapes import materialise, policy_on_meta
@@ -302,7 +302,7 @@ class Runner:
         """Adam's moments as bitsandbytes' paged 8-bit AdamW holds them, whose kernels run on a GPU only."""
         if (
             self.place.type == "cuda"
-            or self.method == "lora_fa"
+            or not methods.get(self.method).eight_bit
             or not eight_bit(self.device, sum(p.numel() for p in parameters))
         ):
             return []

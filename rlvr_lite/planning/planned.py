@@ -14,7 +14,7 @@ from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
 from rlvr_lite.config import SCALES, Precision, RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError
-from rlvr_lite.methods._footprint import footprint
+from rlvr_lite.methods import footprint
 from rlvr_lite.planning import advice
 from rlvr_lite.planning.bases import config_of
 from rlvr_lite.planning.cards import Card, card
@@ -78,6 +78,7 @@ def make(asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int
     defaults = SCALES[scale]
     precision = cast(Precision, (chosen.half if chosen else "bf16") if asked.precision == "auto" else asked.precision)
     methods.check_precision(asked.method, precision)
+    methods.check_reference(asked.method, asked.kl_coef)
     prompts = asked.prompts_per_step or defaults.prompts_per_step
     rows = prompts * asked.group_size
     values = {

@@ -73,14 +73,15 @@ def compare(
         UserError: something cannot be done as asked; nothing was trained.
     """
     shared, axes = split_axes(overrides)
-    start = replace_fields(_shared(config, base, task), {"method": "lora", "seed": 0, **shared})
+    usual = RunConfig().method
+    start = replace_fields(_shared(config, base, task), {"method": usual, "seed": 0, **shared})
     if "learning_rate" in axes and tune == "lr":
         raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
     variants = make_variants(methods, axes)
     if config is not None:  # what not every method has goes to the rows that have it
         variants = tuple(_with_adapter(variant, config, shared) for variant in variants)
     labels = [variant.label for variant in variants]
-    chosen = reference or ("lora" if "lora" in labels else labels[0] if labels else "")
+    chosen = reference or (usual if usual in labels else labels[0] if labels else "")
     design = Design(
         variants=variants,
         shared=start,

@@ -9,7 +9,7 @@ import torch
 from rlvr_lite import methods
 from rlvr_lite.analysis import memory
 from rlvr_lite.config import RunConfig
-from rlvr_lite.methods._footprint import footprint
+from rlvr_lite.methods import footprint
 
 if TYPE_CHECKING:
     from rlvr_lite.bases import Base

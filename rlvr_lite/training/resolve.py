@@ -32,6 +32,7 @@ def check_early(config: RunConfig) -> None:
     methods.get(config.method)
     if config.precision != "auto":
         methods.check_precision(config.method, config.precision)
+    methods.check_reference(config.method, config.kl_coef)
     methods.resolve(config.method, config.adapter, "tiny")
     check_loss(config)
     for tracker in config.report_to:

@@ -44,6 +44,7 @@ class SpectrumWatch(TrainerCallback):
 
     def __init__(self, trainer: Any, stop: CleanStop, *, every: int, stops: bool):
         self.trainer, self.stop, self.stops = trainer, stop, stops
+        self._trains_base = methods.get(trainer.method).trains_base
         self._alarm, self._seen = CollapseAlarm(), ""
         self._start: dict[str, Tensor] = {}
         self._probe = self._prepare(every) if every else None
@@ -55,7 +56,7 @@ class SpectrumWatch(TrainerCallback):
         for update in self._updates():
             weight = update.weight()
             (vectors if weight.ndim == 1 else matrices)[update.name] = probe_base(weight)
-            if self.trainer.method == "full":  # keeps no base of its own
+            if self._trains_base:  # and keeps none
                 self._start[update.name] = weight.to("cpu", copy=True)
         if not matrices:
             logger.warning(
@@ -66,7 +67,7 @@ class SpectrumWatch(TrainerCallback):
 
     def _updates(self) -> Iterator[Update]:
         model = self.trainer.model
-        if self.trainer.method != "full":
+        if not self._trains_base:
             yield from methods.updates(model)
             return
         for update in methods.updates(model, model):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlvr_lite import methods
 from rlvr_lite.analysis.memory import (
     PHASES,
     Adapter,
@@ -28,7 +29,7 @@ from tests.models import random_qwen2
 QWEN_1_5B = Shape(
     vocabulary=151936, hidden=1536, intermediate=8960, layers=28, heads=12, kv_heads=2, head_dim=128, qkv_bias=True
 )
-LORA = Adapter(method="lora", trained=36_929_536, moments=75_000_000)
+LORA = Adapter(method="lora", block=methods.get("lora").memory, trained=36_929_536, moments=75_000_000)
 STEP = Step(
     prompts=16, group_size=8, prompt_length=256, completion_length=2048, micro_batch=4, rows=128, checkpointing=True
 )
@@ -103,7 +104,13 @@ def test_peak_names_the_highest_phase():
 
 
 def test_full_fine_tuning_holds_master_weights_and_gradients_of_every_weight():
-    full = Adapter(method="full", trained=QWEN_1_5B.parameters, moments=2 * QWEN_1_5B.parameters)
+    full = Adapter(
+        method="full",
+        block=methods.get("full").memory,
+        trains_base=True,
+        trained=QWEN_1_5B.parameters,
+        moments=2 * QWEN_1_5B.parameters,
+    )
     bill = phases(QWEN_1_5B, "bf16", full, STEP)
     assert bill["load"] == {"weights": 4 * QWEN_1_5B.parameters}
     assert bill["backward"]["gradients"] > 7 * QWEN_1_5B.parameters  # an earlier micro-batch's and this one's

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.plan measured                    # dry run beside a real step on this CPU
     python -m tests.benchmarks.plan full                        # a 1.5B in NF4 with random weights really trains a step
     python -m tests.benchmarks.plan cards                       # the smallest card for each method
-    python -m tests.benchmarks.plan calibrate                   # the table in rlvr_lite/analysis/_memory_costs.py
+    python -m tests.benchmarks.plan calibrate                   # what every method states as its memory
 
 ``closed`` compares live tensors, phase by phase and at the highest; ``measured`` compares the dry run with live tensors of the
 real step, counted by the same meter, and with the growth of the process's resident memory.
@@ -26,7 +26,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from rlvr_lite import methods
 from rlvr_lite.analysis.memory import GIB, Step, phases
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._footprint import footprint
+from rlvr_lite.methods import footprint
 from rlvr_lite.planning import plan
 from rlvr_lite.planning.layouts import layout_of
 from rlvr_lite.table import Table

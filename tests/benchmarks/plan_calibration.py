@@ -1,4 +1,4 @@
-"""The costs in ``rlvr_lite/analysis/_memory_costs.py``, from dry runs of two layers in four shapes: ``plan calibrate``."""
+"""What every method states as its ``memory``, from dry runs of two layers in four shapes: ``plan calibrate``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_lite import methods
-from rlvr_lite.analysis._memory_costs import BASE, like
-from rlvr_lite.analysis.memory import Shape, Step
+from rlvr_lite.analysis.memory import BASE, Shape, Step
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.planning.dry_run import dry_run
 from rlvr_lite.planning.layouts import layout_of
@@ -27,8 +26,6 @@ LAYERS, VOCABULARY, ROWS = 2, 32_000, 4
 def calibrate(names: Sequence[str]) -> None:
     """Print a line a method and precision: the cost, and how far the fit is from each cell."""
     for name in names:
-        if like(name) != name:
-            continue
         for precision in ("nf4", "bf16", "fp32"):
             if precision not in methods.get(name).unsupported:
                 cost, fit = costs(name, precision)
@@ -41,10 +38,12 @@ def costs(name: str, precision: str) -> tuple[tuple[float, ...], list[float]]:
     features, counted, forward = [], [], BASE[size]
     for hidden, inner, heads, kv_heads, length in CELLS:
         peaks, step, shape, trained = _cell(name, precision, hidden, inner, heads, kv_heads, length)
-        kept = LAYERS * step.tokens * hidden * (4 if name == "full" else size)
+        kept = LAYERS * step.tokens * hidden * (4 if methods.get(name).trains_base else size)
         back = peaks["backward"]
         held = sum(back.get(kind, 0) for kind in ("weights", "adapter", "optimizer"))
-        known = 4 * trained * (1 + 1 / LAYERS) + kept + (4 * VOCABULARY * hidden if name == "full" else 0)
+        known = (
+            4 * trained * (1 + 1 / LAYERS) + kept + (4 * VOCABULARY * hidden if methods.get(name).trains_base else 0)
+        )
         counted.append(back["total"] - held - known)
         quadratic = length * (length + step.prompt_length)
         features.append((step.tokens * hidden, step.tokens * inner, quadratic, sum(shape.linears)))

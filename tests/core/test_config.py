@@ -63,8 +63,6 @@ def test_what_is_no_configuration_is_refused(text):
         {"targets": ()},
         {"rewards": ()},
         {"reward_weights": (1.0, 2.0)},
-        {"method": "full", "precision": "nf4"},
-        {"method": "full", "kl_coef": 0.1},
         {"precision": "int8"},
         {"micro_batch": 0},
         {"eval_k": 0},

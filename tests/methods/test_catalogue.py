@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from math import prod
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,9 +26,11 @@ from transformers import (
     Qwen3Config,
 )
 
+import rlvr_lite
 from rlvr_lite import methods
 from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig, RunConfig, scale_of
 from rlvr_lite.errors import UserError
+from rlvr_lite.grpo import losses
 from rlvr_lite.methods import DEEPSEEK_R1_DISTILL_QWEN_1_5B as DEEPSEEK
 from rlvr_lite.methods import Layout
 from tests.methods import cells
@@ -423,3 +428,45 @@ def test_an_identity_is_json():
     assert json.loads(json.dumps(dataclasses.asdict(proof)))["method"] == "dora"
     assert proof.proven
     assert proof.learning_rates == {"matrices": 1e-3, "vectors": 1e-3}
+
+
+#: Where a word that is also a method's name means something else, or the paper's own tables are kept.
+_DATA = {"paper", "recipes"}
+_OTHERWISE = {
+    ("exports", "lora"): "a form of export",
+    ("commands", "lora"): "a form of export",
+    ("bases", "full"): "a pass without a cache",
+    ("tasks", "dapo"): "a data set",
+    ("exports", "dapo"): "a data set",
+}
+
+
+def _tested_words(tree: ast.Module) -> Iterator[str]:
+    """Words that a file compares with, or looks up by: in comparisons, ``match``, keys of tables and subscripts."""
+    for node in ast.walk(tree):
+        parts: list[ast.AST | None] = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        elif isinstance(node, ast.Dict):
+            parts = [*node.keys]
+        elif isinstance(node, ast.Subscript):
+            parts = [node.slice]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+            parts = [*node.args[:1]]
+        inner = [p.elts if isinstance(p, ast.Tuple | ast.List | ast.Set) else [p] for p in parts]
+        yield from (p.value for ps in inner for p in ps if isinstance(p, ast.Constant) and isinstance(p.value, str))
+
+
+def test_no_code_tests_the_name_of_a_method_or_a_loss() -> None:
+    package = Path(rlvr_lite.__file__).parent
+    words = {*methods.names(), *losses.names()}
+    found = set()
+    for path in sorted(package.rglob("*.py")):
+        room = path.relative_to(package).parts[0]
+        if room in _DATA or path.parent.name == "losses" or (room == "methods" and not path.name.startswith("_")):
+            continue
+        tested = set(_tested_words(ast.parse(path.read_text(encoding="utf-8")))) & words
+        found |= {(str(path.relative_to(package)), w) for w in tested if (room, w) not in _OTHERWISE}
+    assert not found

@@ -8,8 +8,7 @@ import torch
 from rlvr_lite import grpo, methods, train
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.methods import _starts
-from rlvr_lite.methods._hosting import on_unsloth
+from rlvr_lite.methods import _starts, on_unsloth
 from rlvr_lite.methods._lora import ADAPTER, lora_layers
 from rlvr_lite.training import GRPOTrainer
 from tests.methods import cells

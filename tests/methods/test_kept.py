@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rlvr_lite import methods
-from rlvr_lite.methods import _footprint
+from rlvr_lite.methods import _memory
 from rlvr_lite.methods._attachment import adapter_tensors
 from rlvr_lite.methods._kept import Keeping
 from tests.methods import cells
@@ -111,7 +111,7 @@ def test_loading_a_state_drops_it():
 @pytest.mark.parametrize("name", ["hira", "randlora"])
 def test_a_model_too_large_to_keep_full_updates_builds_them_as_it_goes(name, monkeypatch):
     kept = cells.logits(cells.trained("fp32", name))
-    monkeypatch.setattr(_footprint, "_KEPT_AT_MOST", 4 * 1000)
+    monkeypatch.setattr(_memory, "_KEPT_AT_MOST", 4 * 1000)
     model = cells.trained("fp32", name)
     assert torch.allclose(cells.logits(model), kept, atol=1e-5)
     assert not values(model)

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from rlvr_lite import bases, methods
 from rlvr_lite.analysis.memory import GIB, Shape, Step, phases
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._footprint import footprint
+from rlvr_lite.methods import footprint
 from rlvr_lite.planning import plan
 from rlvr_lite.planning.dry_run import dry_run, measure_step
 from rlvr_lite.planning.layouts import layout_of

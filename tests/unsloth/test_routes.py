@@ -17,7 +17,7 @@ from rlvr_lite.bases import EMBEDDED, _backend, _unsloth_host
 from rlvr_lite.bases._decode_check import check_decode, decode_difference
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.methods._hosting import list_hosting, on_unsloth
+from rlvr_lite.methods import list_hosting, on_unsloth
 from tests.models import random_qwen2
 from tests.unsloth.fake import install
 from tests.unsloth.parity import PAPER, save
