@@ -143,6 +143,10 @@ class Adapter:
     kept: int = 0
     trains_base: bool = False
 
+    def __post_init__(self) -> None:
+        costs = {kind: tuple(cost) for kind, cost in self.block.items()}  # lists, if they come from JSON
+        object.__setattr__(self, "block", costs)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
