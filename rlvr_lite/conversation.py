@@ -14,7 +14,7 @@ from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.exports.trained import Trained, load_trained, quietly
 from rlvr_lite.runs import RunRecord
-from rlvr_lite.sampling import Completion, generate, row_keys
+from rlvr_lite.sampling import Completion, TransformersSampler, row_keys
 
 __all__ = ["Chat", "Reply", "chat"]
 
@@ -115,7 +115,8 @@ class Chat:
 
     def _answer(self, model: Any, prompt: Any) -> Completion:
         keys = row_keys(self.seed, "chat", self.asked, rows=1)
-        return generate(model, self.trained.tokenizer, [prompt], 1, self.sampling, keys)[0][0]
+        sampler = TransformersSampler(model, self.trained.tokenizer)
+        return sampler.sample([prompt], 1, self.sampling, keys).completions()[0]
 
     def talk(self, lines: Iterable[str] | None = None) -> None:
         """Ask one question after another.

@@ -8,12 +8,11 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlvr_lite import tasks
 from rlvr_lite.config import Precision, PromptStyle, SamplingConfig
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.evaluation.engines import Engine, TransformersEngine, VLLMEngine
 from rlvr_lite.evaluation.loading import ProblemSet, load_problems
 from rlvr_lite.evaluation.policies import Policy, describe_policy, load_policy
 from rlvr_lite.evaluation.presets import PRESETS, Preset
@@ -22,6 +21,9 @@ from rlvr_lite.evaluation.scoring import graded_by, score_with
 from rlvr_lite.records import read_json, write_json
 from rlvr_lite.runs import RunDirectory
 from rlvr_lite.tasks import PAPER
+
+if TYPE_CHECKING:
+    from rlvr_lite.sampling import Sampler
 
 __all__ = ["evaluate"]
 
@@ -45,7 +47,7 @@ def evaluate(
     adapter: str | Path | None = None,
     precision: Precision = "auto",
     revision: str | None = None,
-    engine: Literal["transformers", "vllm"] = "transformers",
+    engine: str | Sampler = "transformers",
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Evaluation:
@@ -72,7 +74,9 @@ def evaluate(
         adapter: directory of an adapter on that model.
         precision: of the base; ``auto`` is the one a run was trained in.
         revision: of a Hub model.
-        engine: ``transformers``, or ``vllm`` (extra) for long answers.
+        engine: who samples: ``transformers``, ``vllm`` (extra) for long answers, a name given to
+            ``sampling.register_sampler``, or a ``Sampler``. vLLM holds no 4-bit base: a run trained on one is refused
+            unless another ``precision`` is named.
         out: directory for ``evaluation.json`` and a ``.jsonl`` file of samples a benchmark; a run has its ``eval/``.
         progress: show bars with the running accuracy.
 
@@ -81,8 +85,10 @@ def evaluate(
     """
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
-    if engine not in ("transformers", "vllm"):
-        raise unknown_name("engine", engine, ("transformers", "vllm"))
+    from rlvr_lite.sampling import sampler_names
+
+    if isinstance(engine, str) and engine not in sampler_names():
+        raise unknown_name("engine", engine, sampler_names())
     settings = _settings(PRESETS[preset], sampling, {"temperature": temperature, "top_p": top_p}, k, n)
     policy = describe_policy(run_or_model, adapter=adapter, precision=precision, revision=revision)
     names = _names(benchmarks, preset, policy)
@@ -91,7 +97,7 @@ def evaluate(
     if len({s.name for s in sets}) < len(sets):
         raise UserError(f"a benchmark is named twice among {', '.join(s.name for s in sets)}: name each once")
     in_memory = policy.model is not None
-    drawn_by, policy = _engine(engine, policy)
+    drawn_by, policy = _sampler(engine, policy)
     style = style or policy.style or "instruct"
     facts: dict[str, Any] = {
         "policy": _with_weights(policy) if out is not None and in_memory else dict(policy.facts),
@@ -101,7 +107,8 @@ def evaluate(
         "greedy": settings.greedy,
         "seed": seed,
         "style": style,
-        "engine": engine,
+        "engine": drawn_by.name,
+        "weights": drawn_by.weights,
         "versions": {package: version(package) for package in ("rlvr-lite", "torch", "transformers")},
     }
     deciding = {key: value for key, value in facts.items() if key not in ("parity", "versions")}
@@ -181,15 +188,27 @@ def _decoding(
     return sampling
 
 
-def _engine(name: str, policy: Policy) -> tuple[Engine, Policy]:
-    if name == "vllm":
-        if policy.base is None or policy.model is not None:
-            raise UserError("vLLM loads models by name: give a run or a model's name, or use --engine transformers")
-        return VLLMEngine(policy.base, policy.adapter, revision=policy.facts["revision"]), policy
-    loaded = load_policy(policy)
-    assert loaded.model is not None
-    assert loaded.tokenizer is not None
-    return TransformersEngine(loaded.model, loaded.tokenizer), loaded
+def _sampler(engine: str | Sampler, policy: Policy) -> tuple[Sampler, Policy]:
+    """Who samples, and the policy as it is sampled from."""
+    from rlvr_lite.bases import EMBEDDED
+    from rlvr_lite.sampling import SampledPolicy, sampler
+
+    held = policy
+
+    def load() -> Any:
+        nonlocal held
+        held = load_policy(policy)
+        return held.model, held.tokenizer
+
+    if not isinstance(engine, str):
+        return engine, policy
+    name = None if policy.model is not None else policy.base
+    precision, revision = policy.facts.get("precision", "auto"), policy.facts.get("revision")
+    base = str(EMBEDDED.get(name, name)) if name is not None else None
+    made = sampler(engine, SampledPolicy(base, revision, policy.adapter, precision, load))
+    if held is policy and policy.model is None:  # it loaded the policy itself: what it holds is what is scored
+        held = dataclasses.replace(policy, facts={**policy.facts, "precision": made.precision})
+    return made, held
 
 
 def _with_weights(policy: Policy) -> dict[str, Any]:

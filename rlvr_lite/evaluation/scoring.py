@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.evaluation.batches import Batch, plan_batches
-from rlvr_lite.evaluation.engines import Engine, TransformersEngine
 from rlvr_lite.evaluation.samples import GREEDY, Sample, SampleLog
 from rlvr_lite.evaluation.scores import Score
 from rlvr_lite.tasks import Problem, Task
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlvr_lite.rewards import Verdict
-    from rlvr_lite.sampling import Completion
+    from rlvr_lite.sampling import Completion, Portion, Sampler
 
 __all__ = ["Grade", "check_problems", "graded_by", "rescore", "score", "score_with"]
 
@@ -88,9 +86,10 @@ def score(
     Raises:
         UserError: duplicate ids, an empty answer, k < 1, temperature 0 with k > 1, or a log begun under other facts.
     """
-    engine = TransformersEngine(model, tokenizer)
+    from rlvr_lite.sampling import TransformersSampler
+
     return score_with(
-        engine,
+        TransformersSampler(model, tokenizer),
         problems,
         messages=messages,
         k=k,
@@ -106,7 +105,7 @@ def score(
 
 
 def score_with(
-    engine: Engine,
+    sampler: Sampler,
     problems: Sequence[Problem],
     *,
     messages: Callable[[Problem], Messages],
@@ -120,7 +119,9 @@ def score_with(
     grade: Grade | None = None,
     progress: bool | Progress = False,
 ) -> Score:
-    """:func:`score` with the answers drawn by ``engine``."""
+    """:func:`score` with the answers drawn by ``sampler``."""
+    from rlvr_lite.sampling import row_keys, sample_portions
+
     check_problems(name, problems, answers=grade is None)
     if k < 1:
         raise UserError(f"k must be at least 1 sample a problem, got {k}")
@@ -132,7 +133,7 @@ def score_with(
     ordered = sorted(problems, key=lambda problem: problem.id)
     prompts = [messages(problem) for problem in ordered]
     store: SampleLog | None = None
-    room = engine.room()
+    room = sampler.room()
     if log is not None:
         described = {
             "benchmark": name,
@@ -142,56 +143,36 @@ def score_with(
             "greedy": bool(greedy),
             "sampling": dataclasses.asdict(sampling),
             "seed": seed,
-            "engine": engine.name,
+            "engine": sampler.name,
             **(facts or {}),
         }
         store = SampleLog(log, described, {"room": room})
         room = store.notes["room"]  # the batches of the first start, whatever memory is free now
     found = store.read() if store else {}
-    lengths = engine.prompt_lengths(prompts)
     wanted = {(problem.id, first + i) for problem in ordered for first, count in passes for i in range(count)}
     found = {key: sample for key, sample in found.items() if key in wanted}
     with _reporter(progress, name, len(wanted)) as report:
         report(list(found.values()))
         for first, count in passes:
             decoding = sampling if first == 0 else dataclasses.replace(sampling, temperature=0.0, top_p=1.0, top_k=0)
-            for batch in plan_batches(lengths, count, decoding.max_new_tokens, room, engine.max_rows):
-                cells = [(ordered[at], first + i) for at in batch.problems for i in range(batch.start, batch.stop)]
-                missing = [(problem.id, index) for problem, index in cells if (problem.id, index) not in found]
-                if not missing:
-                    continue
-                drawn = _draw(engine, [p.id for p in ordered], prompts, batch, decoding, seed)
-                judged = _judge(cells, drawn, grade or _by_gold)
+
+            def asked(portion: Portion, first: int = first) -> list[tuple[Problem, int]]:
+                return [(ordered[at], first + i) for at in portion.prompts for i in range(portion.start, portion.stop)]
+
+            portions = [
+                portion
+                for portion in sampler.portions(prompts, count, decoding, room)
+                if any((problem.id, index) not in found for problem, index in asked(portion))
+            ]
+            keys = [key for problem in ordered for key in row_keys(seed, "eval", problem.id, rows=count)]
+            for portion, samples in sample_portions(sampler, portions, prompts, count, decoding, keys):
+                judged = _judge(asked(portion), samples.completions(), grade or _by_gold)
                 fresh = [sample for sample in judged if (sample.id, sample.index) not in found]
                 if store:
                     store.append(fresh)
                 found.update({(sample.id, sample.index): sample for sample in fresh})
                 report(fresh)
     return Score.of(name, found.values())
-
-
-def _draw(
-    engine: Engine, ids: Sequence[str], prompts: Sequence[Messages], batch: Batch, sampling: SamplingConfig, seed: int
-) -> list[Completion]:
-    """The answers of a batch, problem by problem; halved until it fits where the GPU runs out of memory."""
-    import torch
-
-    from rlvr_lite.sampling import row_keys
-
-    keys = [key for at in batch.problems for key in row_keys(seed, "eval", ids[at], rows=batch.stop)[batch.start :]]
-    try:
-        drawn = engine.sample([prompts[at] for at in batch.problems], batch.stop - batch.start, sampling, keys)
-    except torch.OutOfMemoryError as error:
-        halves = batch.halves()
-        if len(halves) == 1:
-            raise UserError(
-                f"one answer of {sampling.max_new_tokens} tokens does not fit in memory: lower max_new_tokens, or load "
-                "the base with --precision nf4"
-            ) from error
-    else:
-        return [completion for answers in drawn for completion in answers]
-    torch.cuda.empty_cache()
-    return [c for half in halves for c in _draw(engine, ids, prompts, half, sampling, seed)]
 
 
 def _judge(cells: Sequence[tuple[Problem, int]], drawn: Sequence[Completion], grade: Grade) -> list[Sample]:

@@ -1,23 +1,45 @@
 """Sampling completions: prefill once a group, drop finished rows; shared by training, evaluation and chat."""
 
 from rlvr_lite.grpo import eval_mode
+from rlvr_lite.sampling._portions import Portion, joined, plan_portions, sample_portions
+from rlvr_lite.sampling._sampler import (
+    SampledPolicy,
+    Sampler,
+    Samples,
+    register_sampler,
+    sampler,
+    sampler_names,
+)
+from rlvr_lite.sampling._transformers import TransformersSampler
+from rlvr_lite.sampling._vllm import VLLMSampler
 from rlvr_lite.sampling.decode import Rollout, next_hidden, rollout
 from rlvr_lite.sampling.keys import row_keys
-from rlvr_lite.sampling.text import Completion, Messages, encode, eos_ids, generate, pad_id, render
+from rlvr_lite.sampling.text import Completion, Messages, encode, eos_ids, pad_id, render
 from rlvr_lite.sampling.ways import way
 
 __all__ = [
     "Completion",
     "Messages",
+    "Portion",
     "Rollout",
+    "SampledPolicy",
+    "Sampler",
+    "Samples",
+    "TransformersSampler",
+    "VLLMSampler",
     "encode",
     "eos_ids",
     "eval_mode",
-    "generate",
+    "joined",
     "next_hidden",
     "pad_id",
+    "plan_portions",
+    "register_sampler",
     "render",
     "rollout",
     "row_keys",
+    "sample_portions",
+    "sampler",
+    "sampler_names",
     "way",
 ]

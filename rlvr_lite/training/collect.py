@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 
 from rlvr_lite import grpo, sampling
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.errors import UserError
 from rlvr_lite.training._rollout_func import RolloutFunction
 from rlvr_lite.training.generation_batch import join, on_device
 from rlvr_lite.training.order import generation_prompts, refill
@@ -81,7 +79,7 @@ class Collector:
         rollout: a user's own way from prompts to completions, in place of the sampler (TRL's ``rollout_func``).
         eos_ids: tokens that end a completion.
         mask_truncated: leave completions without an end token out of the loss.
-        autocast: the context in which the policy computes, in sampling as in scoring.
+        sampler: who samples the completions.
         template: keyword arguments for the chat template.
         processes: those that share the sampling and the scoring; each comes to hold the whole generation batch.
     """
@@ -103,7 +101,7 @@ class Collector:
     rollout: RolloutFunction | None
     eos_ids: Sequence[int]
     mask_truncated: bool
-    autocast: Callable[[], AbstractContextManager[Any]]
+    sampler: sampling.Sampler
     template: Mapping[str, Any]
     processes: Processes = field(default_factory=Processes)
 
@@ -159,15 +157,6 @@ class Collector:
         )
         return batch
 
-    def texts(self, prompts: Sequence[Any]) -> list[str]:
-        """Prompts as the model reads them: chats through the template, texts as they are."""
-        return [
-            p
-            if isinstance(p, str)
-            else self.tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True, **self.template)
-            for p in prompts
-        ]
-
     def draw(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
         """Completions of the prompts of ``rows``, of which each process samples its share."""
         if self.rollout is not None:
@@ -184,56 +173,27 @@ class Collector:
         return on_device(join(parts, self._pad_id), next(self.model.parameters()).device)
 
     def sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
-        """Completions of the prompts of ``rows``; a batch that does not fit in memory is halved and tried again.
-
-        Every completion draws from its own key, so the split does not change a sample.
-        """
-        try:
-            return self._sample(rows, keys, group_size)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            if len(rows) == 1:
-                raise UserError(
-                    f"sampling {group_size} completions of {self.sampling_config.max_new_tokens} tokens does not fit in "
-                    "memory: lower max_completion_length or group_size, or use a 4-bit base"
-                ) from None
-        half = len(rows) // 2
-        cut = half * group_size
-        parts = [self.sample(rows[:half], keys[:cut], group_size), self.sample(rows[half:], keys[cut:], group_size)]
-        return join(parts, self._pad_id)
+        """Completions of the prompts of ``rows``; what does not fit in memory at once is sampled in smaller portions."""
+        prompts = [row["prompt"] for row in rows]
+        device = next(self.model.parameters()).device
+        whole = [sampling.Portion(tuple(range(len(prompts))), 0, group_size)]
+        parts = list(sampling.sample_portions(self.sampler, whole, prompts, group_size, self.sampling_config, keys))
+        drawn = sampling.joined(parts, group_size, self._pad_id)
+        ids, mask = (x.to(device) for x in sampling.encode(self.tokenizer, prompts, self.template))
+        zeros = torch.zeros(len(drawn), device=device)
+        return grpo.RolloutBatch(
+            prompt_ids=ids.repeat_interleave(group_size, 0),
+            prompt_mask=mask.repeat_interleave(group_size, 0),
+            completions=drawn.ids.to(device),
+            mask=drawn.mask.to(device),
+            advantages=zeros,
+            weights=zeros,
+            sampled_logprobs=drawn.logprobs.to(device),
+        )
 
     @property
     def _pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
-
-    def _sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
-        device = next(self.model.parameters()).device
-        texts = self.texts([row["prompt"] for row in rows])
-        encoded = self.tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-        )
-        ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
-        with self.autocast():
-            rollout = sampling.rollout(
-                self.model,
-                ids,
-                mask,
-                group_size=group_size,
-                sampling=self.sampling_config,
-                eos_ids=self.eos_ids,
-                pad_id=self._pad_id,
-                row_keys=keys,
-            )
-        zeros = torch.zeros(len(rollout.tokens), device=device)
-        return grpo.RolloutBatch(
-            prompt_ids=ids.repeat_interleave(group_size, 0),
-            prompt_mask=mask.repeat_interleave(group_size, 0),
-            completions=rollout.tokens,
-            mask=rollout.mask,
-            advantages=zeros,
-            weights=zeros,
-            sampled_logprobs=rollout.logprobs,
-        )
 
     def judge(
         self, rows: Sequence[Mapping[str, Any]], rollouts: grpo.RolloutBatch, group_size: int

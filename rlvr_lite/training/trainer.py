@@ -79,6 +79,7 @@ class GRPOTrainer(Objective):
         reward_limit: seconds a reward function may take for a batch; ``None`` for no limit, as in TRL.
         log_rollouts: write every completion to ``rollouts.jsonl`` beside ``metrics.jsonl``.
         log_directory: where these logs stand; ``None`` takes ``args.output_dir``.
+        sampler: who samples; ``None`` samples from the model itself.
         **kwargs: arguments that a later TRL may have; refused unless they are ``None``.
 
     Raises:
@@ -110,6 +111,7 @@ class GRPOTrainer(Objective):
         reward_limit: float | None = None,
         log_rollouts: bool = True,
         log_directory: str | Path | None = None,
+        sampler: sampling.Sampler | None = None,
         **kwargs: Any,
     ):
         if args is None:
@@ -177,9 +179,9 @@ class GRPOTrainer(Objective):
         self._restored: dict[str, Any] | None = None
         self._generation_batch: grpo.RolloutBatch | None = None
         self.add_callback(Follow(self))
-        self.collector = self._collector(max_resample)
+        self.collector = self._collector(max_resample, sampler)
 
-    def _collector(self, max_resample: int) -> Collector:
+    def _collector(self, max_resample: int, sampler: sampling.Sampler | None) -> Collector:
         args, tokenizer = self.args, self._tokenizer
         stream = isinstance(self.train_dataset, IterableDataset)
         if stream and max_resample:
@@ -190,6 +192,12 @@ class GRPOTrainer(Objective):
         if stream:
             rows = Stream(rows, shuffle=args.shuffle_dataset, seed=args.seed)
         supported.refuse_chats_without_template(rows, tokenizer)
+        if sampler is not None and self._rollout() is not None:
+            raise UserError("rollout_func and sampler would both sample: pass one of them")
+        ends, template = sampling.eos_ids(self.model, tokenizer), self.chat_template_kwargs
+        own = sampling.TransformersSampler(
+            self.model, tokenizer, template=template, ends=ends, autocast=self.accelerator.autocast
+        )
         return Collector(
             model=self.model,
             tokenizer=tokenizer,
@@ -211,10 +219,10 @@ class GRPOTrainer(Objective):
             advantage_scale=self.scale_rewards,
             aggregation=self.multi_objective_aggregation,
             rollout=self._rollout(),
-            eos_ids=sampling.eos_ids(self.model, tokenizer),
+            eos_ids=ends,
             mask_truncated=self.mask_truncated_completions,
-            autocast=self.accelerator.autocast,
-            template=self.chat_template_kwargs,
+            sampler=sampler or own,
+            template=template,
             processes=self.processes,
         )
 

@@ -162,7 +162,7 @@ def speed(problems: int = 16, k: int = 8, new_tokens: int = 48, repeats: int = 2
     from rlvr_lite.config import SamplingConfig
     from rlvr_lite.evaluation import load_problems
     from rlvr_lite.evaluation.scoring import score
-    from rlvr_lite.sampling import encode, generate, row_keys
+    from rlvr_lite.sampling import TransformersSampler, encode, row_keys
 
     torch.set_num_threads(1)
     base = bases.load(os.environ["RLVR_LITE_SMOLLM2"])
@@ -184,8 +184,7 @@ def speed(problems: int = 16, k: int = 8, new_tokens: int = 48, repeats: int = 2
 
     def sampler_alone() -> int:
         keys = [key for problem in asked.problems for key in row_keys(0, "eval", problem.id, rows=k)]
-        found = generate(base.model, base.tokenizer, prompts, k, sampling, keys)
-        return sum(c.tokens for answers in found for c in answers)
+        return int(TransformersSampler(base.model, base.tokenizer).sample(prompts, k, sampling, keys).mask.sum())
 
     def loop() -> int:
         torch.manual_seed(0)

@@ -18,10 +18,10 @@ from rlvr_lite import bases, methods
 from rlvr_lite.config import RunConfig, SamplingConfig, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import PRESETS, Evaluation, check_fingerprint, evaluate, fingerprint
-from rlvr_lite.evaluation.engines import TransformersEngine
 from rlvr_lite.evaluation.policies import PARITY_LIMIT, fingerprint_distance
 from rlvr_lite.records import write_json
 from rlvr_lite.runs import RunDirectory, finish
+from rlvr_lite.sampling import TransformersSampler
 from tests.models import random_qwen2
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("1+2=?", "9-4+3=?", "5+5-2+1=?")]
@@ -80,7 +80,7 @@ def test_the_same_call_gives_the_same_bytes_and_draws_nothing_anew(
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr("rlvr_lite.sampling.generate", fail)
+    monkeypatch.setattr("rlvr_lite.sampling.TransformersSampler.sample", fail)
     second = evaluate(SimpleNamespace(directory=own_run), **QUICK)
     assert {path.name: path.read_bytes() for path in (own_run / "eval").iterdir()} == before
     assert Evaluation.load(own_run / "eval").to_dict() == first.to_dict() == second.to_dict()
@@ -278,8 +278,8 @@ _CHILD = """
 import sys, torch
 torch.set_num_threads(1)
 from rlvr_lite.evaluation import evaluate
-from rlvr_lite.evaluation.engines import TransformersEngine
-TransformersEngine.room = lambda self: 700  # some ten answers a batch
+from rlvr_lite.sampling import TransformersSampler
+TransformersSampler.room = lambda self: 700  # some ten answers a batch
 evaluate("tiny", "chain-sum:test", k=4, n=80, out=sys.argv[1], progress=False)
 """
 
@@ -299,7 +299,7 @@ def test_a_process_killed_in_the_middle_leaves_nothing_to_repeat(
     kept = log.read_text(encoding="utf-8")
     kept = kept[: kept.rfind("\n") + 1]
     assert 60 < kept.count("\n") < 400
-    monkeypatch.setattr(TransformersEngine, "room", lambda self: 700)
+    monkeypatch.setattr(TransformersSampler, "room", lambda self: 700)
     for directory in (whole, broken):
         evaluate("tiny", "chain-sum:test", k=4, n=80, out=directory, progress=False)
     assert (broken / "evaluation.json").read_bytes() == (whole / "evaluation.json").read_bytes()

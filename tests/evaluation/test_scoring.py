@@ -15,14 +15,14 @@ from rlvr_lite.evaluation.samples import Sample
 from rlvr_lite.evaluation.scores import Score
 from rlvr_lite.evaluation.scoring import rescore, score_with
 from rlvr_lite.tasks import Problem
-from tests.evaluation.fakes import PROBLEMS, FakeEngine, ask
+from tests.evaluation.fakes import PROBLEMS, FakeSampler, ask
 
 SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=8)
 
 
 def run(engine: Any = None, problems: Any = PROBLEMS, **options: Any) -> Score:
     options = {"messages": ask, "k": 4, "sampling": SAMPLING, **options}
-    return score_with(engine or FakeEngine(), problems, **options)
+    return score_with(engine or FakeSampler(), problems, **options)
 
 
 def text(result: Score) -> str:
@@ -50,7 +50,7 @@ def test_order_number_and_batching_of_problems_change_nothing() -> None:
     random.Random(0).shuffle(shuffled)
     assert text(run(problems=shuffled)) == whole
     for room in (1, 40, 10_000):
-        assert text(run(FakeEngine(room=room))) == whole
+        assert text(run(FakeSampler(room=room))) == whole
     part = run(problems=PROBLEMS[3:5])
     assert part.rows() == [row for row in run().rows() if row["id"] in ("p03", "p04")]
 
@@ -68,20 +68,20 @@ def test_another_seed_draws_other_answers() -> None:
 
 @pytest.mark.parametrize("batches", range(5))
 def test_a_killed_evaluation_continues_where_it_stopped(tmp_path: Path, batches: int) -> None:
-    unbroken = FakeEngine()
+    unbroken = FakeSampler()
     whole, log = run(unbroken, log=tmp_path / "a.jsonl"), tmp_path / "b.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        run(FakeEngine(die_after=batches), log=log)
+        run(FakeSampler(die_after=batches), log=log)
     before = log.read_text() if log.exists() else ""
     log.write_text(before + '{"id": "p0')  # the kill tore a line
-    engine = FakeEngine(room=10**6)
+    engine = FakeSampler(room=10**6)
     assert text(run(engine, log=log)) == text(whole)
     assert engine.largest <= unbroken.largest  # the memory of another day must not change the batches
     assert log.read_text().startswith(before)
     lines = [(row["id"], row["index"]) for row in map(json.loads, log.read_text().splitlines())]
     assert len(lines) == len(set(lines)) == 60
     assert text(Score.read(log, "score")) == text(whole)
-    again = FakeEngine()
+    again = FakeSampler()
     assert text(run(again, log=log)) == text(whole)
     assert not again.drawn
 
@@ -89,7 +89,7 @@ def test_a_killed_evaluation_continues_where_it_stopped(tmp_path: Path, batches:
 def test_a_log_is_continued_whatever_the_order_of_the_problems(tmp_path: Path) -> None:
     log = tmp_path / "a.jsonl"
     whole = run(log=log)
-    again = FakeEngine()
+    again = FakeSampler()
     assert text(run(again, problems=PROBLEMS[::-1], log=log)) == text(whole)
     assert not again.drawn
 
@@ -133,7 +133,7 @@ def test_a_log_without_its_facts_is_refused(tmp_path: Path) -> None:
 
 
 def test_running_out_of_memory_halves_the_batch_and_changes_nothing() -> None:
-    class Small(FakeEngine):
+    class Small(FakeSampler):
         def sample(self, prompts: Any, k: int, *rest: Any) -> Any:
             if len(prompts) * k > 3:
                 raise torch.OutOfMemoryError("CUDA out of memory")
@@ -143,7 +143,7 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing() -> None:
 
 
 def test_one_answer_too_large_for_memory_is_a_users_error() -> None:
-    class None_(FakeEngine):
+    class None_(FakeSampler):
         def sample(self, *rest: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
 

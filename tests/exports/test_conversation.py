@@ -11,7 +11,7 @@ from rlvr_lite import bases, conversation
 from rlvr_lite.cli import main
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.sampling import generate
+from rlvr_lite.sampling import TransformersSampler
 from tests.exports.helpers import failed, made_run
 
 
@@ -31,7 +31,8 @@ QUESTION = "4+8+5-3+3=?"
 
 def alone(model, tokenizer):
     greedy = SamplingConfig(temperature=0, max_new_tokens=24)
-    return generate(model, tokenizer, [[{"role": "user", "content": QUESTION}]], 1, greedy, [0])[0][0].text
+    prompt = [{"role": "user", "content": QUESTION}]
+    return TransformersSampler(model, tokenizer).sample([prompt], 1, greedy, [0]).texts[0]
 
 
 def test_both_answers_are_those_of_base_and_policy(talk, moved):

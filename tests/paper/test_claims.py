@@ -368,7 +368,7 @@ def test_claims_run_end_to_end_and_a_second_call_trains_nothing(tmp_path, monkey
         raise AssertionError("trained or drew answers again")
 
     monkeypatch.setattr("rlvr_lite.study.work.train", refuse)
-    monkeypatch.setattr("rlvr_lite.evaluation.engines.TransformersEngine.draw", refuse, raising=False)
+    monkeypatch.setattr("rlvr_lite.sampling.TransformersSampler.sample", refuse)
     again = claims(out=tmp_path, only=only, at=MICRO, engine="local", progress=False)
     assert again.findings == found.findings
     assert {path: path.read_bytes() for path in written} == written

@@ -67,7 +67,16 @@ def policy(method: str = "lora", *, spread: float = 0.0, seed: int = 0, **option
 
 
 def trainer(folder: Path, model: Any = None, reward: Any = letters, rows: int = 8, **options: Any) -> GRPOTrainer:
-    names = ("max_resample", "micro_batch", "reward_limit", "on_reward_error", "method", "peft_config", "rollout_func")
+    names = (
+        "max_resample",
+        "micro_batch",
+        "reward_limit",
+        "on_reward_error",
+        "method",
+        "peft_config",
+        "rollout_func",
+        "sampler",
+    )
     own = {k: options.pop(k) for k in names if k in options}
     made = GRPOTrainer(
         policy() if model is None else model,

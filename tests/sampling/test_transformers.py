@@ -13,7 +13,18 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.sampling import encode, eos_ids, generate, pad_id, render, row_keys
+from rlvr_lite.sampling import (
+    Completion,
+    TransformersSampler,
+    encode,
+    eos_ids,
+    joined,
+    pad_id,
+    plan_portions,
+    render,
+    row_keys,
+    sample_portions,
+)
 from tests.models import random_qwen2
 
 VOCAB = 12
@@ -44,6 +55,18 @@ SAMPLING = SamplingConfig(max_new_tokens=15)
 
 def model() -> Any:
     return random_qwen2(vocab=VOCAB, seed=4)
+
+
+def generate(
+    net: Any, tok: Any, prompts: Any, k: int, config: SamplingConfig, keys: Any, max_rows: int = 128
+) -> list[list[Completion]]:
+    """Completions a prompt, sampled in portions of at most ``max_rows``."""
+    sampler = TransformersSampler(net, tok)
+    lengths = encode(tok, prompts)[1].sum(-1).tolist()
+    portions = plan_portions(lengths, k, config.max_new_tokens, 2**40, max_rows)
+    parts = list(sample_portions(sampler, portions, prompts, k, config, keys))
+    found = joined(parts, k, pad_id(tok)).completions()
+    return [found[i * k : (i + 1) * k] for i in range(len(prompts))]
 
 
 def test_prompts_are_rendered_and_padded_on_the_left() -> None:
@@ -115,10 +138,19 @@ def test_missing_tokens_and_templates() -> None:
         encode(tokenizer(), ["w6", ""])
 
 
-def test_nothing_to_do_and_wrong_keys() -> None:
-    assert generate(model(), tokenizer(), [], 3, SAMPLING, []) == []
-    with pytest.raises(ValueError, match="12 keys, got 4"):
-        generate(model(), tokenizer(), PROMPTS, 3, SAMPLING, [1, 2, 3, 4])
+def test_wrong_keys() -> None:
+    with pytest.raises(ValueError, match="12 rows need 12 keys, got 4"):
+        TransformersSampler(model(), tokenizer()).sample(PROMPTS, 3, SAMPLING, [1, 2, 3, 4])
+
+
+def test_a_sixteen_bit_policy_is_sampled_under_the_autocast_of_its_training() -> None:
+    seen = []
+    net = model().to(torch.bfloat16)
+    net.lm_head.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    sampler = TransformersSampler(net, tokenizer())
+    assert sampler.precision == "bf16"
+    sampler.sample(PROMPTS, 1, SAMPLING, row_keys(0, rows=4))
+    assert seen[-1]
 
 
 def test_a_prompt_may_end_where_the_tokenizer_has_no_padding() -> None:

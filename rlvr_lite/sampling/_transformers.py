@@ -1,0 +1,117 @@
+"""Our own loop over a transformers model in memory: the sampler of training, evaluation and chat."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from rlvr_lite.config import SamplingConfig
+from rlvr_lite.grpo import output_head
+from rlvr_lite.sampling._portions import Portion, plan_portions
+from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
+from rlvr_lite.sampling.decode import rollout
+from rlvr_lite.sampling.text import Messages, encode, eos_ids, pad_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["TransformersSampler"]
+
+_MAX_ROWS = 256  # more do not raise the throughput of a small model any further
+_CPU_CACHE_BYTES = 2**30
+_GPU_CACHE_SHARE = 0.7  # of what is free: logits, activations and fragments need the rest
+_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+class TransformersSampler(Sampler):
+    """Samples with :func:`rlvr_lite.sampling.rollout` from a model in memory as it stands, adapters included.
+
+    Args:
+        model: a causal language model, or a ``PeftModel`` around one; put into eval mode for the time.
+        tokenizer: its tokenizer.
+        template: keyword arguments for the chat template.
+        ends: tokens that end a completion; by default those that tokenizer and generation config name.
+        autocast: the context in which the policy computes; by default what training takes, autocast to the 16-bit type
+            of a 16-bit base.
+    """
+
+    name = "transformers"
+    weights = "the policy in memory"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        template: Mapping[str, Any] | None = None,
+        ends: Sequence[int] | None = None,
+        autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+    ):
+        self._model, self._tokenizer = model, tokenizer
+        self._template = dict(template or {})
+        self._ends = tuple(eos_ids(model, tokenizer) if ends is None else ends)
+        self._autocast = autocast or self._as_in_training
+
+    @property
+    def precision(self) -> str:  # type: ignore[override]
+        """Of the base that is held."""
+        if any(type(module).__name__ == "Linear4bit" for module in self._model.modules()):
+            return "nf4"
+        return _PRECISIONS.get(output_head(self._model).weight.dtype, "fp32")
+
+    def _as_in_training(self) -> AbstractContextManager[Any]:
+        weight = output_head(self._model).weight
+        if weight.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(weight.device.type, dtype=weight.dtype)
+
+    def room(self) -> int:
+        """Cache tokens in 70 % of the free memory of a GPU, in 1 GiB on a CPU."""
+        parameter = next(self._model.parameters())
+        if parameter.device.type == "cuda":
+            free = _GPU_CACHE_SHARE * torch.cuda.mem_get_info(parameter.device)[0]
+        else:
+            free = _CPU_CACHE_BYTES
+        config: Any = self._model.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        item = parameter.element_size() if parameter.is_floating_point() else 2
+        return int(free // (2 * config.num_hidden_layers * heads * head * item))
+
+    def portions(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, room: int) -> Iterable[Portion]:
+        """Prompts of like length together, at most 256 completions."""
+        lengths = encode(self._tokenizer, prompts, self._template)[1].sum(-1).tolist()
+        return plan_portions(lengths, k, config.max_new_tokens, room, _MAX_ROWS)
+
+    def sample(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, keys: Sequence[int]) -> Samples:
+        """``k`` completions of each prompt in one batch; every completion depends on its key alone."""
+        ids, mask = encode(self._tokenizer, prompts, self._template)
+        device = output_head(self._model).weight.device
+        with self._autocast():
+            drawn = rollout(
+                self._model,
+                ids.to(device),
+                mask.to(device),
+                group_size=k,
+                sampling=config,
+                eos_ids=self._ends,
+                pad_id=pad_id(self._tokenizer),
+                row_keys=keys,
+            )
+        lengths = drawn.mask.sum(-1).tolist()
+        rows = [row[:length] for row, length in zip(drawn.tokens.tolist(), lengths, strict=True)]
+        texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
+        ended = torch.tensor([row[-1] in self._ends for row in rows], device=device)
+        return Samples(drawn.tokens, drawn.mask, drawn.logprobs, texts, ended)
+
+
+def _build(policy: SampledPolicy) -> Sampler:
+    return TransformersSampler(*policy.load())
+
+
+register_sampler("transformers", _build)
