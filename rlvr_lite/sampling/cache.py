@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig
+from transformers import Cache, DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["growing_cache"]
+__all__ = ["all_growing", "growing_cache"]
 
 _STEP = 64  # tokens of room added at a time, at least
 _GROWTH = 1.25  # and at least this factor
@@ -79,3 +79,8 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def all_growing(cache: Cache) -> bool:
+    """Whether every layer attends to all that is cached."""
+    return all(type(layer) is _GrowingLayer for layer in cache.layers)

@@ -60,13 +60,22 @@ def _filter(weight: Tensor, sampling: SamplingConfig) -> Tensor:
 def _nucleus_edge(weight: Tensor, top_p: float) -> Tensor:
     """Weight ``[B, 1]`` of the last token of the smallest set whose share reaches ``top_p``."""
     needed = top_p * weight.sum(-1, keepdim=True, dtype=torch.float64)
-    largest = weight.topk(min(_HEAD, weight.shape[-1]), dim=-1).values
+    largest = _largest(weight, needed, whole=weight.device.type != "cpu")
     mass = largest.cumsum(-1, dtype=torch.float64)
-    if (mass[:, -1:] < needed).any():
-        largest = weight.sort(dim=-1, descending=True).values
-        mass = largest.cumsum(-1, dtype=torch.float64)
     last = (mass < needed).sum(-1, keepdim=True).clamp(max=largest.shape[-1] - 1)
     return largest.gather(-1, last)
+
+
+def _largest(weight: Tensor, needed: Tensor, *, whole: bool) -> Tensor:
+    """Weights in falling order, at least as many as make up ``needed``; ``whole`` sorts all without looking at any.
+
+    On a CPU a look costs nothing and sorting much; on a GPU a look is a synchronisation.
+    """
+    if not whole:
+        first = weight.topk(min(_HEAD, weight.shape[-1]), dim=-1).values
+        if not bool((first.sum(-1, keepdim=True, dtype=torch.float64) < needed).any()):
+            return first
+    return weight.sort(dim=-1, descending=True).values
 
 
 def _block_sums(weight: Tensor) -> Tensor:

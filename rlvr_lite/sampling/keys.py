@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["Uniforms", "row_keys"]
+__all__ = ["UNIFORM_BLOCK", "row_keys", "uniforms"]
 
-_BLOCK = 256  # uniforms drawn ahead a row; a multiple of the four words that one Philox counter yields
+UNIFORM_BLOCK = 256  # numbers drawn at once a row; a multiple of the four words that one Philox counter yields
 
 
 def row_keys(seed: int, *parts: str | int, rows: int) -> list[int]:
@@ -35,32 +35,15 @@ def row_keys(seed: int, *parts: str | int, rows: int) -> list[int]:
     ]
 
 
-class Uniforms:
-    """Uniform numbers in [0, 1): number ``step`` of the Philox-4x64 stream of each row's key.
+def uniforms(keys: Sequence[int], block: int) -> np.ndarray:
+    """Uniform numbers in [0, 1), float64 ``[R, 256]``: block ``block`` of the Philox-4x64 stream of each key.
 
-    The stream is counter based (Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3), so any block of it
-    can be drawn without the ones before, and only rows still alive are drawn.
+    The stream is counter based (Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3), so a block is drawn
+    without those before it, and only for rows still alive.
+
+    >>> bool((uniforms([7, 8], 1)[1:] == uniforms([8], 1)).all())
+    True
     """
-
-    def __init__(self, keys: Sequence[int]):
-        self._keys = list(keys)
-        self._block = -1
-        self._drawn = np.empty((len(self._keys), _BLOCK))
-
-    def at(self, step: int, rows: np.ndarray) -> np.ndarray:
-        """The numbers of the given rows at ``step``.
-
-        Args:
-            step: position in the completion, from 0; steps must not go back.
-            rows: int64 ``[R]``, row numbers that only shrink from call to call.
-
-        Returns:
-            float64 ``[R]``.
-        """
-        block, column = divmod(step, _BLOCK)
-        if block != self._block:
-            for row in rows.tolist():
-                stream = np.random.Philox(key=self._keys[row], counter=block * _BLOCK // 4)
-                self._drawn[row] = np.random.Generator(stream).random(_BLOCK)
-            self._block = block
-        return self._drawn[rows, column]
+    counter = block * UNIFORM_BLOCK // 4
+    streams = (np.random.Philox(key=key, counter=counter) for key in keys)
+    return np.stack([np.random.Generator(stream).random(UNIFORM_BLOCK) for stream in streams])

@@ -103,3 +103,17 @@ def test_half_precision_logits_are_sampled_in_single() -> None:
     uniforms = torch.rand(8, dtype=torch.float64)
     for a, b in zip(choose(logits, uniforms, CONFIGS[4]), choose(logits.float(), uniforms, CONFIGS[4]), strict=True):
         assert torch.equal(a, b)
+
+
+@given(st.integers(1, 700), st.integers(0, 10**6), st.floats(0.01, 0.999), st.floats(0, 4))
+@settings(max_examples=60, deadline=None)
+def test_sorting_without_a_look_gives_the_same_nucleus(vocab: int, seed: int, top_p: float, spread: float) -> None:
+    logits = spread * torch.randn(3, vocab, generator=torch.Generator().manual_seed(seed))
+    uniforms = torch.rand(3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    sampling = SamplingConfig(top_p=top_p)
+    expected = choose(logits, uniforms, sampling)
+    with pytest.MonkeyPatch.context() as patch:
+        largest = module._largest
+        patch.setattr(module, "_largest", lambda weight, needed, whole: largest(weight, needed, whole=True))
+        found = choose(logits, uniforms, sampling)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.grpo import completion_logprobs
 from rlvr_lite.sampling import Rollout, decode, rollout, row_keys
 from tests.models import random_qwen2
+from tests.sampling.reference import plain_rollout
 
 EOS, PAD = 1, 0
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
@@ -134,6 +137,90 @@ def test_samples_do_not_depend_on_the_batch() -> None:
     assert torch.equal(joined(single, width), whole.tokens)
 
 
+RAGGED = SamplingConfig(temperature=1.2, max_new_tokens=40)
+
+
+@pytest.mark.parametrize("sampling", [RAGGED, GREEDY, SamplingConfig(top_p=0.8, top_k=9, max_new_tokens=40)], ids=str)
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize(
+    "number", range(5), ids=["qwen2", "tiny vocabulary", "llama", "sliding window", "learned positions"]
+)
+def test_looking_at_every_token_it_is_the_plain_loop_bit_for_bit(
+    number: int, padded: bool, sampling: SamplingConfig
+) -> None:
+    model = architectures()[number]
+    ids, mask = prompts(vocab=model.config.vocab_size)
+    ids, mask = (ids, mask) if padded else (ids.clamp(min=2), torch.ones_like(mask))
+    keys = row_keys(0, rows=4 * len(ids))
+    options: Any = {"group_size": 4, "sampling": sampling, "eos_ids": [EOS], "pad_id": PAD, "row_keys": keys}
+    expected = plain_rollout(model, ids, mask, **options)
+    found = rollout(model, ids, mask, **options, every=1)
+    for name in ("tokens", "mask", "logprobs"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    rarely = rollout(model, ids, mask, **options)
+    assert torch.equal(rarely.tokens, expected.tokens)
+    torch.testing.assert_close(rarely.logprobs, expected.logprobs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("every", [1, 3, 16, 100])
+def test_long_completions_use_every_block_of_numbers(every: int) -> None:
+    model = random_qwen2()
+    ids, mask = prompts(2)
+    sampling, keys = SamplingConfig(max_new_tokens=300), row_keys(0, rows=4)
+    options: Any = {"group_size": 2, "sampling": sampling, "eos_ids": [], "pad_id": PAD, "row_keys": keys}
+    expected = plain_rollout(model, ids, mask, **options)
+    assert torch.equal(rollout(model, ids, mask, **options, every=every).tokens, expected.tokens)
+
+
+def test_other_attention_than_sdpa_gets_the_mask_that_it_understands() -> None:
+    """A row of booleans would be added to the scores of eager attention as numbers."""
+    model = random_qwen2()
+    ids, mask = prompts()
+    expected = sample(model, ids, mask)
+    model.set_attn_implementation("eager")
+    found = sample(model, ids, mask)
+    assert torch.equal(found.tokens, expected.tokens)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-5)
+
+
+def test_the_host_looks_once_in_sixteen_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a value of a tensor waits for a GPU; the plain loop does it several times a token."""
+    model = random_qwen2()
+    ids, mask = prompts()
+    looks = Counter[str]()
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = func._schema.name
+            if name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal"):
+                looks[name] += 1
+            return func(*args, **(kwargs or {}))
+
+    original = Tensor.tolist
+
+    def counted(tensor: Tensor) -> Any:
+        looks["tolist"] += 1
+        return original(tensor)
+
+    monkeypatch.setattr(Tensor, "tolist", counted)
+    reads = {}
+    for length in (20, 84):
+        looks.clear()
+        with Reads():
+            rollout(
+                model,
+                ids,
+                mask,
+                group_size=2,
+                sampling=SamplingConfig(max_new_tokens=length),
+                eos_ids=[],
+                pad_id=PAD,
+                row_keys=row_keys(0, rows=2 * len(ids)),
+            )
+        reads[length] = looks.total()
+    assert reads[84] - reads[20] <= 64 // 16
+
+
 def test_another_key_gives_another_sample() -> None:
     model = random_qwen2()
     ids, mask = prompts(1)
@@ -160,7 +247,7 @@ def test_finished_rows_leave_the_batch() -> None:
     ids, mask = prompts(8, vocab=6)
     sizes: list[int] = []
     hook = model.lm_head.register_forward_hook(lambda _, __, output: sizes.append(len(output)))
-    found = sample(model, ids, mask, 4, SamplingConfig(max_new_tokens=60))
+    found = sample(model, ids, mask, 4, SamplingConfig(max_new_tokens=60), every=1)
     hook.remove()
     alive = [int((found.mask.sum(1) > step).sum()) for step in range(found.tokens.shape[1])]
     decoded = sizes[-len(alive) :]
