@@ -208,14 +208,14 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
     if target.is_file():
         raise UserError(f"{target} is a file, where a folder is to be written: choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         yield temporary
         write_manifest(temporary, (path for path in temporary.rglob("*") if path.is_file()), **facts)
         if target.exists():
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
+            old = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.old")
             os.replace(target, old)
             os.replace(temporary, target)
             shutil.rmtree(old, ignore_errors=True)

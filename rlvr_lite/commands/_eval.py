@@ -31,6 +31,7 @@ def evaluate(
     engine: Literal["transformers", "vllm"] = "transformers",
     out: Path | None = None,
     quiet: bool = False,
+    wait: bool = False,
     power: bool = False,
     comparisons: int = 1,
 ) -> None:
@@ -53,6 +54,7 @@ def evaluate(
         engine: who draws the answers.
         out: directory for the results; a run has its own.
         quiet: no progress bars.
+        wait: if another process evaluates into that directory, wait until it is done.
         power: needs no policy: the smallest difference in avg@k that each benchmark (by default the paper's six) can show.
         comparisons: with `--power`: methods compared with the reference, for Holm's correction.
     """
@@ -86,5 +88,6 @@ def evaluate(
             engine=engine,
             out=out,
             progress=not quiet,
+            wait=wait,
         )
     )

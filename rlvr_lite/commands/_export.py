@@ -27,6 +27,7 @@ def export(
     public: bool = False,
     dry_run: bool = False,
     force: bool = False,
+    wait: bool = False,
 ) -> None:
     """Take a trained policy home: as an adapter, a plain LoRA, a merged model, a GGUF file, or to the Hub.
 
@@ -42,6 +43,7 @@ def export(
         public: make a new repository of the Hub public.
         dry_run: show the card of what would go to the Hub, and push nothing.
         force: also take a run whose proof failed; the export says so.
+        wait: if another process makes this export, wait until it is done.
     """
     from rlvr_lite.exports import export as deliver
 
@@ -57,6 +59,7 @@ def export(
         public=public,
         dry_run=dry_run,
         force=force,
+        wait=wait,
     )
 
 

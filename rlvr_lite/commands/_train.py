@@ -18,6 +18,7 @@ def train(
     recipe: str | None = None,
     out: Path | None = None,
     quiet: bool = False,
+    wait: bool = False,
 ) -> None:
     """Train one adapter, prove what was trained, and score it before and after.
 
@@ -26,6 +27,7 @@ def train(
         recipe: protocol that every option not given is taken from (see recipes), or a TOML file.
         out: its directory; by default one under runs/ named after what is run. Calling again continues a stopped run.
         quiet: no progress bars.
+        wait: if another process trains in that directory, wait until it is done.
     """
     if config.backend == "unsloth":
         from rlvr_lite.bases import import_unsloth
@@ -35,6 +37,6 @@ def train(
     from rlvr_lite.training import train as run_training
 
     config = config if recipe is None else for_method(config)
-    run = run_training(config.method, config.base, config.task, config=config, out=out, progress=not quiet)
+    run = run_training(config.method, config.base, config.task, config=config, out=out, progress=not quiet, wait=wait)
     if os.environ.get("RANK", "0") == "0":  # under accelerate launch every process has the same run
         print(run)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,10 +17,10 @@ from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.evaluation.loading import ProblemSet, load_problems
 from rlvr_lite.evaluation.policies import Policy, describe_policy, load_policy
 from rlvr_lite.evaluation.presets import PRESETS, Preset
-from rlvr_lite.evaluation.results import Evaluation, sample_file
+from rlvr_lite.evaluation.results import EVALUATION_FILE, Evaluation, sample_file
 from rlvr_lite.evaluation.scoring import graded_by, score_with
 from rlvr_lite.records import read_json, write_json
-from rlvr_lite.runs import RunDirectory
+from rlvr_lite.runs import RunDirectory, sweep, writer
 from rlvr_lite.tasks import PAPER
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def evaluate(
     engine: str | Sampler = "transformers",
     out: str | Path | None = None,
     progress: bool = True,
+    wait: bool = False,
 ) -> Evaluation:
     """Score a policy on benchmarks: k answers a problem, with 95 % intervals.
 
@@ -79,6 +81,7 @@ def evaluate(
             unless another ``precision`` is named.
         out: directory for ``evaluation.json`` and a ``.jsonl`` file of samples a benchmark; a run has its ``eval/``.
         progress: show bars with the running accuracy.
+        wait: if another process evaluates into that directory, wait until it is done instead of refusing.
 
     Raises:
         UserError: something cannot be done as asked.
@@ -115,32 +118,44 @@ def evaluate(
     deciding |= {"k": settings.k, "n": settings.n, "max_new_tokens": max_new_tokens}
     directory = _directory(out, policy, deciding)
     scores, sources = {}, {}
-    for problems in sets:
-        decoding = _decoding(settings.sampling, problems, sampling is None, max_new_tokens)
-        scores[problems.name] = score_with(
-            drawn_by,
-            problems.problems,
-            messages=lambda problem, task=problems.task: task.messages(problem, style),  # type: ignore[misc]
-            k=1 if decoding.greedy else settings.k or problems.k or _DEFAULT_K,
-            sampling=decoding,
-            greedy=settings.greedy,
-            seed=seed,
-            name=problems.name,
-            log=directory / sample_file(problems.name) if directory else None,
-            facts={"policy": facts["policy"], "style": style},
-            grade=graded_by(problems.task),
-            progress=progress,
-        )
-        sources[problems.name] = {
-            "source": problems.source,
-            "checksum": problems.checksum,
-            "excluded": dict(problems.excluded),
-            "max_new_tokens": decoding.max_new_tokens,
-        }
-    evaluation = Evaluation(facts, scores, sources, directory)
-    if directory is not None:
-        evaluation.save(directory)
-    return evaluation
+    with _alone(directory, wait):
+        for problems in sets:
+            decoding = _decoding(settings.sampling, problems, sampling is None, max_new_tokens)
+            scores[problems.name] = score_with(
+                drawn_by,
+                problems.problems,
+                messages=lambda problem, task=problems.task: task.messages(problem, style),  # type: ignore[misc]
+                k=1 if decoding.greedy else settings.k or problems.k or _DEFAULT_K,
+                sampling=decoding,
+                greedy=settings.greedy,
+                seed=seed,
+                name=problems.name,
+                log=directory / sample_file(problems.name) if directory else None,
+                facts={"policy": facts["policy"], "style": style},
+                grade=graded_by(problems.task),
+                progress=progress,
+            )
+            sources[problems.name] = {
+                "source": problems.source,
+                "checksum": problems.checksum,
+                "excluded": dict(problems.excluded),
+                "max_new_tokens": decoding.max_new_tokens,
+            }
+        evaluation = Evaluation(facts, scores, sources, directory)
+        if directory is not None:
+            evaluation.save(directory)
+        return evaluation
+
+
+@contextmanager
+def _alone(directory: Path | None, wait: bool) -> Iterator[None]:
+    """The only evaluation that writes into a directory."""
+    if directory is None:
+        yield
+        return
+    with writer(directory / ".lock", "evaluate", wait=wait):
+        sweep(directory, name=EVALUATION_FILE)
+        yield
 
 
 def _settings(
@@ -234,6 +249,11 @@ def _directory(out: str | Path | None, policy: Policy, settings: dict[str, Any])
         raise UserError(f"cannot create {home}: {error.strerror}; choose another --out") from error
     if out is not None:
         return home
+    with writer(home / ".settings.lock", "evaluate", wait=True):  # two settings at once take two folders
+        return _own_folder(home, settings)
+
+
+def _own_folder(home: Path, settings: dict[str, Any]) -> Path:
     stored = json.loads(json.dumps(settings))
     record = home / _SETTINGS
     if record.exists() and read_json(record) != stored:

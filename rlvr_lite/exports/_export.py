@@ -21,7 +21,7 @@ from rlvr_lite.exports.reference import Distance, Reference, answer, distance, l
 from rlvr_lite.exports.trained import Trained, base_of, load_trained, quietly
 from rlvr_lite.exports.writers import DTYPES, Written, merge, write_adapter, write_lora, write_merged
 from rlvr_lite.records import atomic_directory, read_json, write_json, write_text
-from rlvr_lite.runs import RunRecord
+from rlvr_lite.runs import RunRecord, lock_beside, sweep, writer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,6 +67,7 @@ def export(
     dry_run: bool = False,
     force: bool = False,
     progress: bool = True,
+    wait: bool = False,
 ) -> Path:
     """Take the policy of a run home, and prove that what was written is that policy.
 
@@ -89,6 +90,7 @@ def export(
         dry_run: make what would go to the Hub and show its card, but push nothing.
         force: also take a run whose proof failed; the export says so.
         progress: print what was measured.
+        wait: if another process makes this export, wait until it is done instead of refusing.
 
     Returns:
         The directory.
@@ -108,13 +110,15 @@ def export(
             f"{facts.config.method} has no adapter: export to merged, or to lora for the best approximation"
         )
     target = Path(out) if out is not None else facts.files.root / "export" / wish.label
-    if to != "hub" or not _is_made(target, facts, wish):
-        with quietly():
-            report = _make(facts, wish, target)
-        if progress:
-            print(report)
-    if to == "hub":
-        hub.push(target, repo, public=public, dry_run=dry_run, progress=progress)
+    with writer(lock_beside(target), f"export to {wish.label}", wait=wait):
+        sweep(target.parent, name=target.name)
+        if not (to == "hub" or wait) or not _is_made(target, facts, wish):
+            with quietly():
+                report = _make(facts, wish, target)
+            if progress:
+                print(report)
+        if to == "hub":
+            hub.push(target, repo, public=public, dry_run=dry_run, progress=progress)
     return target
 
 
@@ -154,10 +158,6 @@ def _is_made(target: Path, run: RunRecord, wish: _Wish) -> bool:
 def _make(run: RunRecord, wish: _Wish, target: Path) -> str:
     if target.exists():
         raise UserError(f"{target} exists and is not overwritten: choose another out, or delete it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {target.parent}: {error.strerror}; choose another out") from error
     _check_space(run, wish, target.parent)
     trained = load_trained(run)
     reference, said = answer(trained.model, trained.tokenizer, prompts_of(run, trained.tokenizer))

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import html
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,16 +22,15 @@ from rlvr_lite.paper._measure import DECODINGS, decoded, ratios, shares, wrong_b
 from rlvr_lite.paper._rules import Evidence, Finding
 from rlvr_lite.paper._statements import DECODED, Claim, declared, misplaced
 from rlvr_lite.records import write_json, write_text
+from rlvr_lite.runs import writer
 from rlvr_lite.study.conduct import compare
 from rlvr_lite.study.engines import EngineName
-from rlvr_lite.study.lease import lease
 from rlvr_lite.study.study import Row, Study
 from rlvr_lite.table import Table
 
 __all__ = ["Claim", "Claims", "Finding", "claims", "declared"]
 
 T = TypeVar("T")
-_PATIENCE = 2.0  # seconds between looks at what another process is doing
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ def claims(
         raise UserError(f"{root} is a file: choose another --out")
     studies, missing = _studies(chosen, at, root, engine, workers or _workers(engine), progress)
     root.mkdir(parents=True, exist_ok=True)
-    with _alone(root / "evidence.json"):
+    with writer(root / ".lock", "claims", wait=True):  # one process at a time draws the answers that no study draws
         evidence = _evidence(chosen, at, root, studies, missing)
         result = Claims(root, at, chosen, tuple(claim.judge(evidence) for claim in chosen))
         write_json(root / "claims.json", result.to_dict())
@@ -174,17 +171,6 @@ def _workers(engine: EngineName) -> int | None:
     import torch
 
     return min(2, os.cpu_count() or 1) if engine == "process" and not torch.cuda.is_available() else None
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time draws the answers that no study draws."""
-    while True:
-        with lease(path) as mine:
-            if mine:
-                yield
-                return
-        time.sleep(_PATIENCE)
 
 
 def _studies(

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from rlvr_lite.config import RunConfig, from_json, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import read_json, write_json
+from rlvr_lite.runs import writer
 from rlvr_lite.study.design import Design, Trial, Variant
 from rlvr_lite.training import Run
 
@@ -49,7 +48,7 @@ class Store:
         """The file by which a process says that it works on a trial."""
         folder = self.root / "leases"
         folder.mkdir(exist_ok=True)
-        return folder / f"{_slug(trial.key)}.json"
+        return folder / f"{_slug(trial.key)}.lock"
 
     # ---- the manifest -----------------------------------------------------------------------------------------
 
@@ -72,7 +71,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create {self.root}: {error.strerror}; choose another --out") from error
-        with FileLock(self.root / ".lock"):  # two calls at once must not lose each other's rows
+        with writer(self.root / ".lock", "opening the study", wait=True):  # or one loses the other's rows
             if manifest.exists():
                 design = _merged(read_design(self.root), design, self.root)
             write_json(manifest, {"study": _FORMAT, **_describe(design)})

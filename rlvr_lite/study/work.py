@@ -9,7 +9,7 @@ import torch
 from rlvr_lite import bases, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.runs import RunDirectory, finish
+from rlvr_lite.runs import Busy, RunDirectory, finish
 from rlvr_lite.study.design import Trial
 from rlvr_lite.study.lease import lease
 from rlvr_lite.study.store import Store
@@ -66,6 +66,8 @@ def do(root: Path, trial: Trial, held: Held) -> bool:
                 _score_base(store.path(trial), trial.config, held)
                 return True
             run = train(config=trial.config, base=held.of(trial.config), out=store.path(trial), progress=False)
+        except Busy:
+            return False
         except Exception as error:  # whatever breaks one row, the others go on
             held.drop()
             store.fail(trial, error)

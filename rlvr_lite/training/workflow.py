@@ -12,6 +12,8 @@ import json
 import statistics
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from rlvr_lite import bases, evaluation, methods, tasks
 from rlvr_lite.config import RunConfig, replace_fields, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json, write_json, write_text
-from rlvr_lite.runs import RunDirectory, RunRecord, finish
+from rlvr_lite.runs import RunDirectory, RunRecord, finish, reopen, sweep, writer
 from rlvr_lite.training import checkpoints
 from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.arguments import arguments
@@ -54,6 +56,7 @@ def train(
     config: RunConfig | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    wait: bool = False,
     **overrides: Any,
 ) -> Run:
     """Train one adapter with verifiable rewards, prove what was trained, and score it before and after.
@@ -69,6 +72,7 @@ def train(
         config: start from this configuration instead of the defaults.
         out: the run's directory; ``None`` takes one under ``runs/`` named after what is run.
         progress: show progress bars.
+        wait: if another process trains in that directory, wait until it is done instead of refusing.
         **overrides: any field of ``RunConfig``. ``rewards`` may hold functions in TRL's signature besides names.
 
     Returns:
@@ -89,19 +93,39 @@ def train(
     check_early(asked)
     processes = connect()
     directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
-    done = is_done(directory, asked)
-    processes.wait()  # before the main one writes there
-    if done:
+    if is_done(directory, asked):  # also where nothing can be written
         return Run(directory.root)
-    reset_peak_memory()
-    stages = _Stages(asked, directory, chosen, functions, progress and processes.main, held, processes)
-    with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()), warnings.catch_warnings():
-        # transformers 5.18 gave it a new name, which TRL and older versions of itself do not know
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
-        try:
-            return stages.go()
-        finally:
-            stages.release()
+    with _alone(directory, processes, wait):
+        done = is_done(directory, asked)
+        processes.wait()  # before the main one writes there
+        if done:
+            return Run(directory.root)
+        reset_peak_memory()
+        stages = _Stages(asked, directory, chosen, functions, progress and processes.main, held, processes)
+        with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()), warnings.catch_warnings():
+            # transformers 5.18 gave it a new name, which TRL and older versions of itself do not know
+            warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+            try:
+                return stages.go()
+            finally:
+                stages.release()
+
+
+@contextmanager
+def _alone(files: RunDirectory, processes: Processes, wait: bool) -> Iterator[None]:
+    """The processes of this run are the only ones that write in its directory, and none that died left anything."""
+    with ExitStack() as stack:
+        refused: UserError | None = None
+        if processes.main:
+            try:
+                stack.enter_context(writer(files.lock, "training", wait=wait, step=files.steps))
+                sweep(files.root, files.checkpoints, files.evaluations)
+            except UserError as error:
+                refused = error
+        refused = processes.gather(refused)[0]
+        if refused is not None:
+            raise refused
+        yield
 
 
 class _Stages:
@@ -222,6 +246,7 @@ class _Stages:
 
     def _begin(self) -> None:
         """Write what is run, unless a run that was killed has done so."""
+        reopen(self.files)
         if self.files.config.exists():
             return
         try:
