@@ -12,8 +12,6 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +24,9 @@ from rlvr_lite import bases, evaluation, methods, tasks
 from rlvr_lite.config import RunConfig, replace_fields, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json, write_json, write_text
-from rlvr_lite.runs import RunDirectory, RunRecord, finish, reopen, sweep, writer
+from rlvr_lite.runs import RunDirectory, RunRecord, finish, reopen
 from rlvr_lite.training import checkpoints
+from rlvr_lite.training._only_writer import only_writer
 from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
@@ -95,7 +94,7 @@ def train(
     directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
     if is_done(directory, asked):  # also where nothing can be written
         return Run(directory.root)
-    with _alone(directory, processes, wait):
+    with only_writer(directory, processes, wait):
         done = is_done(directory, asked)
         processes.wait()  # before the main one writes there
         if done:
@@ -109,23 +108,6 @@ def train(
                 return stages.go()
             finally:
                 stages.release()
-
-
-@contextmanager
-def _alone(files: RunDirectory, processes: Processes, wait: bool) -> Iterator[None]:
-    """The processes of this run are the only ones that write in its directory, and none that died left anything."""
-    with ExitStack() as stack:
-        refused: UserError | None = None
-        if processes.main:
-            try:
-                stack.enter_context(writer(files.lock, "training", wait=wait, step=files.steps))
-                sweep(files.root, files.checkpoints, files.evaluations)
-            except UserError as error:
-                refused = error
-        refused = processes.gather(refused)[0]
-        if refused is not None:
-            raise refused
-        yield
 
 
 class _Stages:
