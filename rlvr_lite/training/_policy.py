@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import set_peft_model_state_dict
 from torch import Tensor, nn
 
 from rlvr_lite import methods
@@ -18,6 +19,7 @@ __all__ = [
     "changes_the_base",
     "drop_fused_head",
     "load_trained_state",
+    "load_weights",
     "plain",
     "restore_precision",
     "trained_state",
@@ -64,6 +66,27 @@ def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(state[name])
+
+
+def load_weights(model: Any, found: dict[str, Tensor]) -> None:
+    """Tensors from a file of PEFT's or transformers', into a model that was not attached here.
+
+    Raises:
+        UserError: they are of another model or adapter.
+    """
+    try:
+        if hasattr(model, "peft_config"):
+            result = set_peft_model_state_dict(model, found)
+            odd = [*result.unexpected_keys, *(name for name in result.missing_keys if "lora_" in name)]
+        else:
+            missing, unexpected = model.load_state_dict(found, strict=False)
+            odd = [*unexpected, *(set(missing) - set(model.all_tied_weights_keys))]
+    except RuntimeError as error:  # a shape
+        odd = [str(error).splitlines()[-1].strip()]
+    if odd:
+        raise UserError(
+            f"the checkpoint is of another model ({odd[0]} does not match): resume with the same configuration"
+        )
 
 
 class Reference:

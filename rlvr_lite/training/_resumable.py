@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from transformers import Trainer
 from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import checkpoints
-from rlvr_lite.training._policy import attached, load_trained_state, trained_state
+from rlvr_lite.training._policy import attached, load_trained_state, load_weights, trained_state
 from rlvr_lite.training._stock import GRPOTrainer
 from rlvr_lite.training.generation_batch import fields_of
 from rlvr_lite.training.parallel import Processes
@@ -40,6 +41,9 @@ class Resumable(GRPOTrainer):
     optimizer: Any
     lr_scheduler: Any
     train_dataset: Any
+    processing_class: Any
+    hub_model_id: Any
+    reference: Any
     eval_dataset: Any
     num_generations_eval: int
     epsilon_high: float
@@ -67,9 +71,6 @@ class Resumable(GRPOTrainer):
             if isinstance(callback, ExportableState):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         state: dict[str, Any] = {
-            "trained": trained_state(self.model),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.lr_scheduler.state_dict(),
             "gradients_seen": sorted(self.gradients_seen),
             "generators": checkpoints.generator_states(),
             "logs": {
@@ -77,20 +78,41 @@ class Resumable(GRPOTrainer):
                 "rollouts": self.rollout_log.position if self.rollout_log else 0,
             },
         }
-        if self.accelerator.scaler is not None:
+        if self.args.save_only_model:
+            state = {}
+        else:
+            state |= {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+        if attached(self.model):  # anything else is written as transformers or PEFT load it
+            state["trained"] = trained_state(self.model)
+        if self.accelerator.scaler is not None and not self.args.save_only_model:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        if self._step % self.generation_steps and self._generation_batch is not None:
+        if self.args.sync_ref_model and not self.args.save_only_model:
+            state["reference"] = self.reference.copy
+        if not self.args.save_only_model and self._step % self.generation_steps and self._generation_batch is not None:
             state["generation_batch"] = {"step": self._step, "rollouts": fields_of(self._generation_batch)}
         trainer_state = folder / f".{id(self)}.trainer_state.json"
         folder.mkdir(parents=True, exist_ok=True)
         self.state.save_to_json(str(trainer_state))
         text = trainer_state.read_text(encoding="utf-8")
         trainer_state.unlink()
-        checkpoints.write(
-            folder / f"checkpoint-{self.state.global_step}", state, text, adapter=_foreign_adapter(self.model)
-        )
+        target = folder / f"checkpoint-{self.state.global_step}"
+        checkpoints.write(target, state, text, policy=self._write_policy)
+        if self.args.push_to_hub:
+            self.create_model_card(model_name=(self.hub_model_id or folder.name).split("/")[-1])
+            self._push_from_checkpoint(str(target))
         if self.args.save_total_limit:
             checkpoints.prune(folder, self.args.save_total_limit)
+
+    def _write_policy(self, folder: Path) -> None:
+        """Adapter or model as PEFT or transformers load them, and the tokenizer; an attached method has its own format."""
+        if any(getattr(type(self), name) is not getattr(Trainer, name) for name in ("save_model", "_save")):
+            self.save_model(str(folder), _internal_call=True)  # a subclass has its own way
+            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
+            return
+        if not attached(self.model):
+            options = {"save_embedding_layers": False} if hasattr(self.model, "peft_config") else {}
+            self.model.save_pretrained(str(folder), **options)
+        self.processing_class.save_pretrained(str(folder))
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As in TRL; ``True`` resumes from the newest whole checkpoint of ``output_dir``."""
@@ -119,8 +141,10 @@ class Resumable(GRPOTrainer):
         return True
 
     def _restore_record(self, checkpoint: Path) -> None:
-        self.gradients_seen = set(checkpoints.read(checkpoint, "gradients_seen"))
-        self._cut_logs(checkpoints.read(checkpoint, "logs"))
+        self.gradients_seen = set(checkpoints.read(checkpoint, "gradients_seen") or ())
+        positions = checkpoints.read(checkpoint, "logs")
+        if positions is not None:  # TRL's checkpoints have none
+            self._cut_logs(positions)
 
     def _cut_logs(self, positions: dict[str, int]) -> None:
         if not self.processes.main:
@@ -131,14 +155,29 @@ class Resumable(GRPOTrainer):
             self.rollout_log.cut(positions["rollouts"])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained_state(self.model, checkpoints.read(Path(resume_from_checkpoint), "trained"))
+        folder = Path(resume_from_checkpoint)
+        trained = checkpoints.read(folder, "trained")
+        if trained is not None:
+            load_trained_state(self.model, trained)
+        elif attached(self.model):
+            raise UserError(f"{folder} holds no state of an attached method: load its adapter with PEFT, or start anew")
+        else:
+            load_weights(self.model, checkpoints.weights(folder))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         folder = Path(checkpoint)
-        self.optimizer.load_state_dict(checkpoints.read(folder, "optimizer"))
-        self.lr_scheduler.load_state_dict(checkpoints.read(folder, "scheduler"))
+        optimizer, scheduler = checkpoints.optimizer_and_scheduler(folder)
+        try:
+            self.optimizer.load_state_dict(optimizer)
+        except ValueError as error:
+            raise UserError(
+                f"the optimizer of {folder} is another one ({error}): resume with the same settings"
+            ) from None
+        self.lr_scheduler.load_state_dict(scheduler)
+        if self.args.sync_ref_model:
+            self.reference.copy = checkpoints.read(folder, "reference") or self.reference.copy
         self._restored = checkpoints.read(folder, "generation_batch")
         self._restore_record(folder)
 
@@ -148,13 +187,9 @@ class Resumable(GRPOTrainer):
             self.accelerator.scaler.load_state_dict(state)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            checkpoints.restore_generators(checkpoints.read(Path(checkpoint), "generators"))
-
-
-def _foreign_adapter(model: Any) -> Any:
-    """A PEFT model from a user's script, whose checkpoints shall load with PEFT as they would with TRL."""
-    return model if hasattr(model, "peft_config") and not attached(model) else None
+        states = checkpoints.read(Path(checkpoint), "generators") if checkpoint is not None else None
+        if states is not None:
+            checkpoints.restore_generators(states)
 
 
 def _finite(value: Any) -> Any:

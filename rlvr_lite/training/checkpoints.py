@@ -11,16 +11,28 @@ import logging
 import random
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from rlvr_lite.errors import UserError
 from rlvr_lite.records import atomic_directory, damage
 from rlvr_lite.training._codec import read_state, write_state
 
-__all__ = ["generator_states", "newest_good", "prune", "read", "restore_generators", "write"]
+__all__ = [
+    "generator_states",
+    "newest_good",
+    "optimizer_and_scheduler",
+    "prune",
+    "read",
+    "restore_generators",
+    "weights",
+    "write",
+]
 
 logger = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -49,26 +61,54 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def write(target: Path, state: dict[str, Any], trainer_state: str, *, adapter: Any = None) -> None:
+def write(target: Path, state: dict[str, Any], trainer_state: str, *, policy: Callable[[Path], None]) -> None:
     """Write a checkpoint.
 
     Args:
         target: its directory, named ``checkpoint-STEP``.
         state: parts by name, each anything ``_codec.write_state`` takes.
         trainer_state: what transformers wants to find as ``trainer_state.json``.
-        adapter: a ``PeftModel`` whose adapter is stored beside, in PEFT's own format.
+        policy: writes what transformers or PEFT load: adapter or model, and the tokenizer.
     """
     with atomic_directory(target, parts=sorted(state)) as folder:
         for name, value in state.items():
             write_state(folder, name, value)
         (folder / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
-        if adapter is not None:
-            adapter.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        policy(folder)
 
 
 def read(checkpoint: Path, part: str) -> Any:
     """One part of a checkpoint, or ``None`` if it was written without."""
     return read_state(checkpoint, part) if (checkpoint / f"{part}.json").exists() else None
+
+
+def optimizer_and_scheduler(checkpoint: Path) -> tuple[Any, Any]:
+    """Their states, also from a checkpoint that TRL wrote.
+
+    Raises:
+        UserError: it was written without.
+    """
+    if (checkpoint / "optimizer.json").exists():
+        return read(checkpoint, "optimizer"), read(checkpoint, "scheduler")
+    files = checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"
+    if not all(file.is_file() for file in files):
+        raise UserError(f"{checkpoint} has no optimizer (save_only_model=True): start a new run from its weights")
+    optimizer, scheduler = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
+    return optimizer, scheduler
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The tensors that PEFT or transformers wrote there, by the names in their files.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted([*checkpoint.glob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")])
+    if not files:
+        raise UserError(
+            f"{checkpoint} holds no weights in safetensors: choose a checkpoint folder of this trainer or TRL's"
+        )
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def generator_states() -> dict[str, Any]:

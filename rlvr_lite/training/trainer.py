@@ -285,7 +285,9 @@ class GRPOTrainer(Objective):
 
     def _collect(self, number: int) -> grpo.RolloutBatch:
         batch = self.collector.collect(number)
-        self.state.num_input_tokens_seen += int(batch.rollouts.prompt_mask.sum() + batch.rollouts.mask.sum())
+        self.state.num_input_tokens_seen += int(batch.rollouts.prompt_mask.sum()) + sum(
+            s["tokens"] for s in batch.samples
+        )
         self._record("train", batch)
         if self.rollout_log is not None:
             self.rollout_log.append(*({"step": self.state.global_step + 1, **sample} for sample in batch.samples))
