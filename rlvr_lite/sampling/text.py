@@ -90,7 +90,10 @@ def encode(
     Raises:
         UserError: a prompt renders to no token.
     """
-    rows = [tokenizer(render(tokenizer, prompt, template), add_special_tokens=False)["input_ids"] for prompt in prompts]
+    rows = [  # a chat template writes its own first token, before a text the tokenizer may put one
+        tokenizer(render(tokenizer, prompt, template), add_special_tokens=isinstance(prompt, str))["input_ids"]
+        for prompt in prompts
+    ]
     for number, ids in enumerate(rows):
         if not ids:
             raise UserError(f"prompt {number} is empty: give at least one token to continue")

@@ -143,8 +143,8 @@ class Resumable(GRPOTrainer):
     def _restore_record(self, checkpoint: Path) -> None:
         self.gradients_seen = set(checkpoints.read(checkpoint, "gradients_seen") or ())
         positions = checkpoints.read(checkpoint, "logs")
-        if positions is not None:  # TRL's checkpoints have none
-            self._cut_logs(positions)
+        if positions is not None and checkpoint.resolve().parent == Path(self.args.output_dir).resolve():
+            self._cut_logs(positions)  # those of another folder, or of TRL, say nothing of the logs here
 
     def _cut_logs(self, positions: dict[str, int]) -> None:
         if not self.processes.main:

@@ -81,7 +81,7 @@ def test_checkpoints_hold_no_pickle_and_are_pruned(tmp_path):
     made = trainer(tmp_path, max_steps=4, save_strategy="steps", save_steps=1, save_total_limit=2)
     made.train()
     assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
-    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".jsonl"}
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".jsonl", ".jinja"}
 
 
 def test_a_torn_checkpoint_is_skipped_and_named(tmp_path, caplog):
