@@ -17,6 +17,7 @@ from rlvr_lite.errors import UserError, unknown_name
 
 __all__ = [
     "LINEAR_LAYERS",
+    "SAMPLER_GAP_LIMIT",
     "SCALES",
     "AdapterConfig",
     "Precision",
@@ -36,6 +37,9 @@ Option = int | float | bool | str
 
 #: The linear layers of a transformer block, the targets of every method alike.
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+#: Nats a token on average between sampler and scorer: bf16 has 0.04, and beyond this the two are different policies.
+SAMPLER_GAP_LIMIT = 0.5
 
 C = TypeVar("C")
 
@@ -188,6 +192,9 @@ class RunConfig:
         clip_high: upper clip of the probability ratio (DAPO's clip-higher); the bound is 1 more, for every loss.
         kl_coef: weight of the KL term to the frozen base (beta); 0 leaves it out.
         max_resample: rounds of fresh prompts for groups without variance (dynamic sampling); 0 is off.
+        sampler_correction: ``truncated`` importance weights where what samples rounds otherwise than what is scored, as in
+            half precision; ``none`` leaves them out.
+        sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which the run stops.
         rewards: names of the reward functions, summed.
         reward_weights: a weight for each of them; ``None`` weighs all by 1.
         rank: r of the adapter.
@@ -233,6 +240,8 @@ class RunConfig:
     clip_high: float = 0.28
     kl_coef: float = 0.0
     max_resample: int = 0
+    sampler_correction: Literal["truncated", "none"] = "truncated"
+    sampler_gap_limit: float = SAMPLER_GAP_LIMIT
     rewards: tuple[str, ...] = ("accuracy",)
     reward_weights: tuple[float, ...] | None = None
     rank: int | None = None
@@ -289,6 +298,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "advantage_scale": get_args(AdvantageScale),
     "prompt_style": get_args(PromptStyle),
+    "sampler_correction": ("truncated", "none"),
     "backend": ("auto", "transformers", "unsloth"),
     "eval_split": ("validation", "test", "ood"),
 }
@@ -304,6 +314,7 @@ _AT_LEAST: Mapping[str, float] = {
     "keep_checkpoints": 1,
     "warmup_steps": 0,
     "max_resample": 0,
+    "sampler_gap_limit": 0,
     "clip_high": 0,
     "kl_coef": 0,
     "weight_decay": 0,

@@ -7,6 +7,7 @@ computation, up to rounding.
 from rlvr_lite.grpo import losses
 from rlvr_lite.grpo.advantages import group_advantages, live_groups, select_groups
 from rlvr_lite.grpo.batch import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
+from rlvr_lite.grpo.correction import effective_sample_size, truncated_weights
 from rlvr_lite.grpo.feed import feed, takes
 from rlvr_lite.grpo.head import OutputHead, output_head
 from rlvr_lite.grpo.logprobs import token_logprobs
@@ -23,6 +24,7 @@ __all__ = [
     "Packer",
     "RolloutBatch",
     "completion_logprobs",
+    "effective_sample_size",
     "eval_mode",
     "feed",
     "group_advantages",
@@ -40,4 +42,5 @@ __all__ = [
     "takes",
     "token_logprobs",
     "trim",
+    "truncated_weights",
 ]

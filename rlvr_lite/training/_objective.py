@@ -31,6 +31,8 @@ class Objective(Resumable):
         reference: the policy that the KL term compares with; ``None`` without one.
         micro_batch: completions a backward pass, at most.
         on_policy: whether every update is the first on its rollouts.
+        sampler_correction: ``truncated`` importance weights between sampler and scorer, or ``none``.
+        sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which the run stops.
     """
 
     loss: grpo.losses.Loss
@@ -45,6 +47,8 @@ class Objective(Resumable):
     max_completion_length: int
     top_entropy_quantile: float
     off_policy_mask_threshold: float | None
+    sampler_correction: str
+    sampler_gap_limit: float | None
     aux_loss_enabled: bool
     router_aux_loss_coef: float
     current_gradient_accumulation_steps: int
@@ -220,6 +224,7 @@ class Objective(Resumable):
             kl_coef=self.beta,
             unbiased_kl=self.args.use_bias_correction_kl,
             weights=inputs.weights,
+            correction=self._correction(inputs, logprobs),
         )
         self._measured.append(
             MicroBatchStats.of(
@@ -233,6 +238,14 @@ class Objective(Resumable):
             )
         )
         return loss
+
+    def _correction(self, inputs: grpo.RolloutBatch, logprobs: Tensor) -> Tensor | None:
+        """Importance weights of tokens or, for a loss with ratios of sequences, of rows."""
+        if self.sampler_correction == "none" or inputs.sampled_logprobs is None:
+            return None
+        scored = logprobs.detach() if inputs.old_logprobs is None else inputs.old_logprobs
+        level = self.loss.at(self.loss_form["level"])
+        return grpo.truncated_weights(scored, inputs.sampled_logprobs, inputs.mask, level=level)
 
     def _near_policy(self, inputs: grpo.RolloutBatch, logprobs: Tensor) -> Tensor:
         """Advantages without the rows that the policy has left behind and that did badly (DeepSeek-V3.2, §3.1)."""
@@ -253,6 +266,13 @@ class Objective(Resumable):
         mode = "train" if self.model.training else "eval"
         for name, value in found.items():
             self._metrics[mode][name].append(value)
+        gap = found.get("sampling/sampling_logp_difference/mean", 0.0)
+        if self.sampler_gap_limit is not None and not gap <= self.sampler_gap_limit:
+            raise UserError(
+                f"what samples is not what is scored: log-probabilities differ by {gap:.2g} nats a token on average, above "
+                f"sampler_gap_limit={self.sampler_gap_limit:g}; sample in another precision (fp32, fp16) or with another "
+                "sampler, or raise the limit"
+            )
 
     def _logprobs(self, model: nn.Module, rows: grpo.RolloutBatch) -> tuple[Tensor, Tensor]:
         with self.accelerator.autocast():

@@ -17,6 +17,7 @@ from rlvr_lite.training.parallel import Processes
 
 __all__ = ["Bar", "CleanStop", "Follow"]
 
+_SHOWN_GAP = 1e-3  # nats a token between sampler and scorer: above what rounding in fp32 does
 _SAVE_SECONDS = 600.0  # a disconnect costs at most this much work
 
 
@@ -42,6 +43,8 @@ class Bar(TrainerCallback):
         shown["tokens"] = f"{logs['completions/mean_length']:.0f}"
         shown["idle"] = f"{logs['frac_reward_zero_std']:.0%}"
         shown["tok/s"] = f"{logs['tokens/per_second']:.0f}"
+        if logs.get("sampling/sampling_logp_difference/mean", 0) > _SHOWN_GAP:
+            shown["gap"] = f"{logs['sampling/sampling_logp_difference/mean']:.3f}"
         self._bar.set_postfix(shown)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

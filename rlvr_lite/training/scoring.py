@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlvr_lite.grpo import LossStats, RolloutBatch, live_groups
+from rlvr_lite.grpo import LossStats, RolloutBatch, effective_sample_size, live_groups
 from rlvr_lite.grpo.losses import Loss
 
 __all__ = ["MicroBatchStats", "RewardStats", "combine", "normalized", "of_functions", "of_lengths", "of_micro_batches"]
@@ -110,6 +110,30 @@ def of_lengths(lengths: Tensor, ended: Tensor) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class SamplerGap:
+    """How far the sampler is from the scorer, on the rows of a micro-batch.
+
+    Attributes:
+        total: sum of the absolute differences of log-probabilities, in nats.
+        largest: of a token.
+        tokens: how many.
+        log_weights: of each row, log of its probability under the scorer over that under the sampler, ``[B]``.
+    """
+
+    total: float
+    largest: float
+    tokens: float
+    log_weights: Tensor
+
+    @classmethod
+    def of(cls, scored: Tensor, sampled: Tensor, mask: Tensor) -> SamplerGap:
+        """From log-probabilities ``[B, C]`` of the same tokens."""
+        difference = torch.where(mask.bool(), scored - sampled, 0)
+        size = difference.abs()
+        return cls(size.sum().item(), size.max().item(), float(mask.sum()), difference.sum(1).cpu())
+
+
+@dataclass(frozen=True)
 class MicroBatchStats:
     """What was measured in one backward pass.
 
@@ -120,7 +144,7 @@ class MicroBatchStats:
         low: share of a row's tokens that the lower bound of the ratio clips, ``[B]``; at the level of sequences 0 or 1.
         high: the same of the upper bound, ``[B]``.
         sequences: whether the ratio is a row's, so that a row counts once however long it is.
-        gap: largest difference between sampled and scored log-probability of a token; ``None`` where unknown.
+        gap: between sampled and scored log-probabilities; ``None`` where unknown.
     """
 
     kl: float
@@ -129,7 +153,7 @@ class MicroBatchStats:
     low: Tensor
     high: Tensor
     sequences: bool
-    gap: float | None
+    gap: SamplerGap | None
 
     @classmethod
     def of(
@@ -157,7 +181,8 @@ class MicroBatchStats:
 
         gap = None
         if rows.sampled_logprobs is not None:
-            gap = ((logprobs - rows.sampled_logprobs).abs() * mask).max().item()
+            scored = logprobs if rows.old_logprobs is None else rows.old_logprobs
+            gap = SamplerGap.of(scored, rows.sampled_logprobs, rows.mask)
         return cls(
             stats.kl.item(),
             (entropy * mask).sum().item(),
@@ -197,7 +222,13 @@ def of_micro_batches(
     if loss.clips:
         found |= _clipped(measured, rows, loss)
     gaps = [one.gap for one in measured if one.gap is not None]
-    return found | ({"sampling/logprob_difference": max(gaps)} if gaps else {})
+    if gaps:
+        found |= {
+            "sampling/sampling_logp_difference/mean": sum(gap.total for gap in gaps) / sum(gap.tokens for gap in gaps),
+            "sampling/sampling_logp_difference/max": max(gap.largest for gap in gaps),
+            "sampling/effective_sample_size": effective_sample_size(torch.cat([gap.log_weights for gap in gaps])),
+        }
+    return found
 
 
 def _clipped(measured: Sequence[MicroBatchStats], rows: Sequence[Tensor], loss: Loss) -> dict[str, float]:

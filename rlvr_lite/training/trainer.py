@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import IterableDataset
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import speed_metrics
 
 from rlvr_lite import grpo, methods, sampling
-from rlvr_lite.config import SamplingConfig
+from rlvr_lite.config import SAMPLER_GAP_LIMIT, SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import supported
@@ -80,6 +80,10 @@ class GRPOTrainer(Objective):
         log_rollouts: write every completion to ``rollouts.jsonl`` beside ``metrics.jsonl``.
         log_directory: where these logs stand; ``None`` takes ``args.output_dir``.
         sampler: who samples; ``None`` samples from the model itself.
+        sampler_correction: ``truncated`` weighs tokens (rows, where ratios are of sequences) by how likely they are to the
+            scorer over how likely they were to the sampler, at most 2; the two differ in half precision. ``none`` does not.
+        sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which training stops with a
+            ``UserError``; ``None`` for no limit. Neither acts on a ``rollout_func``.
         **kwargs: arguments that a later TRL may have; refused unless they are ``None``.
 
     Raises:
@@ -112,6 +116,8 @@ class GRPOTrainer(Objective):
         log_rollouts: bool = True,
         log_directory: str | Path | None = None,
         sampler: sampling.Sampler | None = None,
+        sampler_correction: Literal["truncated", "none"] = "truncated",
+        sampler_gap_limit: float | None = SAMPLER_GAP_LIMIT,
         **kwargs: Any,
     ):
         if args is None:
@@ -180,6 +186,11 @@ class GRPOTrainer(Objective):
         self._generation_batch: grpo.RolloutBatch | None = None
         self.add_callback(Follow(self))
         self.collector = self._collector(max_resample, sampler)
+        if sampler_correction not in ("truncated", "none"):
+            raise UserError(f"sampler_correction must be 'truncated' or 'none', got {sampler_correction!r}")
+        foreign = self.collector.rollout is not None  # its log-probabilities are the user's affair, as in TRL
+        self.sampler_correction = "none" if foreign else sampler_correction
+        self.sampler_gap_limit = None if foreign else sampler_gap_limit
 
     def _collector(self, max_resample: int, sampler: sampling.Sampler | None) -> Collector:
         args, tokenizer = self.args, self._tokenizer

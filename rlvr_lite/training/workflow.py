@@ -311,6 +311,8 @@ class _Stages:
             method=config.method,
             loss_options=config.loss_options,
             max_resample=config.max_resample,
+            sampler_correction=config.sampler_correction,
+            sampler_gap_limit=config.sampler_gap_limit,
             micro_batch=config.micro_batch,
             on_reward_error="skip",
             reward_limit=_REWARD_SECONDS,

@@ -17,6 +17,8 @@ from tests.models import random_qwen2
 
 PROMPTS = ["1+2=?", "3+4-1=?", "9-2+5=?", "7=?", "1+1+1+1=?", "8-3=?", "2+2=?", "6-5+4=?"]
 
+GAP = ("sampler_correction", "sampler_gap_limit")
+
 
 def dataset(rows: int = 8) -> Dataset:
     chats = [[{"role": "user", "content": PROMPTS[i % len(PROMPTS)]}] for i in range(rows)]
@@ -76,6 +78,7 @@ def trainer(folder: Path, model: Any = None, reward: Any = letters, rows: int = 
         "peft_config",
         "rollout_func",
         "sampler",
+        *GAP,
     )
     own = {k: options.pop(k) for k in names if k in options}
     made = GRPOTrainer(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
+import pytest
 import torch
 
 from rlvr_lite.bases._tiny_tokenizer import build_tokenizer
+from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import evaluate
+from rlvr_lite.sampling import TransformersSampler
 from tests.sampling.scripted import Scripted
-from tests.training.helpers import policy, trainer
+from tests.training.helpers import gradients, policy, relative, trainer
 
 
 def test_training_takes_its_completions_from_the_sampler_it_is_given(tmp_path):
     model, tokenizer = policy(), build_tokenizer()
-    made = trainer(tmp_path, model, sampler=Scripted(tokenizer, ["12", "345", "6"]))
+    made = trainer(tmp_path, model, sampler=Scripted(tokenizer, ["12", "345", "6"]), sampler_gap_limit=None)
     batch = made.collector.collect(0)
     assert [sample["completion"] for sample in batch.samples[:4]] == ["12", "345", "6", "12"]
     assert torch.equal(batch.rollouts.sampled_logprobs, -batch.rollouts.mask.float())
@@ -34,3 +40,52 @@ def test_evaluation_takes_a_sampler_itself():
     sampler = Scripted(build_tokenizer(), ["7"])
     found = evaluate("tiny", "chain-sum:test", k=2, n=4, engine=sampler, progress=False)
     assert {row["completion"] for row in found["chain-sum:test"].rows()} == {"7"}
+
+
+class Off(TransformersSampler):
+    """Says of every token that it was less likely than it was."""
+
+    def sample(self, *arguments):
+        found = super().sample(*arguments)
+        return dataclasses.replace(found, logprobs=found.logprobs - 0.3 * found.mask)
+
+
+def _off(model):
+    return Off(model, build_tokenizer())
+
+
+def _gradient(made):
+    made.model.train()
+    made.current_gradient_accumulation_steps = 1
+    made.accumulate(made._prepare_inputs(None))
+    return gradients(made.model)
+
+
+def test_a_gap_is_measured_and_corrected(tmp_path):
+    found = {}
+    for name, sampler, correction in (
+        ("same", TransformersSampler, "truncated"),
+        ("off", Off, "truncated"),
+        ("uncorrected", Off, "none"),
+    ):
+        model = policy(spread=0.05)
+        made = trainer(tmp_path / name, model, sampler=sampler(model, build_tokenizer()), sampler_correction=correction)
+        found[name] = _gradient(made)
+        names = ("sampling_logp_difference/mean", "sampling_logp_difference/max", "effective_sample_size")
+        measured = {key: made._metrics["train"][f"sampling/{key}"][-1] for key in names}
+        expected = 0.0 if name == "same" else 0.3
+        assert abs(measured["sampling_logp_difference/mean"] - expected) < 1e-4
+        assert abs(measured["sampling_logp_difference/max"] - expected) < 1e-4
+        assert 0 < measured["effective_sample_size"] < 1 + 1e-9
+    assert relative(found["uncorrected"], found["same"]) < 1e-5
+    weighed = {name: math.exp(0.3) * gradient for name, gradient in found["same"].items()}
+    assert relative(found["off"], weighed) < 1e-4
+
+
+def test_a_sampler_of_another_policy_stops_the_run(tmp_path):
+    model = policy()
+    made = trainer(tmp_path, model, sampler=_off(model), sampler_gap_limit=0.2)
+    with pytest.raises(UserError, match=r"0.3 nats a token .* sampler_gap_limit=0.2"):
+        made.train()
+    with pytest.raises(UserError, match="sampler_correction"):
+        trainer(tmp_path, sampler_correction="tis")

@@ -61,7 +61,7 @@ def steps(backend: str, folder: str, method: str) -> dict[str, Any]:
     trainer.train()
     after = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     proof = methods.identity(model, method, adapter_of(method))
-    kept = ("loss", "reward", "grad_norm", "kl", "sampling/logprob_difference", "completions/mean_length")
+    kept = ("loss", "reward", "grad_norm", "kl", "sampling/sampling_logp_difference/max", "completions/mean_length")
     logs = [{k: row[k] for k in kept} for row in trainer.state.log_history if "loss" in row]
     rewritten = trl.GRPOTrainer.__module__ != "trl.trainer.grpo_trainer"
     return {"logs": logs, "before": before, "after": after, "failures": list(proof.failures), "rewritten": rewritten}

@@ -86,6 +86,7 @@ def policy_loss(
     kl_coef: float = 0.0,
     unbiased_kl: bool = True,
     weights: Tensor | None = None,
+    correction: Tensor | None = None,
     max_length: int | None = None,
 ) -> tuple[Tensor, LossStats]:
     r"""The loss of some rows, and what happened in them.
@@ -119,6 +120,8 @@ def policy_loss(
         unbiased_kl: whether the KL estimate is multiplied by the ratio; without, its gradient is biased.
         weights: ``[B]`` of these rows, taken from :func:`row_weights` over the whole step; ``None`` where these rows
             are the whole step.
+        correction: importance weights ``[B, C]`` or ``[B, 1]`` of :func:`truncated_weights`, which multiply a token's
+            loss without its KL term; ``None`` where sampler and scorer are one.
         max_length: longest possible completion, used if ``weights`` is ``None``; C where not given.
 
     Returns:
@@ -149,6 +152,8 @@ def policy_loss(
     scored = torch.where(mask.bool(), logprobs, 0)
     x = Tokens(scored, log_ratio, advantages, mask, clip_low, clip_high, chosen.with_defaults(options or {}))
     per_token = chosen.formula(x)
+    if correction is not None:
+        per_token = per_token * correction.to(logprobs.dtype)
     kl = torch.zeros_like(logprobs)
     if kl_coef:
         if ref_logprobs is None:
