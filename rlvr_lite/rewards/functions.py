@@ -7,12 +7,13 @@ shape, so it can stand wherever one of these does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.rewards.math.extract import extract
+from rlvr_lite.rewards.math.extract import FALLBACK, extract
 from rlvr_lite.rewards.math.verifier import verify_batch
 
 __all__ = ["Overlong", "RewardFunction", "accuracy", "combine", "format", "get", "overlong", "text_of"]
@@ -40,14 +41,23 @@ def text_of(completion: Any) -> str:
     return ""
 
 
-def accuracy(completions: Sequence[Any], answer: Sequence[str], **columns: Any) -> list[float | None]:
+def accuracy(
+    completions: Sequence[Any],
+    answer: Sequence[str],
+    prompts: Sequence[Any] | None = None,
+    fallback: str | None = None,
+    **columns: Any,
+) -> list[float | None]:
     r"""1 where the boxed answer equals the gold in column ``answer``, else 0; ``None`` where there is no gold that can be
     read, or the comparison was cut short (see :class:`~rlvr_lite.rewards.Verdict`).
+
+    ``prompts`` (TRL passes them) and ``fallback`` are those of :func:`~rlvr_lite.rewards.verify`.
 
     >>> accuracy([r"so \boxed{2}", r"so \boxed{3}", r"so \boxed{4}"], answer=["2", "2", ""])
     [1.0, 0.0, None]
     """
-    verdicts = verify_batch(answer, [text_of(completion) for completion in completions])
+    texts = [text_of(completion) for completion in completions]
+    verdicts = verify_batch(answer, texts, prompts=prompts, fallback=fallback)
     missing = [gold is None or not str(gold).strip() for gold in answer]
     return [
         None if empty or verdict.correct is None else float(verdict.correct)
@@ -55,13 +65,18 @@ def accuracy(completions: Sequence[Any], answer: Sequence[str], **columns: Any) 
     ]
 
 
-def format(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+def format(completions: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> list[float | None]:
     r"""1 where the completion has the form that the verifier reads: thinking closed, then a box with something in it.
+
+    ``prompts`` as the model saw them (TRL passes them): where one ends in an opened ``<think>``, so does its completion
+    begin.
 
     >>> format([r"<think>a</think> \boxed{2}", r"<think>so \boxed{2}"])
     [1.0, 0.0]
     """
-    return [float(extract(text_of(completion)).answer is not None) for completion in completions]
+    shown = [""] * len(completions) if prompts is None else prompts
+    pairs = zip(completions, shown, strict=True)
+    return [float(extract(text_of(completion), prompt).answer is not None) for completion, prompt in pairs]
 
 
 @dataclass(frozen=True)
@@ -123,16 +138,23 @@ def overlong(max_completion_length: int | None = None, margin: int | None = None
 _PLAIN: Mapping[str, RewardFunction] = {"accuracy": accuracy, "format": format}
 
 
-def get(name: str, max_completion_length: int | None = None) -> RewardFunction:
+def get(name: str, max_completion_length: int | None = None, *, fallback: str | None = None) -> RewardFunction:
     """The reward function of that name: ``accuracy``, ``format`` or ``overlong``.
 
     Args:
         name: one of the names.
         max_completion_length: in tokens; only ``overlong`` needs it.
+        fallback: of ``accuracy``: "answer is", for base models that do not box (see :func:`~rlvr_lite.rewards.verify`).
 
     Raises:
-        UserError: an unknown name, or ``overlong`` without a length.
+        UserError: an unknown name, ``overlong`` without a length, or a ``fallback`` that does nothing.
     """
+    if fallback is not None:
+        if name != "accuracy" or fallback != FALLBACK:
+            raise UserError(f"only rewards.get('accuracy', fallback={FALLBACK!r}) has a fallback")
+        found = functools.partial(accuracy, fallback=fallback)
+        found.__name__ = "accuracy"  # type: ignore[attr-defined]
+        return found
     if name == "overlong":
         return overlong(max_completion_length)
     if name not in _PLAIN:

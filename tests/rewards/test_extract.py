@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_lite.rewards.math.extract import ANSWER, TAIL, extract
+from rlvr_lite.rewards.math.extract import ANSWER, TAIL, THINKING, extract
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from rlvr_lite.rewards.math.extract import ANSWER, TAIL, extract
         (r"<think>\boxed{41}</think> So \boxed{42}.", "42"),
         (r"no tags: \boxed{42}", "42"),
         (r"opened in the prompt </think> \boxed{42}", "42"),
-        (r"\boxed{1} and \boxed{2}", "2"),
+        (r"\boxed{1} and \boxed{2}", "1, 2"),
         (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
         (r"\boxed{ 42 }", "42"),
         (r"\boxed {42}", "42"),
@@ -83,3 +83,42 @@ def test_never_raises_and_never_returns_unbalanced_braces(completion: str) -> No
         bare = answer.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
         assert bare.count("{") == bare.count("}")
         assert answer.strip()
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (r"$\boxed{1}$, $\boxed{-2}$ and $\boxed{3}$", "1, -2, 3"),
+        (r"\[\boxed{1},\quad\boxed{2}\]", "1, 2"),
+        (r"$\boxed{1} \text{ or } \boxed{2}$", "1, 2"),
+        ("$\\boxed{5}$\n\n$\\boxed{5}$", "5"),
+        (r"first \boxed{1}, then \boxed{2}", "2"),
+        (r"$\boxed{1} = \boxed{2}$", "2"),
+        (r"\boxed{1} \boxed{}", None),
+    ],
+)
+def test_boxes_side_by_side_are_one_list(completion: str, answer: str | None) -> None:
+    assert extract(completion).answer == answer
+
+
+@pytest.mark.parametrize(
+    "prompt", ["<|Assistant|><think>\n", [{"role": "assistant", "content": "<think>"}], "a[THINK]"]
+)
+def test_thinking_that_the_prompt_opened_has_to_be_closed(prompt: object) -> None:
+    assert extract(r"\boxed{1}", prompt).answer is None
+    assert extract(r"so</think>\boxed{1}", prompt).answer == "1"
+    assert extract(r"\boxed{1}", "<think></think>").answer == "1"
+    assert extract(r"\boxed{1}", [{"role": "user", "content": "<think>"}]).answer == "1"
+
+
+@pytest.mark.parametrize(("opening", "closing"), THINKING)
+def test_every_mark_of_thinking(opening: str, closing: str) -> None:
+    assert extract(rf"{opening}\boxed{{1}}").answer is None
+    assert extract(rf"{opening}\boxed{{1}}{closing}\boxed{{2}}").answer == "2"
+
+
+def test_only_the_final_channel_answers() -> None:
+    analysis = r"<|channel|>analysis<|message|>\boxed{1}"
+    assert extract(analysis).answer is None
+    assert extract(rf"{analysis}<|end|><|start|>assistant<|channel|>final<|message|>\boxed{{2}}").answer == "2"
+    assert extract(r"\boxed{1}", "<|start|>assistant<|channel|>analysis<|message|>").answer is None

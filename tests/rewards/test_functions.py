@@ -94,3 +94,19 @@ def test_rewards_of_trl_plug_in_beside_ours() -> None:
     mine = overlong(100, 20)
     lengths = [[0] * n for n in range(0, 130, 7)]
     assert mine(["x"] * len(lengths), completion_ids=lengths) == pytest.approx(longest(completion_ids=lengths))
+
+
+def test_the_prompt_decides_whether_a_completion_begins_with_thinking() -> None:
+    texts, prompts = [r"\boxed{1}", r"</think>\boxed{1}", r"\boxed{1}"], ["Q<think>", "Q<think>", "Q"]
+    assert accuracy(texts, answer=["1"] * 3, prompts=prompts) == [0.0, 1.0, 1.0]
+    assert format(texts, prompts=prompts) == [0.0, 1.0, 1.0]
+
+
+def test_accuracy_has_no_opinion_without_a_readable_gold() -> None:
+    assert accuracy([r"\boxed{1}"], answer=["3 apples or 4 apples if it rains"]) == [None]
+
+
+def test_a_fallback_is_named_or_refused() -> None:
+    assert get("accuracy", fallback="answer is")(["The answer is 5."], answer=["5"]) == [1.0]
+    with pytest.raises(UserError, match="fallback"):
+        get("format", fallback="answer is")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from rlvr_lite.commands._verify import verify
 from rlvr_lite.errors import UserError
 from rlvr_lite.rewards import audit
 
@@ -49,7 +52,7 @@ def test_false_verdicts_on_record_are_found(gold: str, answer: str, recorded: bo
 
 
 def test_what_cannot_be_evaluated_has_no_second_opinion() -> None:
-    table = audit([_row(r"\text{Evelyn}", "Navin"), _row("5", r"9^{9^{9^{9}}}")])
+    table = audit([_row(r"\text{Evelyn}", "Navin"), _row("5", r"x \text{ is good}")])
     assert len(table) == 0
     assert "2 without a second opinion" in table.note
 
@@ -58,3 +61,15 @@ def test_an_empty_run_is_an_empty_table_and_columns_are_checked() -> None:
     assert len(audit([])) == 0
     with pytest.raises(UserError, match="rollout 2"):
         audit([_row("1", "1"), {"completion": "x"}])
+
+
+def test_golds_that_cannot_be_read_are_listed_with_their_kind() -> None:
+    table = audit([_row("3 apples or 4 if it rains", "5"), _row("5", "6", correct=True), _row("7", "7", correct=False)])
+    assert sorted(row["kind"] for row in table) == ["accepted here only", "gold cannot be read", "not accepted here"]
+
+
+def test_the_command_audits_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"gold": "5", "completion": "\\\\boxed{5}", "correct": false}\n')
+    verify(audit=path)
+    assert "not accepted here" in capsys.readouterr().out

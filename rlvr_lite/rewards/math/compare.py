@@ -16,7 +16,23 @@ from fractions import Fraction
 
 from rlvr_lite.rewards.math.algebra import Form, Normaliser, proportional
 from rlvr_lite.rewards.math.exact import TooLarge, Undefined
-from rlvr_lite.rewards.math.nodes import PI, Node, add, free_symbols, mul, negate, num
+from rlvr_lite.rewards.math.forms import ONE
+from rlvr_lite.rewards.math.lexer import AXES
+from rlvr_lite.rewards.math.nodes import (
+    INFINITY,
+    MINUS_INFINITY,
+    MINUS_ONE,
+    PI,
+    Node,
+    Unreadable,
+    add,
+    free_symbols,
+    mul,
+    negate,
+    num,
+    sym,
+)
+from rlvr_lite.rewards.math.numeric import evaluate
 from rlvr_lite.rewards.math.regions import is_region, same_region
 from rlvr_lite.rewards.math.scalars import DIFFERENT, EQUAL, Outcome, all_of, any_of, same
 from rlvr_lite.rewards.math.structure import (
@@ -40,6 +56,11 @@ def compare(gold: Reading, answer: Reading) -> Outcome:
     """Whether the answer is the gold."""
     if gold == answer:
         return EQUAL
+    gold, answer = _as_tuple(gold), _as_tuple(answer)
+    if isinstance(gold, Items) and gold.joiner == "or" and all(compare(gold.items[0], i).equal for i in gold.items[1:]):
+        gold = gold.items[0]  # one value in several forms
+    if isinstance(gold, Inequality) or isinstance(answer, Inequality):
+        gold, answer = _solved(gold), _solved(answer)
     match gold, answer:
         case Value(), Value():
             return _values(gold, answer)
@@ -77,19 +98,74 @@ def _needs_region(reading: Reading) -> bool:
 
 
 def _values(gold: Value, answer: Value) -> Outcome:
-    plain = same(gold.node, answer.node)
     if gold.unit and answer.unit:
-        if gold.unit != answer.unit:
+        if gold.unit != answer.unit and {gold.unit, answer.unit} not in _TEMPERATURES:
             return Outcome(False, "structure", f"{_spell(answer)} contradicts {_spell(gold)}")
+        return _residues(gold, answer) or same(gold.node, answer.node)
+    if answer.unit == PERCENT and _small(gold.node):  # a bare gold up to 1 is no percentage
+        return same(gold.node, mul(answer.node, _HUNDREDTH))
+    plain = _rounded(gold, answer) or same(gold.node, _constant_renamed(gold.node, answer.node))
+    if plain.equal is True:
         return plain
-    for unit, factor in _FACTORS.items():  # the sign is left out, or it is meant as a factor
-        if unit in (gold.unit, answer.unit):
-            left, right = (mul(v.node, factor) if v.unit == unit else v.node for v in (gold, answer))
-            return any_of([plain, same(left, right)]) if plain.equal is not True else plain
+    if gold.unit == PERCENT:
+        return any_of([plain, same(mul(gold.node, _HUNDREDTH), answer.node)])
+    if DEGREES in (gold.unit, answer.unit):  # the sign is left out, or it is meant as a factor
+        left, right = (mul(v.node, _DEGREE) if v.unit == DEGREES else v.node for v in (gold, answer))
+        return any_of([plain, same(left, right)])
     return plain
 
 
-_FACTORS = {DEGREES: mul(PI, num(Fraction(1, 180))), PERCENT: num(Fraction(1, 100))}
+_HUNDREDTH, _DEGREE = num(Fraction(1, 100)), mul(PI, num(Fraction(1, 180)))
+_TEMPERATURES = ({DEGREES, (("degC", 1),)}, {DEGREES, (("degF", 1),)})
+
+
+def _small(node: Node) -> bool:
+    return node.op == "num" and abs(node.args[0]) <= 1
+
+
+def _residues(gold: Value, answer: Value) -> Outcome | None:
+    """Numbers up to the modulus that both name."""
+    name = gold.unit[0][0] if gold.unit else ""
+    if name.startswith("mod ") and gold.node.op == answer.node.op == "num":
+        difference = gold.node.args[0] - answer.node.args[0]
+        equal = difference % int(name[4:]) == 0
+        return Outcome(equal, "number", "" if equal else "another residue")
+    return None
+
+
+def _rounded(gold: Value, answer: Value) -> Outcome | None:
+    """An exact value (no decimal) that rounds to the gold in the digits that are printed there, two places or three digits."""
+    if not gold.places or answer.places is not None or gold.node.op != "num" or free_symbols(answer.node):
+        return None
+    value = gold.node.args[0]
+    digits = len(str(int(abs(value) * 10**gold.places)))
+    if digits < 2 or (digits < 3 and gold.places < 2):
+        return None
+    try:
+        found, error = evaluate(answer.node, 0)
+    except (ArithmeticError, ValueError, Unreadable):
+        return None
+    unit = max(Fraction(1, 10**gold.places), abs(value) / 2**50)  # no more digits than a double has
+    near = abs(found.imag) <= error and abs(Fraction(found.real) - value) <= unit / 2 + Fraction(error)
+    return Outcome(True, "numeric", "it rounds to the gold") if near else None
+
+
+def _constant_renamed(gold: Node, answer: Node) -> Node:
+    """The constant of integration of the answer under the gold's name: ``+ c`` for ``+ C``."""
+    if gold.op != "add" or answer.op != "add":
+        return answer
+    mine, other = (next((name for name in _CONSTANTS if sym(name) in node.args), "") for node in (gold, answer))
+    if not (mine and other) or (mine != "C" and len(free_symbols(gold)) > 2):
+        return answer
+    rests = [[term for term in node.args if term not in (sym(mine), sym(other))] for node in (gold, answer)]
+    used = frozenset().union(*(free_symbols(term) for rest in rests for term in rest))
+    fits = not {mine, other} & used and all(
+        len(node.args) == len(r) + 1 for node, r in zip((gold, answer), rests, strict=True)
+    )
+    return add(*rests[1], sym(mine)) if fits and rests[1] else answer
+
+
+_CONSTANTS = ("C", "c", "K", "k", "C_1", "c_1")
 
 
 def _spell(value: Value) -> str:
@@ -143,6 +219,9 @@ def _collections(gold: Reading, answer: Reading) -> Outcome:
             return Outcome(False, "structure", f"{len(many.items)} elements against one")
         return compare(many.items[0], one)
     kinds = {gold.kind, answer.kind}
+    named = [_by_name(gold), _by_name(answer)]
+    if any(named) and not all(named) and "set" not in kinds:  # names against places
+        return _in_order(named[0] or gold.items, named[1] or answer.items)
     if kinds == {"set"}:
         return _any_order(_distinct(gold.items), _distinct(answer.items))
     if "tuple" not in kinds:
@@ -153,6 +232,21 @@ def _collections(gold: Reading, answer: Reading) -> Outcome:
     if kinds == {"tuple"} and len(gold.items) == 2 and gold.brackets != answer.brackets:
         return Outcome(False, "structure", "other brackets")
     return _in_order(gold.items, answer.items)
+
+
+def _by_name(items: Items) -> list[Reading]:
+    """``y = 2, x = 3`` in the order of its names, if every element has one of its own; else nothing."""
+    labels = [_label(item) if isinstance(item, Equation) else None for item in items.items]
+    names = [_spelled(label) for label in labels if label is not None]
+    if len(names) != len(items.items) or len(set(names)) != len(names):
+        return []
+    if all(len(name) == 1 for name in names):
+        return [item for _, item in sorted(zip(names, items.items, strict=True), key=lambda pair: pair[0])]
+    return list(items.items)
+
+
+def _spelled(label: Reading) -> str:
+    return _name(label) if isinstance(label, Value) and label.node.op in ("sym", "call") else repr(label)
 
 
 def _distinct(items: Sequence[Reading]) -> list[Reading]:
@@ -187,9 +281,7 @@ def _equations(gold: Reading, answer: Reading) -> Outcome:
 def _against_label(gold: Reading, answer: Reading) -> Outcome:
     """An equation against something else: its sides but the label have to be equal to that."""
     if isinstance(gold, Equation):
-        if _label(gold) is None:
-            return DIFFERENT
-        return _chain(_rest(gold), (answer,))
+        return _chain(_rest(gold), (answer,)) if _label(gold) is not None else DIFFERENT
     assert isinstance(answer, Equation)
     symbols = _symbols(gold)
     sides = [side for side in answer.sides if not _may_label(side, symbols)]
@@ -199,25 +291,55 @@ def _against_label(gold: Reading, answer: Reading) -> Outcome:
 
 
 def _may_label(side: Reading, taken: frozenset[str]) -> bool:
-    """Whether a side names the quantity asked for: ``x``, ``m + n``, ``100 m + n``, but not ``x + 3`` or ``2 x``."""
-    if not _symbols(side) - taken:
+    """Whether a side names the quantity asked for.
+
+    It does if it is a name (``x``, ``f(2)``, ``AB``, ``|z|``, ``sin A``), a ratio of names, or an expression in several
+    variables without a number on its own (``m + n``, ``100 m + n``). In one variable, ``2 x``, ``2^x`` and ``x + 3``
+    leave an equation to be solved.
+    """
+    symbols = _symbols(side)
+    if not symbols - taken:
         return False
     if not isinstance(side, Value):
         return True
+    if len(symbols) == 1 or _is_name(side.node):
+        return _is_name(side.node)
     terms = side.node.args if side.node.op == "add" else ()
-    return not _has_number(side.node) and not any(free_symbols(term) == frozenset() for term in terms)
+    return not _has_number(side.node) and not any(not free_symbols(term) and term.op != "const" for term in terms)
+
+
+def _is_name(node: Node) -> bool:
+    """``x``, ``f(2)``, ``AB``, ``|z|``, ``sin A``, or a ratio of such."""
+    match node.op, node.args:
+        case "sym" | "call", _:
+            return True
+        case "mul", factors:
+            return all(_is_name(f) and all(name[0].isupper() for name in free_symbols(f)) for f in factors)
+        case "pow", (base, exponent):
+            return exponent == MINUS_ONE and _is_name(base)
+        case "fn", ("abs", inside):
+            return inside != sym("x") and _is_name(inside)
+        case "fn", (name, Node("sym", (angle,))):
+            return name in _ANGLED and (len(angle) > 1 or angle.isupper())
+        case _:
+            return False
+
+
+_ANGLED = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
 
 
 def _has_number(node: Node) -> bool:
-    return node.op == "mul" and any(not free_symbols(factor) for factor in node.args)
+    return node.op == "mul" and any(not free_symbols(f) and f != MINUS_ONE for f in node.args)
 
 
 def _label(equation: Equation) -> Reading | None:
-    r"""The side that only names the quantity, as in ``x = 5``, ``f(x) = x + 1``, ``(x, y) = (6, 5)``, ``5 = x``."""
+    r"""The side that only names the quantity, as in ``x = 5``, ``f(x) = x + 1``, ``(x, y) = (6, 5)``, ``|AB| = 1``."""
     for side in (equation.sides[0], equation.sides[-1]):
         others = frozenset().union(*(_symbols(other) for other in equation.sides if other is not side))
-        if isinstance(side, Value) and side.node.op in ("sym", "call") and _name(side) not in others:
-            return side
+        if isinstance(side, Value) and _is_name(side.node):
+            single = side.node.op in ("sym", "call")  # in f(x) = x + 1 the argument occurs on both sides
+            if not ({_name(side)} if single else _symbols(side)) & others:
+                return side
         if isinstance(side, Items) and all(isinstance(i, Value) and i.node.op == "sym" for i in side.items):
             return side
     return None
@@ -234,8 +356,9 @@ def _rest(equation: Equation) -> tuple[Reading, ...]:
 
 def _same_label(gold: Reading, answer: Reading) -> bool:
     """Whether two labels name the same; a function's argument may have any name."""
-    if isinstance(gold, Value) and isinstance(answer, Value):
-        return _name(gold) == _name(answer)
+    match gold, answer:
+        case Value(Node("sym" | "call", (one, *_))), Value(Node("sym" | "call", (other, *_))):
+            return bool(one == other)
     return compare(gold, answer).equal is True
 
 
@@ -306,3 +429,52 @@ def _inequalities(gold: Inequality, answer: Inequality) -> Outcome:
         if ops == gold.ops:
             return _in_order([Value(side) for side in gold.sides], [Value(side) for side in sides])
     return DIFFERENT
+
+
+def _solved(reading: Reading) -> Reading:
+    """A linear inequality in one variable as the interval that it describes; anything else as it is."""
+    if not isinstance(reading, Inequality) or len(reading.sides) != 2 or reading.ops[0] == "!=":
+        return reading
+    difference = add(reading.sides[0], negate(reading.sides[1]))
+    names = free_symbols(difference)
+    try:
+        form = Normaliser().form(difference)
+    except (TooLarge, Undefined):
+        return reading
+    powers = {monomial: c for monomial, c in form.top.items() if monomial}
+    if len(names) != 1 or form.bottom != ONE or list(powers) != [((*names, Fraction(1)),)]:
+        return reading
+    (slope,) = powers.values()
+    end = num(-form.top.get((), Fraction(0)) / slope)
+    below = (reading.ops[0] in ("<", "<=")) == (slope > 0)
+    closed = reading.ops[0] in ("<=", ">=")
+    if below:
+        return Interval(MINUS_INFINITY, end, "(" + ("]" if closed else ")"))
+    return Interval(end, INFINITY, ("[" if closed else "(") + ")")
+
+
+def _as_tuple(reading: Reading) -> Reading:
+    """A sum of multiples of unit vectors as the tuple of its coordinates."""
+    if not isinstance(reading, Value) or not (names := free_symbols(reading.node) & set(AXES)):
+        return reading
+    if reading.node.op not in ("add", "mul", "sym") or _raised(reading.node):
+        return reading
+    axes = AXES if "axisk" in names else AXES[:2]
+    return Items("tuple", tuple(Value(_coordinate(reading.node, axis)) for axis in axes), "()")
+
+
+def _raised(node: Node) -> bool:
+    """Whether a unit vector stands anywhere but in a product or sum."""
+    if node.op in ("add", "mul", "sym"):
+        inside = [arg for arg in node.args if isinstance(arg, Node)]
+        several = node.op == "mul" and sum(bool(free_symbols(arg) & set(AXES)) for arg in inside) > 1
+        return several or any(map(_raised, inside))
+    return bool(free_symbols(node) & set(AXES))
+
+
+def _coordinate(node: Node, axis: str) -> Node:
+    if node.op == "sym" and node.args[0] in AXES:
+        return num(int(node.args[0] == axis))
+    if node.op in ("add", "mul"):
+        return Node(node.op, tuple(_coordinate(arg, axis) for arg in node.args))
+    return node

@@ -194,6 +194,11 @@ class Arithmetic:
 
     def _term_power(self, monomial: tuple[tuple[str, Fraction], ...], coefficient: Fraction, q: Fraction) -> Poly:
         atoms = [(atom, e * q) for atom, e in monomial]
+        if not q.denominator % 2 and all(e.denominator == 1 for atom, e in atoms if _is_variable(atom)):
+            odd = {a for (a, e), (_, power) in zip(monomial, atoms, strict=True) if not e % 2 and power % 2}
+            odd = {atom for atom in odd if _is_variable(atom)}  # the root of x^2 is |x|
+            self.canonical &= not odd
+            atoms = [(f"abs({atom})" if atom in odd else atom, e) for atom, e in atoms]
         if q.denominator != 1 and any(atom == "i" for atom, _ in monomial):
             self.canonical = False
         sign = Fraction(1)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from rlvr_lite.rewards.math.nodes import Node, fn, free_symbols, mul, num, sym
+from rlvr_lite.rewards.math.notation import fold
 from rlvr_lite.rewards.math.numeric import POINTS, point
 from rlvr_lite.rewards.math.scalars import Pair
 
@@ -107,8 +108,19 @@ def build(node: Node) -> Any:
             return sympy.Function(node.args[0])(*map(build, node.args[1:]))
         case "big":
             return _big(*node.args)
+        case "fn" if node.args[0] == "root":
+            return _root(build(node.args[1]), build(node.args[2]))
         case _:
             return _functions()[node.args[0]](*map(build, node.args[1:]))
+
+
+def _root(of: Any, index: Any) -> Any:
+    """The real root of a negative number, where the index is odd."""
+    import sympy
+
+    if index.is_Integer and index % 2 and of.is_number and of.is_negative:
+        return -sympy.root(-of, index)
+    return sympy.root(of, index)
 
 
 def _big(kind: str, body: Node, variable: Node, low: Node, high: Node) -> Any:
@@ -129,20 +141,64 @@ def _functions() -> dict[str, Callable[..., Any]]:
     return {name: getattr(sympy, name) for name in names} | inverse | special | {"binom": sympy.binomial}
 
 
-def judge(pairs: Sequence[Pair]) -> tuple[bool, str]:
+def judge(pairs: Sequence[Pair]) -> tuple[bool | None, str]:
     """Whether each pair is equal, and why not."""
     from math_verify import grader
 
     grader.TIMEOUT_WARNING_SHOWN = True  # the limits are kept by whoever calls
     for gold, answer in pairs:
+        if isinstance(gold, str) or isinstance(answer, str):
+            return _judge_texts(str(gold), str(answer))
         left, right = build(gold), build(answer)
         if any(node.op == "big" for node in (*_walk(gold), *_walk(answer))):
             left, right = left.doit(), right.doit()
         if _differ(left - right, sorted(free_symbols(gold) | free_symbols(answer))):
             return False, "a different value"
-        if not grader.verify(left, right, timeout_seconds=None):
+        if not grader.verify(left, right, timeout_seconds=None) and not _vanishes(left - right):
             return False, "math-verify could not show that they are equal"
     return True, "math-verify finds them equal"
+
+
+def _vanishes(difference: Any) -> bool:
+    """Whether an algebraic number is zero, by its minimal polynomial."""
+    import sympy
+
+    if difference.free_symbols or not difference.is_algebraic:
+        return False
+    x = sympy.Dummy("x")
+    return bool(sympy.minimal_polynomial(difference, x, compose=True) == x)
+
+
+def parsed(text: str) -> Any:
+    """What math-verify's LaTeX parser reads in an answer, ``None`` if that is nothing. Nothing in it evaluates text."""
+    from math_verify import LatexExtractionConfig, parse, parser
+
+    parser.TIMEOUT_WARNING_SHOWN = True  # the limits are kept by the worker
+    latex = LatexExtractionConfig(boxed_match_priority=0)
+    found = parse(f"\\boxed{{{fold(text)}}}", [latex], fallback_mode="no_fallback", parsing_timeout=None)
+    return next((item for item in found if not isinstance(item, str)), None)
+
+
+def _judge_texts(gold: str, answer: str) -> tuple[bool | None, str]:
+    """What our reader does not know, as math-verify reads it."""
+    from math_verify import grader
+
+    grader.TIMEOUT_WARNING_SHOWN = True
+    left, right = parsed(gold), parsed(answer)
+    if left is None:
+        return None, "not judged: the gold cannot be read"
+    if right is None:
+        return False, "the answer cannot be read as mathematics"
+    equal = type(left).__name__ == type(right).__name__ or (left.is_number and right.is_number)
+    if equal and not grader.verify(left, right, float_rounding=15, timeout_seconds=None):
+        equal = False
+    if (
+        equal
+        and hasattr(left - right if hasattr(left, "__sub__") else None, "free_symbols")
+        and not hasattr(left, "shape")
+    ):
+        equal = not _differ(left - right, sorted(map(str, left.free_symbols | right.free_symbols)))
+    return (True, "math-verify finds them equal") if equal else (False, "a different value, as math-verify reads it")
 
 
 def _walk(node: Node) -> list[Node]:
@@ -154,7 +210,7 @@ def _differ(difference: Any, names: Sequence[str]) -> bool:
     import sympy
 
     for index in range(POINTS if names else 1):
-        values = {sympy.Symbol(name, real=True): int(point(name, index).real) for name in names}
+        values = {s: int(point(str(s), index).real) for s in difference.free_symbols}
         with contextlib.suppress(Exception):
             value = difference.subs(values).evalf(_DIGITS)
             if value.is_number and value.is_finite and abs(value) > sympy.Float(10) ** (-_DIGITS // 2):
@@ -175,6 +231,17 @@ def load() -> None:
     """Import what :func:`judge` needs and fill the tables of its first use, so that no question pays for it."""
     x = sym("x")
     judge([(fn("sin", mul(num(2), x)), mul(num(2), fn("sin", x), fn("cos", x)))])
+    for text in _TYPICAL:  # the parser learns its tables as it reads
+        parsed(text)
+
+
+_TYPICAL = (
+    r"x = \frac{-b \pm \sqrt{5}}{2}, 3.5",
+    r"(1, 2] \cup \{3\}",
+    r"2^{n+1} \cdot \log_2 3 < 4\%",
+    r"\text{a}",
+    "%x ? y",
+)
 
 
 def _limit_memory() -> None:

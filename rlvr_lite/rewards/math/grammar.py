@@ -23,6 +23,7 @@ from rlvr_lite.rewards.math.nodes import (
     MINUS_ONE,
     ONE,
     E,
+    I,
     Node,
     Unreadable,
     add,
@@ -87,7 +88,8 @@ class _Parser(Names):
             elif self.accept("/", ":"):
                 factors[-1:] = self.divided(factors[-1], self.signed_factor(), len(factors) == 1)
             elif self.starts_factor():
-                if self.peek().kind == "num" and (factors[-1].op == "num" or not is_op(self.peek(1), "^")):
+                after = self.tokens[self.at - 1] == ("op", ")") and factors[-1].op != "num"
+                if self.peek().kind == "num" and not (after or (factors[-1].op != "num" and is_op(self.peek(1), "^"))):
                     raise Unreadable("a number directly after a value")
                 factors.append(self.factor())
             else:
@@ -377,6 +379,8 @@ def _call(name: str, found: list[Node], base: Node | None) -> Node:
         return power(found[0], num(Fraction(1, 2)))
     if name == "cbrt":
         return fn("root", found[0], num(3))
+    if name == "cis":
+        return add(fn("cos", *found), mul(I, fn("sin", *found)))
     if name == "exp":
         return power(E, found[0])
     if name == "lg":

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rlvr_lite.rewards.math.nodes import Unreadable
 from rlvr_lite.rewards.math.notation import fold
 
-__all__ = ["FUNCTIONS", "LONGEST", "Token", "lex"]
+__all__ = ["AXES", "FUNCTIONS", "LONGEST", "Token", "lex"]
 
 LONGEST = 2_000
 """Texts longer than this, in characters, are compared as text only."""
@@ -59,6 +59,7 @@ FUNCTIONS = frozenset(
         "floor",
         "ceil",
         "det",
+        "cis",
     ]
 )
 _FUNCTION_ALIASES = {
@@ -109,7 +110,7 @@ _GREEK = frozenset(
 _OPERATORS = {
     "cdot": "*", "times": "*", "ast": "*", "div": "/", "pm": "pm", "mp": "mp", "le": "<=", "leq": "<=",
     "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "lt": "<", "gt": ">", "ne": "!=", "neq": "!=",
-    "in": "in", "cup": "cup", "cap": "cap", "setminus": "minus", "backslash": "minus", "to": "to",
+    "equiv": "=", "in": "in", "cup": "cup", "cap": "cap", "setminus": "minus", "backslash": "minus", "to": "to",
     "rightarrow": "to", "mid": "mid", "vert": "|", "lvert": "|", "rvert": "|", "langle": "(", "rangle": ")",
     "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]", "lbrace": "{{", "rbrace": "}}", "colon": ":",
     "lfloor": "lfloor", "rfloor": "rfloor", "lceil": "lceil", "rceil": "rceil", "circ": "circ", "degree": "deg",
@@ -168,6 +169,8 @@ _ARGUMENTS = frozenset(
         "triangle",
     ]
 )
+AXES = ("axisi", "axisj", "axisk")
+"""Unit vectors, as :func:`~rlvr_lite.rewards.math.notation.fold` writes them."""
 _CURRENCY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "¢": "cent", "₹": "rupee"}
 
 _GROUPED = re.compile(r"\d{1,3}(?:(?:\{,\}|, ?\\! ?|\\[,!] ?)\d{3})+(?!\d)")
@@ -299,7 +302,7 @@ def _macro(text: str, at: int, tokens: list[Token], depth: int, splices: int) ->
         tokens.append(Token("fn", _FUNCTION_ALIASES.get(name, name)))
     elif name in _ARGUMENTS:
         tokens.append(Token("cmd", name))
-    elif name == "pi" or name in _GREEK:
+    elif name == "pi" or name in _GREEK or name in AXES:
         tokens.append(Token("let", name))
     elif name in ("mathbb", "begin", "end"):
         content, end = _argument(text, end)
@@ -307,7 +310,7 @@ def _macro(text: str, at: int, tokens: list[Token], depth: int, splices: int) ->
         tokens.append(Token(kind, content.strip().rstrip("*")))
     elif name in ("R", "Z", "N", "Q", "C"):
         tokens.append(Token("set", name))
-    elif name in ("odot", "max", "min", "perp", "parallel", "star", "dagger"):
+    elif name in ("odot", "max", "min", "perp", "parallel", "star", "dagger", "top"):
         tokens.append(Token("let", name))
     else:
         raise Unreadable(f"the macro \\{name}")
@@ -338,6 +341,9 @@ def _text(name: str, text: str, at: int, tokens: list[Token], splices: int) -> i
     content = content.replace("\\,", " ").replace("\\!", "").strip()
     bare = content.strip(" .,;:")
     if not bare:
+        return end
+    if bare.lstrip("\\") in _CURRENCY:
+        tokens.append(Token("unit", _CURRENCY[bare.lstrip("\\")]))
         return end
     if bare.casefold() in ("or", "and"):
         tokens.append(Token("sep", bare.casefold()))

@@ -44,6 +44,8 @@ class Names(Cursor):
         base = self.subscript()
         if value.args[0].denominator != 1:
             raise Unreadable("a base on a number that is no integer")
+        if base in ("10", "ten"):
+            return value
         return sym(f"{value.args[0]}_{base}")
 
     def letter(self, name: str) -> Node:

@@ -54,6 +54,18 @@ _SPACING = re.compile(r"(?:\s|~|(?<!\\)\\[ \t\r\n;:>]|\\(?:quad|qquad|enspace|th
 _MODULE = re.compile(r"\b(?:np|numpy|math|cmath|sympy|sp)\.(?=[A-Za-z])")
 _DOLLARS = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
 _TRAILING = " \t\r\n.,;"
+_SINGLE_MACRO = re.compile(r"(?<!\\)\\[A-Za-z]")
+_DOUBLED = re.compile(r"\\\\[A-Za-z]")
+_COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}")
+_ORDINAL = re.compile(
+    r"(?<=\d)\s*(?:\^?\s*\{?\s*\\(?:text|textrm|mathrm|mbox)\s*\{\s*(?:st|nd|rd|th)\b\s*(\}\s*\}?|(?=[ A-Za-z]))|(?:st|nd|rd|th)\b)"
+)
+_SCALE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?\s*(?:\\(?:text|mathrm|textrm)\s*\{\s*([FC])\s*\}|([FC])(?![A-Za-z]))")
+_AXIS = re.compile(
+    r"\\(?:hat|vec|mathbf|boldsymbol|bm)\s*(?:\{\s*(?:\\(?:mathbf|boldsymbol|bm|hat|vec)\s*\{?)?)?\s*(?:\\([ij])math|([ijk]))"
+    r"(?![A-Za-z])\s*\}?\s*\}?"
+)
+_LEAD = re.compile(r"(?:\\text(?:bf)?\s*\{\s*)?(?:the\s+)?(?:final\s+)?answer\s*(?::|is:?\s)\s*(?:\})?", re.IGNORECASE)
 
 
 def fold(text: str) -> str:
@@ -66,7 +78,13 @@ def fold(text: str) -> str:
         text = _RAISED_RUN.sub(lambda run: "^{" + run.group().translate(_RAISED) + "}", text)
         text = _LOWERED_RUN.sub(lambda run: "_{" + run.group().translate(_LOWERED) + "}", text)
         text = text.translate(_TABLE)
+    if "\\\\" in text and _DOUBLED.search(text) and not _SINGLE_MACRO.search(text):
+        text = text.replace("\\\\", "\\")  # escaped twice, as in JSON
     if "\\" in text:
+        text = _COLOUR.sub("", text)
+        if any("i" not in axis for axis in _AXIS.findall(text)):  # a bold i alone is the imaginary unit
+            text = _AXIS.sub(lambda axis: f"\\axis{axis[1] or axis[2]} ", text)
+        text = _SCALE.sub(lambda scale: f" \\text{{deg{scale[1] or scale[2]}}}", text)
         text = _DELIMITERS.sub("", text)
         text = _STYLES.sub(" ", text)
         text = _VARIANTS.sub(r"\\\2", text)
@@ -74,6 +92,10 @@ def fold(text: str) -> str:
         text = _DOLLARS.sub(" ", text)
     if "." in text:
         text = _MODULE.sub("", text)
+    if lead := _LEAD.match(text):
+        inside = lead[0].startswith("\\") and not lead[0].rstrip().endswith("}")
+        text = ("\\text{" if inside else "") + text[lead.end() :]
+    text = _ORDINAL.sub(lambda end: " " if not end[0].lstrip(" ^{").startswith("\\") or end[1] else " \\text{", text)
     return _SPACING.sub(" ", text).strip()
 
 

@@ -12,7 +12,8 @@ from rlvr_lite.rewards.math.numeric import differ
 
 __all__ = ["DIFFERENT", "EQUAL", "Outcome", "Pair", "all_of", "any_of", "same"]
 
-Pair = tuple[Node, Node]
+Pair = tuple[Node | str, Node | str]
+"""Two expressions, or two texts that only math-verify may be able to read."""
 
 
 @dataclass(frozen=True, slots=True)

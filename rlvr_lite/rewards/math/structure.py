@@ -6,6 +6,7 @@ expressions between them to :mod:`~rlvr_lite.rewards.math.grammar`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,8 @@ from typing import TypeAlias
 
 from rlvr_lite.rewards.math.grammar import expression
 from rlvr_lite.rewards.math.lexer import Token, lex
-from rlvr_lite.rewards.math.nodes import INFINITY, MINUS_INFINITY, Node, Unreadable, free_symbols, mul, negate, num
+from rlvr_lite.rewards.math.nodes import INFINITY, MINUS_INFINITY, Node, Unreadable, add, free_symbols, mul, negate, num
+from rlvr_lite.rewards.math.notation import fold
 from rlvr_lite.rewards.math.units import KNOWN, Unit, magnitude, unit_of
 
 __all__ = [
@@ -34,10 +36,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One expression, with the unit written after it (``None`` if there is none)."""
+    """One expression, with the unit written after it (``None`` if there is none).
+
+    ``places`` counts the digits after the point of a plain numeral; ``None`` for anything else.
+    """
 
     node: Node
     unit: Unit | None = None
+    places: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +109,15 @@ Tokens: TypeAlias = Sequence[Token]
 _OPEN = frozenset(["(", "[", "{", "{{", "lfloor", "lceil"])
 _CLOSE = frozenset([")", "]", "}", "}}", "rfloor", "rceil"])
 _ORDER = frozenset(["<", ">", "<=", ">=", "!="])
-_MATRICES = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"])
+_MATRICES = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix"])
 _LEADS = frozenset(
     ["answer", "the answer is", "answer is", "the final answer is", "final answer", "ans", "total", "is", "exactly"]
 )
 _DEPTH = 6
+_MODULUS = re.compile(
+    r"(?:\\pmod\s*(?:\{\s*(\d{1,9})\s*\}|(\d))|\(\s*(?:\\(?:text|mathrm|operatorname)\s*\{\s*)?\\?b?mod\s*\}?\s*(\d{1,9})\s*\))\s*$"
+)
+_BARE_MODULUS = re.compile(r"\\?b?mod\s*()()(\d{1,9})\s*$")
 
 DEGREES: Unit = (("deg", 1),)
 PERCENT: Unit = (("percent", 1),)
@@ -121,16 +131,28 @@ def read(text: str) -> Reading | Unreadable:
     Interval(low=Node(op='num', args=(Fraction(3, 1),)), high=Node(op='num', args=(Fraction(4, 1),)), brackets='(]')
     """
     try:
-        tokens = lex(text)
+        folded = fold(text)
+        modulus = _MODULUS.search(folded) or ("=" in folded.replace("\\equiv", "=") and _BARE_MODULUS.search(folded))
+        tokens = lex(folded[: modulus.start()] if modulus else folded)
         while tokens and tokens[-1] in ((("op", ",")), ("op", ";")):
             tokens.pop()
         if not tokens:
             raise Unreadable("nothing is there")
-        return _list(tokens, 0)
+        found = _list(tokens, 0)
+        return _residue(found, next(filter(None, modulus.groups()))) if modulus else found
     except Unreadable as error:
         return Unreadable(*error.args)
     except (RecursionError, OverflowError, ZeroDivisionError, ValueError) as error:
         return Unreadable(f"{type(error).__name__} while reading")
+
+
+def _residue(reading: Reading, modulus: str) -> Reading:
+    """A value with its modulus as a unit."""
+    last = reading.sides[-1] if isinstance(reading, Equation) else reading
+    if not isinstance(last, Value) or last.unit:
+        raise Unreadable("a modulus after something that is no number")
+    value = Value(last.node, ((f"mod {int(modulus)}", 1),))
+    return Equation((*reading.sides[:-1], value)) if isinstance(reading, Equation) else value
 
 
 def _split(tokens: Tokens, at: Callable[[Token], bool]) -> tuple[list[Tokens], list[Token]]:
@@ -217,6 +239,9 @@ def _item(tokens: Tokens, depth: int, sign: int) -> Reading:
         for operation, part in zip(operations, parts[1:], strict=True):
             reading = SetOperation(operation.value, reading, _item(part, depth + 1, sign))
         return reading
+    transposed = _without_transpose(tokens)
+    if len(transposed) < len(tokens):
+        return _transpose(_item(transposed, depth + 1, sign))
     if any(token.kind == "begin" for token in tokens):
         return _matrix(tokens, sign)
     if len(tokens) == 1 and (tokens[0].kind == "set" or tokens[0] == ("op", "empty")):
@@ -228,6 +253,25 @@ def _item(tokens: Tokens, depth: int, sign: int) -> Reading:
         if brackets in ("(]", "[)"):  # a variable before a half-open interval can only be its label
             return _bracketed(tokens[1:], depth, sign)
     return _value(tokens, sign)
+
+
+def _without_transpose(tokens: Tokens) -> Tokens:
+    """Without the ``^T`` after a bracket or matrix."""
+    for size in (2, 4):
+        marks = [t.value for t in tokens[-size:]]
+        if marks in (["^", "T"], ["^", "{", "T", "}"], ["^", "top"], ["^", "{", "top", "}"]) and len(tokens) > size:
+            before = tokens[-size - 1]
+            if before.kind == "end" or (before in (("op", ")"), ("op", "]")) and any(t == ("op", ",") for t in tokens)):
+                return tokens[:-size]
+    return tokens
+
+
+def _transpose(reading: Reading) -> Reading:
+    if isinstance(reading, Matrix):
+        return Matrix(tuple(zip(*reading.rows, strict=True)))
+    if isinstance(reading, Interval) and reading.brackets == "[]":
+        return Items("tuple", (Value(reading.low), Value(reading.high)), "[]")
+    return reading
 
 
 def _bracketed(tokens: Tokens, depth: int, sign: int) -> Reading:
@@ -305,7 +349,7 @@ def _inequality(ops: tuple[str, ...], sides: tuple[Node, ...]) -> Reading:
     return Inequality(ops, sides)
 
 
-def _matrix(tokens: Tokens, sign: int) -> Matrix:
+def _matrix(tokens: Tokens, sign: int) -> Matrix | Value:
     begin = next(i for i, token in enumerate(tokens) if token.kind == "begin")
     end = next((i for i, token in enumerate(tokens) if token.kind == "end"), -1)
     if tokens[begin].value not in _MATRICES or end < begin:
@@ -329,10 +373,24 @@ def _matrix(tokens: Tokens, sign: int) -> Matrix:
     for row in rows:
         cells, _ = _split(row, lambda t: t == ("op", "&"))
         nodes = [expression(cell, sign) for cell in cells]
-        entries.append(tuple(node if factor == num(1) else mul(factor, node) for node in nodes))
+        entries.append(
+            tuple(node if factor == num(1) or tokens[begin].value == "vmatrix" else mul(factor, node) for node in nodes)
+        )
     if len({len(row) for row in entries}) != 1:
         raise Unreadable("rows of different length")
+    if tokens[begin].value == "vmatrix":
+        return Value(mul(factor, _determinant(entries)))
     return Matrix(tuple(entries))
+
+
+def _determinant(rows: Sequence[Sequence[Node]]) -> Node:
+    """Along the first row; of at most four rows."""
+    if len(rows) != len(rows[0]) or len(rows) > 4:
+        raise Unreadable("a determinant of this shape")
+    if len(rows) == 1:
+        return rows[0][0]
+    minors = [_determinant([[*row[:j], *row[j + 1 :]] for row in rows[1:]]) for j in range(len(rows))]
+    return add(*(mul(num((-1) ** j), rows[0][j], minor) for j, minor in enumerate(minors)))
 
 
 def _value(tokens: Tokens, sign: int) -> Value:
@@ -357,6 +415,10 @@ def _value(tokens: Tokens, sign: int) -> Value:
     if tail:
         unit = unit_of(tail) if unit is None else tuple(sorted({*unit, *unit_of(tail)}))
     node = expression(head, sign)
+    digits = [token for token in head if token != ("op", "-")]
+    if len(digits) == 1 and digits[0].kind == "num" and scale == 1 and "e" not in digits[0].value.lower():
+        places = None if "(" in digits[0].value else len(digits[0].value.partition(".")[2])
+        return Value(negate(node) if minus else node, unit, places)
     if scale != 1:
         node = mul(num(scale), node)
     if node.op == "deg" or (node.op == "mul" and node.args[0] == num(-1) and node.args[1].op == "deg"):
@@ -375,6 +437,7 @@ def _unit_tail(tokens: list[Token]) -> tuple[list[Token], Tokens]:
             token.kind == "run"
             and (token.value in KNOWN or (len(token.value) > 3 and not token.value.isupper()))
             and tokens[0].kind == "num"
+            and (tokens[i - 1].kind == "num" or tokens[i - 1].value in (")", "}", "%"))
         )
         if i and depth == 0 and starts and tokens[i - 1] not in (("op", "_"), ("op", "^"), ("op", "+"), ("op", "-")):
             return tokens[:i], tokens[i:]

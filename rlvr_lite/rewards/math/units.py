@@ -55,6 +55,12 @@ _SAME = {
     "Pa": "pascal",
     "mol": "mole",
     "mph": "",
+    "percent": "pct",
+    "degF": "fahrenheit",
+    "degC": "celsius",
+    "gal": "gallon",
+    "kmh": "kph",
+    "acre": "",
 }
 _ALIASES = {alias: unit for unit, names in _SAME.items() for alias in (unit, *names.split())}
 #: Written without a text macro these are units after a number; single letters are variables there.
@@ -62,52 +68,210 @@ KNOWN = frozenset(name for name in _ALIASES if len(name) > 1)
 _GENERIC = {"unit", "sq"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _TIMES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-#: Words that change or withdraw the answer they follow, so that it cannot be read as a number with a unit.
-_HEDGES = frozenset(
+#: What a whole number may count, besides any plural in -s: the irregular, the singular and the collective.
+_COUNTED = frozenset(
     [
-        "or",
-        "and",
-        "not",
-        "no",
-        "about",
-        "approximately",
-        "approx",
-        "around",
-        "roughly",
-        "less",
-        "fewer",
+        "people",
+        "person",
+        "men",
+        "women",
+        "children",
+        "child",
+        "students",
+        "mice",
+        "geese",
+        "feet",
+        "teeth",
+        "dice",
+        "pennies",
+        "sheep",
+        "fish",
+        "deer",
+        "cattle",
+        "oxen",
+        "apple",
+        "book",
+        "ball",
+        "box",
+        "card",
+        "chair",
+        "coin",
+        "cookie",
+        "egg",
+        "flower",
+        "game",
+        "grade",
+        "car",
+        "dog",
+        "cat",
+        "girl",
+        "boy",
+        "friend",
+        "hat",
+        "house",
+        "item",
+        "job",
+        "lesson",
+        "marble",
+        "number",
+        "page",
+        "pair",
+        "part",
+        "pen",
+        "pencil",
+        "piece",
+        "place",
+        "player",
+        "point",
+        "problem",
+        "question",
+        "ride",
+        "room",
+        "row",
+        "seat",
+        "shirt",
+        "sticker",
+        "student",
+        "team",
+        "ticket",
+        "toy",
+        "tree",
+        "trip",
+        "triangle",
+        "square",
+        "way",
+        "word",
+        "solution",
+        "root",
+        "edge",
+        "side",
+        "vertex",
+        "face",
+        "vertices",
+        "indices",
+        "matrices",
+        "axes",
+        "digit",
+        "face",
+        "fruit",
+        "furniture",
+        "money",
+        "gas",
+        "water",
+        "milk",
+        "juice",
+        "sugar",
+        "flour",
+        "rice",
+        "paint",
+        "candy",
+        "work",
+    ]
+)
+#: Words that may stand before what is counted or measured.
+_MODIFIERS = frozenset(
+    [
+        "different",
+        "distinct",
+        "possible",
+        "total",
+        "ordered",
+        "unordered",
+        "positive",
+        "negative",
+        "nonnegative",
+        "real",
+        "complex",
+        "rational",
+        "whole",
+        "natural",
+        "prime",
+        "even",
+        "odd",
+        "distinct",
+        "unique",
+        "valid",
+        "such",
+        "red",
+        "blue",
+        "green",
+        "white",
+        "black",
+        "yellow",
+        "small",
+        "large",
+        "big",
+        "old",
+        "new",
+        "full",
+        "equal",
+        "square",
+        "cubic",
+        "free",
+        "us",
         "more",
-        "least",
-        "most",
-        "over",
-        "under",
-        "above",
-        "below",
-        "if",
-        "when",
-        "where",
-        "mod",
-        "modulo",
-        "to",
-        "than",
-        "except",
-        "possibly",
-        "maybe",
-        "perhaps",
-        "but",
-        "either",
-        "nor",
-        "wrong",
-        "incorrect",
-        "half",
-        "third",
-        "quarter",
+        "additional",
+        "extra",
+        "remaining",
+        "consecutive",
+        "fewer",
+        "linear",
+        "fluid",
+        "nautical",
+        "light",
+        "solar",
+        "the",
+        "a",
+        "an",
+        "of",
+        "per",
+        "each",
+        "every",
+        "in",
+        "for",
+    ]
+)
+#: Plurals and words that change the value that they follow.
+_CHANGING = frozenset(
+    [
+        "halves",
+        "thirds",
+        "quarters",
+        "fourths",
+        "fifths",
+        "sixths",
+        "sevenths",
+        "eighths",
+        "ninths",
+        "tenths",
+        "elevenths",
+        "twelfths",
+        "hundredths",
+        "thousandths",
+        "millionths",
+        "dozens",
+        "scores",
+        "hundreds",
+        "thousands",
+        "millions",
+        "billions",
+        "trillions",
+        "modulus",
         "plus",
         "minus",
-        "times",
-        "point",
-        "hundredth",
-        "thousandth",
+        "less",
+        "is",
+        "as",
+        "percents",
+        "this",
+        "was",
+        "has",
+        "its",
+        "does",
+        "always",
+        "sometimes",
+        "unless",
+        "minus",
     ]
 )
 _PART = re.compile(r"([A-Za-z][A-Za-z'.-]*)|([/*·])|\^?\s*\{?\s*(-?\d+)\s*\}?|([ ,^{}()])")
@@ -124,6 +288,15 @@ def _name(word: str) -> str:
             singular = singular[: -len(ending)] + replacement
             break
     return _ALIASES.get(singular, singular)
+
+
+def _allowed(word: str) -> bool:
+    """Whether a word after a number leaves that number as it is: a unit, something counted, or a word before these."""
+    bare = word.lower().rstrip(".")
+    if word in _ALIASES or bare in _ALIASES or _name(word) in _SAME or bare in _POWERS or bare in _GENERIC | _COUNTED:
+        return True
+    plural = len(bare) > 3 and bare.endswith("s") and not bare.endswith("ss") and bare.isalpha()
+    return bare not in _CHANGING and (plural or bare in _MODIFIERS)
 
 
 def magnitude(tokens: Sequence[Token]) -> tuple[int, Sequence[Token]]:
@@ -157,15 +330,19 @@ def unit_of(tokens: Sequence[Token]) -> Unit:
         word, operator, exponent, _ = part.groups()
         if word:
             count += 1
-            if word.lower() in _HEDGES or count > _LONGEST:
+            if not _allowed(word) or count > _LONGEST:
                 raise Unreadable(f"{text!r} after a number")
-            if word.lower() == "per":
+            if word.lower() in ("per", "a", "an", "each", "every") and last:
                 sign = -1
             elif word.lower() in _POWERS:
-                if word.lower().endswith("ed") and last:
+                if word.lower().endswith("ed"):
+                    if not last:
+                        raise Unreadable(f"{text!r} after a number")
                     found[last] *= _POWERS[word.lower()]
                 else:
                     pending = _POWERS[word.lower()]
+            elif word.lower() in _MODIFIERS:
+                continue
             else:
                 last = _name(word)
                 found[last] = found.get(last, 0) + sign * pending
@@ -173,7 +350,10 @@ def unit_of(tokens: Sequence[Token]) -> Unit:
         elif operator:
             sign = -1 if operator == "/" else sign
         elif exponent:
-            if not last:
+            attached = exponent in ("2", "3") and text[part.start() - 1].isalpha()  # cm2
+            if not last or not ("^" in part[0] or attached):
                 raise Unreadable(f"{text!r} after a number")
             found[last] *= int(exponent)
+    if not found:
+        raise Unreadable(f"{text!r} after a number")
     return tuple(sorted((name, power) for name, power in found.items() if name not in _GENERIC and power))
