@@ -33,7 +33,8 @@ from rlvr_lite.rewards import verify, verify_batch
 from rlvr_lite.rewards.math import verifier, workers
 from rlvr_lite.rewards.math.extract import extract
 from rlvr_lite.rewards.math.grader import LIMITS, build
-from rlvr_lite.rewards.math.structure import Value, read
+from rlvr_lite.rewards.math.readings import Value
+from rlvr_lite.rewards.math.structure import read
 from rlvr_lite.table import Table
 from tests.rewards.perturb import perturbations
 from tests.rewards.strategies import completions, golds

@@ -17,11 +17,11 @@ from fractions import Fraction
 from rlvr_lite.rewards.math.algebra import Form, Normaliser, proportional
 from rlvr_lite.rewards.math.exact import TooLarge, Undefined
 from rlvr_lite.rewards.math.forms import ONE
+from rlvr_lite.rewards.math.labels import label_of, may_label, rest_of, spelled, symbols_of
 from rlvr_lite.rewards.math.lexer import AXES
 from rlvr_lite.rewards.math.nodes import (
     INFINITY,
     MINUS_INFINITY,
-    MINUS_ONE,
     PI,
     Node,
     Unreadable,
@@ -33,9 +33,7 @@ from rlvr_lite.rewards.math.nodes import (
     sym,
 )
 from rlvr_lite.rewards.math.numeric import evaluate
-from rlvr_lite.rewards.math.regions import is_region, same_region
-from rlvr_lite.rewards.math.scalars import DIFFERENT, EQUAL, Outcome, all_of, any_of, same
-from rlvr_lite.rewards.math.structure import (
+from rlvr_lite.rewards.math.readings import (
     DEGREES,
     PERCENT,
     Equation,
@@ -48,6 +46,8 @@ from rlvr_lite.rewards.math.structure import (
     SetOperation,
     Value,
 )
+from rlvr_lite.rewards.math.regions import is_region, same_region
+from rlvr_lite.rewards.math.scalars import DIFFERENT, EQUAL, Outcome, all_of, any_of, same
 
 __all__ = ["compare"]
 
@@ -236,17 +236,13 @@ def _collections(gold: Reading, answer: Reading) -> Outcome:
 
 def _by_name(items: Items) -> list[Reading]:
     """``y = 2, x = 3`` in the order of its names, if every element has one of its own; else nothing."""
-    labels = [_label(item) if isinstance(item, Equation) else None for item in items.items]
-    names = [_spelled(label) for label in labels if label is not None]
+    labels = [label_of(item) if isinstance(item, Equation) else None for item in items.items]
+    names = [spelled(label) for label in labels if label is not None]
     if len(names) != len(items.items) or len(set(names)) != len(names):
         return []
     if all(len(name) == 1 for name in names):
         return [item for _, item in sorted(zip(names, items.items, strict=True), key=lambda pair: pair[0])]
     return list(items.items)
-
-
-def _spelled(label: Reading) -> str:
-    return _name(label) if isinstance(label, Value) and label.node.op in ("sym", "call") else repr(label)
 
 
 def _distinct(items: Sequence[Reading]) -> list[Reading]:
@@ -267,9 +263,9 @@ def _labelled(items: Sequence[Reading]) -> list[Reading]:
 
 def _equations(gold: Reading, answer: Reading) -> Outcome:
     if isinstance(gold, Equation) and isinstance(answer, Equation):
-        labels = [_label(equation) for equation in (gold, answer)]
+        labels = [label_of(equation) for equation in (gold, answer)]
         if labels[0] and labels[1]:
-            values = _chain(_rest(gold), _rest(answer))
+            values = _chain(rest_of(gold), rest_of(answer))
             if _same_label(labels[0], labels[1]):
                 return values
             if values.equal:
@@ -281,77 +277,13 @@ def _equations(gold: Reading, answer: Reading) -> Outcome:
 def _against_label(gold: Reading, answer: Reading) -> Outcome:
     """An equation against something else: its sides but the label have to be equal to that."""
     if isinstance(gold, Equation):
-        return _chain(_rest(gold), (answer,)) if _label(gold) is not None else DIFFERENT
+        return _chain(rest_of(gold), (answer,)) if label_of(gold) is not None else DIFFERENT
     assert isinstance(answer, Equation)
-    symbols = _symbols(gold)
-    sides = [side for side in answer.sides if not _may_label(side, symbols)]
+    symbols = symbols_of(gold)
+    sides = [side for side in answer.sides if not may_label(side, symbols)]
     if not sides:
         return Outcome(False, "structure", "an equation instead of a value")
     return _chain((gold,), sides)
-
-
-def _may_label(side: Reading, taken: frozenset[str]) -> bool:
-    """Whether a side names the quantity asked for.
-
-    It does if it is a name (``x``, ``f(2)``, ``AB``, ``|z|``, ``sin A``), a ratio of names, or an expression in several
-    variables without a number on its own (``m + n``, ``100 m + n``). In one variable, ``2 x``, ``2^x`` and ``x + 3``
-    leave an equation to be solved.
-    """
-    symbols = _symbols(side)
-    if not symbols - taken:
-        return False
-    if not isinstance(side, Value):
-        return True
-    if len(symbols) == 1 or _is_name(side.node):
-        return _is_name(side.node)
-    terms = side.node.args if side.node.op == "add" else ()
-    return not _has_number(side.node) and not any(not free_symbols(term) and term.op != "const" for term in terms)
-
-
-def _is_name(node: Node) -> bool:
-    """``x``, ``f(2)``, ``AB``, ``|z|``, ``sin A``, or a ratio of such."""
-    match node.op, node.args:
-        case "sym" | "call", _:
-            return True
-        case "mul", factors:
-            return all(_is_name(f) and all(name[0].isupper() for name in free_symbols(f)) for f in factors)
-        case "pow", (base, exponent):
-            return exponent == MINUS_ONE and _is_name(base)
-        case "fn", ("abs", inside):
-            return inside != sym("x") and _is_name(inside)
-        case "fn", (name, Node("sym", (angle,))):
-            return name in _ANGLED and (len(angle) > 1 or angle.isupper())
-        case _:
-            return False
-
-
-_ANGLED = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
-
-
-def _has_number(node: Node) -> bool:
-    return node.op == "mul" and any(not free_symbols(f) and f != MINUS_ONE for f in node.args)
-
-
-def _label(equation: Equation) -> Reading | None:
-    r"""The side that only names the quantity, as in ``x = 5``, ``f(x) = x + 1``, ``(x, y) = (6, 5)``, ``|AB| = 1``."""
-    for side in (equation.sides[0], equation.sides[-1]):
-        others = frozenset().union(*(_symbols(other) for other in equation.sides if other is not side))
-        if isinstance(side, Value) and _is_name(side.node):
-            single = side.node.op in ("sym", "call")  # in f(x) = x + 1 the argument occurs on both sides
-            if not ({_name(side)} if single else _symbols(side)) & others:
-                return side
-        if isinstance(side, Items) and all(isinstance(i, Value) and i.node.op == "sym" for i in side.items):
-            return side
-    return None
-
-
-def _name(value: Value) -> str:
-    return str(value.node.args[0])
-
-
-def _rest(equation: Equation) -> tuple[Reading, ...]:
-    label = _label(equation)
-    return tuple(side for side in equation.sides if side is not label)
 
 
 def _same_label(gold: Reading, answer: Reading) -> bool:
@@ -365,18 +297,6 @@ def _same_label(gold: Reading, answer: Reading) -> bool:
 def _chain(gold: Sequence[Reading], answer: Sequence[Reading]) -> Outcome:
     """``... = a = b``: every member of the answer has to equal the gold's last."""
     return all_of([compare(gold[-1], side) for side in answer])
-
-
-def _symbols(reading: Reading) -> frozenset[str]:
-    match reading:
-        case Value(node):
-            return free_symbols(node)
-        case Items(_, items):
-            return frozenset().union(*(_symbols(item) for item in items))
-        case Equation(sides):
-            return frozenset().union(*(_symbols(side) for side in sides))
-        case _:
-            return frozenset()
 
 
 def _differences(equation: Equation) -> Node | None:

@@ -40,7 +40,7 @@ from rlvr_lite.rewards.math.numerals import rational
 __all__ = ["expression"]
 
 DEPTH = 40
-_APPLIED = frozenset(["f", "g", "h", "F", "G", "H", "phi", "psi", "P", "Q"])
+_APPLIED = frozenset(str.split("""f g h F G H phi psi P Q"""))
 _CLOSERS = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
 
 

@@ -30,82 +30,21 @@ class Token(NamedTuple):
 
 
 FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "arccot",
-        "sinh",
-        "cosh",
-        "tanh",
-        "coth",
-        "ln",
-        "log",
-        "lg",
-        "exp",
-        "sqrt",
-        "cbrt",
-        "max",
-        "min",
-        "gcd",
-        "lcm",
-        "abs",
-        "floor",
-        "ceil",
-        "det",
-        "cis",
-    ]
+    str.split(
+        """sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt cbrt max
+        min gcd lcm abs floor ceil det cis"""
+    )
 )
 _FUNCTION_ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot", "arctg": "arctan",
     "cosec": "csc", "ceiling": "ceil", "Log": "log", "Ln": "ln", "Sin": "sin", "Cos": "cos",
 }  # fmt: skip
 _GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "varrho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-        "hbar",
-    ]
+    str.split(
+        """alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho
+        varrho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Upsilon Phi Psi Omega
+        ell hbar"""
+    )
 )
 _OPERATORS = {
     "cdot": "*", "times": "*", "ast": "*", "div": "/", "pm": "pm", "mp": "mp", "le": "<=", "leq": "<=",
@@ -119,55 +58,13 @@ _OPERATORS = {
 }  # fmt: skip
 _SEPARATORS = {"lor": "or", "vee": "or", "land": "and", "wedge": "and"}
 _TEXTS = frozenset(
-    [
-        "text",
-        "textbf",
-        "textit",
-        "textrm",
-        "texttt",
-        "textsf",
-        "textnormal",
-        "textup",
-        "mbox",
-        "hbox",
-        "mathrm",
-        "mathbf",
-        "mathit",
-        "mathsf",
-        "mathtt",
-        "mathcal",
-        "boldsymbol",
-        "bm",
-        "operatorname",
-        "emph",
-        "underline",
-        "boxed",
-        "fbox",
-        "mathop",
-        "mathord",
-    ]
+    str.split(
+        """text textbf textit textrm texttt textsf textnormal textup mbox hbox mathrm mathbf mathit mathsf
+        mathtt mathcal boldsymbol bm operatorname emph underline boxed fbox mathop mathord"""
+    )
 )
 _ARGUMENTS = frozenset(
-    [
-        "frac",
-        "sqrt",
-        "binom",
-        "choose",
-        "over",
-        "sum",
-        "prod",
-        "int",
-        "lim",
-        "overline",
-        "bar",
-        "vec",
-        "hat",
-        "tilde",
-        "dot",
-        "ddot",
-        "angle",
-        "triangle",
-    ]
+    str.split("""frac sqrt binom choose over sum prod int lim overline bar vec hat tilde dot ddot angle triangle""")
 )
 AXES = ("axisi", "axisj", "axisk")
 """Unit vectors, as :func:`~rlvr_lite.rewards.math.notation.fold` writes them."""

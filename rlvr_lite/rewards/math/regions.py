@@ -11,8 +11,8 @@ import math
 
 from rlvr_lite.rewards.math.nodes import INFINITY, MINUS_INFINITY, Node, Unreadable, free_symbols
 from rlvr_lite.rewards.math.numeric import evaluate
+from rlvr_lite.rewards.math.readings import Interval, Items, Named, Reading, SetOperation, Value
 from rlvr_lite.rewards.math.scalars import DIFFERENT, Outcome, all_of, same
-from rlvr_lite.rewards.math.structure import Interval, Items, Named, Reading, SetOperation, Value
 
 __all__ = ["is_region", "same_region"]
 

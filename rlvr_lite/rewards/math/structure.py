@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -16,94 +15,24 @@ from rlvr_lite.rewards.math.grammar import expression
 from rlvr_lite.rewards.math.lexer import Token, lex
 from rlvr_lite.rewards.math.nodes import INFINITY, MINUS_INFINITY, Node, Unreadable, add, free_symbols, mul, negate, num
 from rlvr_lite.rewards.math.notation import fold
+from rlvr_lite.rewards.math.readings import (
+    DEGREES,
+    PERCENT,
+    Equation,
+    Inequality,
+    Interval,
+    Items,
+    Matrix,
+    Named,
+    Reading,
+    SetOperation,
+    Value,
+)
 from rlvr_lite.rewards.math.units import KNOWN, Unit, magnitude, unit_of
 
-__all__ = [
-    "DEGREES",
-    "PERCENT",
-    "Equation",
-    "Inequality",
-    "Interval",
-    "Items",
-    "Matrix",
-    "Named",
-    "Reading",
-    "SetOperation",
-    "Value",
-    "read",
-]
+__all__ = ["read"]
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One expression, with the unit written after it (``None`` if there is none).
-
-    ``places`` counts the digits after the point of a plain numeral; ``None`` for anything else.
-    """
-
-    node: Node
-    unit: Unit | None = None
-    places: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """Several readings. ``kind``: "list" (bare commas, any order), "set" (braces), "tuple" (brackets, in order)."""
-
-    kind: str
-    items: tuple[Reading, ...]
-    brackets: str = ""
-    joiner: str = ","
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A real interval; ``brackets`` such as ``(]`` say which ends belong to it."""
-
-    low: Node
-    high: Node
-    brackets: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetOperation:
-    """``op``: "cup", "cap" or "minus"."""
-
-    op: str
-    left: Reading
-    right: Reading
-
-
-@dataclass(frozen=True, slots=True)
-class Equation:
-    """Two or more sides that are said to be equal."""
-
-    sides: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Inequality:
-    """``sides[0] ops[0] sides[1] ...``."""
-
-    ops: tuple[str, ...]
-    sides: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """Rows of entries."""
-
-    rows: tuple[tuple[Node, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """Something known by its name: "empty", "R", or words."""
-
-    name: str
-
-
-Reading: TypeAlias = Value | Items | Interval | SetOperation | Equation | Inequality | Matrix | Named
 Tokens: TypeAlias = Sequence[Token]
 
 _OPEN = frozenset(["(", "[", "{", "{{", "lfloor", "lceil"])
@@ -118,9 +47,6 @@ _MODULUS = re.compile(
     r"(?:\\pmod\s*(?:\{\s*(\d{1,9})\s*\}|(\d))|\(\s*(?:\\(?:text|mathrm|operatorname)\s*\{\s*)?\\?b?mod\s*\}?\s*(\d{1,9})\s*\))\s*$"
 )
 _BARE_MODULUS = re.compile(r"\\?b?mod\s*()()(\d{1,9})\s*$")
-
-DEGREES: Unit = (("deg", 1),)
-PERCENT: Unit = (("percent", 1),)
 
 
 @lru_cache(maxsize=512)

@@ -17,8 +17,9 @@ from rlvr_lite.rewards.math.grader import judge
 from rlvr_lite.rewards.math.nodes import Unreadable
 from rlvr_lite.rewards.math.notation import plain, words
 from rlvr_lite.rewards.math.phrases import affirmed, clock, foreign, is_words, option
+from rlvr_lite.rewards.math.readings import Named, Reading, Value
 from rlvr_lite.rewards.math.scalars import Outcome
-from rlvr_lite.rewards.math.structure import Named, Reading, Value, read
+from rlvr_lite.rewards.math.structure import read
 from rlvr_lite.rewards.math.verdict import Verdict
 from rlvr_lite.rewards.math.workers import ask
 
