@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite import grpo, sampling
+from rlvr_lite.rewards import unreadable_golds
 from rlvr_lite.rewards.math.extract import extract
 from rlvr_lite.training.checkpoints import generator_states, restore_generators
 from rlvr_lite.training.scoring import combine
 
 if TYPE_CHECKING:
+    from rlvr_lite.training.collect import Collector
     from rlvr_lite.training.trainer import GRPOTrainer
 
 __all__ = ["Preflight", "preflight"]
@@ -33,6 +35,8 @@ class Preflight:
         idle: share of groups whose rewards are all the same, which teach nothing.
         reward: mean reward.
         seconds_per_step: predicted from the sample, forward and backward included where it had a signal.
+        unreadable_golds: golds of the data set that the verifier cannot read, where it is what rewards; all answers to them
+            go without a verdict.
     """
 
     completions: int
@@ -42,6 +46,7 @@ class Preflight:
     idle: float
     reward: float
     seconds_per_step: float
+    unreadable_golds: tuple[str, ...] = ()
 
     def warnings(self) -> list[str]:
         r"""What is likely to go wrong, each with what to do about it.
@@ -59,6 +64,12 @@ class Preflight:
             found.append(
                 f"{100 * self.unreadable:.0f} % of the answers have no \\boxed{{}}: use prompt_style 'instruct', or a base "
                 "that follows instructions"
+            )
+        if self.unreadable_golds:
+            first = "; ".join(repr(gold[:40]) for gold in self.unreadable_golds[:3])
+            found.append(
+                f"{len(self.unreadable_golds):,} golds cannot be read, so no answer to them is judged (the first: {first}): "
+                "write the answer alone, as mathematics or a few words"
             )
         if self.idle > _IDLE:
             advice = "an easier task" if self.reward < 0.5 else "a harder task"
@@ -104,5 +115,12 @@ def preflight(trainer: GRPOTrainer) -> Preflight:
         unreadable=sum(extract(text).answer is None for text in texts) / len(texts),
         idle=1 - float(grpo.live_groups(rewards).float().mean()),
         reward=float(valid.mean()) if len(valid) else 0.0,
+        unreadable_golds=_unread(collector) if "accuracy" in collector.reward_names else (),
         seconds_per_step=(time.perf_counter() - started) * collector.prompts / groups,
     )
+
+
+def _unread(collector: Collector) -> tuple[str, ...]:
+    """The golds that the verifier cannot read; of a stream, which has no columns to look at, none."""
+    columns = getattr(collector.dataset, "column_names", None) or ()
+    return tuple(unreadable_golds(collector.dataset["answer"])) if "answer" in columns else ()

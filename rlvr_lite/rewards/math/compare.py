@@ -221,7 +221,7 @@ def _collections(gold: Reading, answer: Reading) -> Outcome:
     kinds = {gold.kind, answer.kind}
     named = [_by_name(gold), _by_name(answer)]
     if any(named) and not all(named) and "set" not in kinds:  # names against places
-        return _in_order(named[0] or gold.items, named[1] or answer.items)
+        return _in_order(gold.items, named[1] or answer.items)
     if kinds == {"set"}:
         return _any_order(_distinct(gold.items), _distinct(answer.items))
     if "tuple" not in kinds:
