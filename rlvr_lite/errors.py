@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
-__all__ = ["UserError", "unknown_name"]
+__all__ = ["UserError", "printable", "unknown_name"]
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_]?)")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Text from outside as it may be shown: no terminal escapes, no other control characters but tab and newline.
+
+    >>> printable("\x1b[31mred\x1b[2J and\x00 plain")
+    'red and plain'
+    """
+    plain = _CONTROLS.sub("", _ESCAPES.sub("", text))
+    return plain.encode("utf-8", "backslashreplace").decode("utf-8")  # halves of surrogate pairs
 
 
 class UserError(Exception):
@@ -15,7 +29,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        super().__init__(" ".join(printable(message).split()))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

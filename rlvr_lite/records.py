@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+_OF_SYSTEM = re.compile(r"\(os error \d+\)")  # as safetensors says that the disk is full
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
 
@@ -53,6 +55,11 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _cannot_write(path: Path, error: BaseException) -> UserError:
+    said = getattr(error, "strerror", None) or error
+    return UserError(f"cannot write {path}: {said}; free some space or choose another --out")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one, never a part.
 
@@ -61,17 +68,16 @@ def write_text(path: Path, text: str) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
-        ) from error
-    _sync(path.parent)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -144,32 +150,63 @@ class JsonLines:
             UserError: the disk is full or not writable.
         """
         text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        before = self.position
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(text)
+            with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)  # half of a surrogate pair becomes the escape that JSON has for it
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror or error}; free some space") from error
+            with suppress(OSError):
+                self.cut(before)  # no half line for the next one to be appended to
+            raise _cannot_write(self.path, error) from error
 
-    def cut(self, position: int) -> None:
-        """Forget everything after ``position`` bytes.
+    def sync(self) -> None:
+        """Force what was written to the disk, before something that counts on it is.
 
         Raises:
-            UserError: the file is shorter than that.
+            UserError: the disk refuses.
         """
-        if self.position < position:
-            raise UserError(f"{self.path} is shorter than its checkpoint says: it was edited; start with a new --out")
-        if self.path.exists():
+        try:
+            if self.path.exists():
+                _sync(self.path)
+                _sync(self.path.parent)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def cut(self, position: int) -> None:
+        """Forget everything after ``position`` bytes; a shorter log stays as it is."""
+        if self.position > position:
             os.truncate(self.path, position)
+
+    def whole(self, upto: int | None = None) -> int:
+        """Length of the longest prefix of whole lines, in bytes: without what a power cut tore or filled with zeros.
+
+        Args:
+            upto: only so far, where a line has to end.
+        """
+        data = self.path.read_bytes()[:upto] if self.path.exists() else b""
+        length = 0
+        for line in data.splitlines(keepends=True):
+            if not line.endswith(b"\n") or not _is_row(line):
+                break
+            length += len(line)
+        return length
 
     def rows(self) -> list[dict[str, Any]]:
         """Everything written so far; empty if nothing was."""
         return read_jsonl(self.path) if self.path.exists() else []
 
 
+def _is_row(line: bytes) -> bool:
+    try:
+        return not line.strip() or isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def refuse_pickles(directory: Path) -> None:
     """Raise a ``UserError`` if ``directory`` holds a file that could run code when it is loaded."""
     for path in sorted(directory.rglob("*")):
-        if path.suffix in _PICKLES:
+        if path.suffix.lower() in _PICKLES:
             raise UserError(f"{path} is a pickle, which can run code when loaded: convert it to safetensors first")
 
 
@@ -207,10 +244,10 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
     """
     if target.is_file():
         raise UserError(f"{target} is a file, where a folder is to be written: choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
         write_manifest(temporary, (path for path in temporary.rglob("*") if path.is_file()), **facts)
@@ -222,10 +259,12 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
         else:
             os.replace(temporary, target)
         _sync(target.parent)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}; free some space or choose another --out"
-        ) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) or _OF_SYSTEM.search(str(error)):
+            raise _cannot_write(target, error) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

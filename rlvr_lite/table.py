@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlvr_lite.errors import printable
+
 if TYPE_CHECKING:
     import pandas
 
@@ -23,7 +25,7 @@ def cell_text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return printable(str(value))
 
 
 def _is_number(value: Any) -> bool:
@@ -59,7 +61,7 @@ class Table:
         return iter(self.rows)
 
     def _text(self) -> list[list[str]]:
-        return [[cell_text(row.get(column)) for column in self.columns] for row in self.rows]
+        return [[" ".join(cell_text(row.get(column)).split("\n")) for column in self.columns] for row in self.rows]
 
     def _right(self) -> list[bool]:
         cells = [[row.get(column) for row in self.rows] for column in self.columns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, get_args
@@ -23,6 +24,9 @@ from rlvr_lite.grpo import remove_dropout
 __all__ = ["load"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+#: transformers leaves weights unset while it loads, by a switch of the whole process: another thread's would be lost.
+_LOADING = threading.RLock()
 
 _PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\n\n' }}{% endfor %}"
 
@@ -63,7 +67,7 @@ def load(
     if compute_dtype is not None and concrete != "nf4":
         raise UserError(f"compute_dtype is for nf4; a {concrete} base computes in {concrete}: leave it out")
     dtype = (compute_dtype or native_dtype(place)) if concrete == "nf4" else _DTYPES[concrete]
-    with _quiet(when=name in EMBEDDED):
+    with _LOADING, _quiet(when=name in EMBEDDED):
         loader = load_unsloth if chosen == "unsloth" else _model
         model = loader(name, located, concrete, dtype, place)
     tokenizer = _tokenizer(name, located, model)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, printable
 
 __all__ = ["show"]
 
@@ -30,10 +30,10 @@ def show(directory: Annotated[Path, tyro.conf.Positional], *, samples: int = 0, 
         rows = found.rollouts()
         last = [row for row in rows if row["step"] == rows[-1]["step"]][:samples] if samples and rows else []
         for row in last:
-            print(f"\n{row['id']}  answer {row['answer']}  reward {row['reward']}\n{row['completion']}")
+            print(printable(f"\n{row['id']}  answer {row['answer']}  reward {row['reward']}\n{row['completion']}"))
     elif isinstance(found, Evaluation):
         for row in [row for benchmark in found for row in found.samples(benchmark)][:samples] if samples else []:
-            print(f"\n{row['id']}  {'right' if row['correct'] else 'wrong'}\n{row['completion']}")
+            print(printable(f"\n{row['id']}  {'right' if row['correct'] else 'wrong'}\n{row['completion']}"))
     elif samples:
         raise UserError(f"{directory} is a study: give one of the runs in it to see answers")
     if plot is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import tyro
 
 from rlvr_lite.config import RunConfig
+from rlvr_lite.runs import STOPS
 
 __all__ = ["train"]
 
@@ -40,3 +42,5 @@ def train(
     run = run_training(config.method, config.base, config.task, config=config, out=out, progress=not quiet, wait=wait)
     if os.environ.get("RANK", "0") == "0":  # under accelerate launch every process has the same run
         print(run)
+    if run.status == "stopped" and run.reason in STOPS:
+        sys.exit(128 + STOPS[run.reason])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import SCALES, Option, Precision, PromptStyle
 from rlvr_lite.errors import UserError
+from rlvr_lite.evaluation._strangers import load_stranger
 from rlvr_lite.records import damage, hash_file, read_json, refuse_pickles
 from rlvr_lite.runs import RunRecord
 
@@ -155,23 +156,13 @@ def load_policy(policy: Policy) -> Policy:
     if policy.adapter is not None and (policy.adapter / "rlvr_lite.json").is_file():
         model = methods.load(base.model, policy.adapter)
     elif policy.adapter is not None:
-        model = _load_foreign(base.model, policy.adapter)
+        model = load_stranger(base.model, policy.adapter, policy.base)
     facts["precision"], facts["revision"] = base.precision, base.revision
     parity = None
     if recorded is not None:
         parity = check_fingerprint(model, base.tokenizer, recorded, base_distance=away)
     style = policy.style or SCALES[base.scale].prompt_style
     return replace(policy, facts=facts, style=style, model=model, tokenizer=base.tokenizer, parity=parity)
-
-
-def _load_foreign(model: nn.Module, adapter: Path) -> nn.Module:
-    """An adapter that PEFT wrote."""
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, str(adapter)).eval()
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the adapter in {adapter} does not fit this base ({str(error).splitlines()[0]})") from error
 
 
 def _recorded(adapter: Path | None) -> dict[str, Any] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from rlvr_lite.analysis.replication import seed_problem_difference, verdict
 from rlvr_lite.analysis.statistics import Interval, clustered_standard_error, holm, student_quantile
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.evaluation.scores import Score
-from rlvr_lite.records import read_json, write_json
+from rlvr_lite.records import JsonLines, hash_file, read_json, write_json
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -179,7 +181,12 @@ class Evaluation(Mapping[str, Score]):
         if target.suffix != ".json":
             target.mkdir(parents=True, exist_ok=True)
             target = target / EVALUATION_FILE
-        write_json(target, self.to_dict())
+        stored = self.to_dict()
+        files = {name: target.parent / sample_file(name) for name in self.scores}
+        for path in files.values():
+            JsonLines(path).sync()
+        stored["sha256"] = {name: hash_file(path) for name, path in files.items() if path.is_file()}
+        write_json(target, {**stored, "sha256": {**stored["sha256"], EVALUATION_FILE: _digest(stored)}})
         return target
 
     @classmethod
@@ -187,13 +194,21 @@ class Evaluation(Mapping[str, Score]):
         """Read what :meth:`save` wrote to ``path``, the directory or the file.
 
         Raises:
-            UserError: it is not an evaluation.
+            UserError: it is not an evaluation, or it or a file of samples beside it is damaged.
         """
         target = Path(path)
         target = target / EVALUATION_FILE if target.is_dir() else target
         stored = read_json(target)
         if not isinstance(stored, dict) or stored.get("evaluation") != _FORMAT:
             raise UserError(f"{target} is not an evaluation of this version: evaluate again")
+        hashes = stored.get("sha256", {})
+        own = hashes.pop(EVALUATION_FILE, None)
+        if own is not None and own != _digest(stored):
+            raise UserError(f"{target} is damaged (it differs from its hash): delete it and evaluate again")
+        for name, expected in stored.pop("sha256", {}).items():
+            path = target.parent / sample_file(name)
+            if path.is_file() and hash_file(path) != expected:
+                raise UserError(f"{path} is damaged (it differs from its hash): delete it and evaluate again")
         benchmarks = stored.pop("benchmarks")
         stored.pop("evaluation")
         scores = {name: Score.from_dict(name, facts) for name, facts in benchmarks.items()}
@@ -209,6 +224,10 @@ class Evaluation(Mapping[str, Score]):
 
         write_json(Path(path), results(self))
         return Path(path)
+
+
+def _digest(stored: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
 def sample_file(benchmark: str) -> str:

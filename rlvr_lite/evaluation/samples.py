@@ -92,13 +92,10 @@ class SampleLog:
             write_json(sidecar, {"facts": wanted, "notes": self.notes})
 
     def read(self) -> dict[tuple[str, int], Sample]:
-        """What is there by (id, index); a torn last line is cut off first."""
+        """What is there by (id, index); what a kill tore or a power cut filled with zeros is cut off first."""
         if not self.path.exists():
             return {}
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            self._lines.cut(whole)
+        self._lines.cut(self._lines.whole())
         found: dict[tuple[str, int], Sample] = {}
         for number, row in enumerate(self._lines.rows(), start=1):
             if set(row) - {"reward"} != _FIELDS:

@@ -164,12 +164,7 @@ def _make(run: RunRecord, wish: _Wish, target: Path) -> str:
     with trained.before() as base:
         effect = distance(said, logits(base, reference.ids, reference.answers))
     with atomic_directory(target) as folder:
-        try:
-            written = _WRITERS[wish.form](trained, folder, wish)
-        except Exception as error:
-            if "No space left" in str(error):  # safetensors has an error of its own for it
-                raise OSError(28, "No space left on device") from error
-            raise
+        written = _WRITERS[wish.form](trained, folder, wish)
         facts = _facts(run, wish, trained, written)
         del trained
         model, tokenizer = open_form(folder, facts)

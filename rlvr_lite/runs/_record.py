@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,8 +22,18 @@ from rlvr_lite.records import (
     write_manifest,
 )
 
-__all__ = ["RunDirectory", "RunRecord", "finish", "reopen"]
+__all__ = ["STOPS", "RunDirectory", "RunRecord", "finish", "reopen"]
 
+#: Signals that end a run between two steps, saved, by the reason that it then gives.
+STOPS = {
+    reason: number
+    for reason, name in (
+        ("interrupted", "SIGINT"),
+        ("interrupted by SIGTERM", "SIGTERM"),
+        ("interrupted by SIGHUP", "SIGHUP"),
+    )
+    if (number := getattr(signal, name, None)) is not None
+}
 _SETTLED = ("done", "failed")
 _DESCRIPTION = "rlvr_lite.json"
 
@@ -255,7 +266,10 @@ def finish(files: RunDirectory, summary: Mapping[str, Any]) -> None:
 
 def reopen(files: RunDirectory) -> None:
     """Let a run that was finished or broken off go on: until it ends again nothing is claimed of it."""
-    files.manifest.unlink(missing_ok=True)
+    try:
+        files.manifest.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write in {files.root}: {error.strerror}; choose another --out") from error
 
 
 def _state(path: Path) -> tuple[str, int, int]:

@@ -60,9 +60,9 @@ def writer(lock: Path, doing: str, *, wait: bool = False, step: Callable[[], int
         write_json(note, owner)
         yield
     finally:
-        note.unlink(missing_ok=True)
-        with suppress(OSError):  # Windows deletes no open file
-            lock.unlink(missing_ok=True)
+        for path in (note, lock):
+            with suppress(OSError):  # Windows deletes no open file
+                path.unlink(missing_ok=True)
         held.release()
         if fresh:
             with suppress(OSError):  # unless something was written

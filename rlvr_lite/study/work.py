@@ -9,7 +9,7 @@ import torch
 from rlvr_lite import bases, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.runs import Busy, RunDirectory, finish
+from rlvr_lite.runs import STOPS, Busy, RunDirectory, finish
 from rlvr_lite.study.design import Trial
 from rlvr_lite.study.lease import lease
 from rlvr_lite.study.store import Store
@@ -72,8 +72,8 @@ def do(root: Path, trial: Trial, held: Held) -> bool:
             held.drop()
             store.fail(trial, error)
             return True
-        if run.status == "stopped" and run.summary["reason"] == "interrupted":
-            raise Interrupted
+        if run.status == "stopped" and run.reason in STOPS:
+            raise Interrupted(run.reason)
         if run.status == "stopped":  # at its time limit, or because it collapsed
             store.fail(trial, f"stopped: {run.summary['reason']}")
         return True

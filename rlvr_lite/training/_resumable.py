@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Resumable"]
 
+logger = logging.getLogger(__name__)
+
 
 class Resumable(GRPOTrainer):
     """TRL's trainer with checkpoints that are atomic, complete and made of JSON and safetensors.
@@ -33,6 +39,7 @@ class Resumable(GRPOTrainer):
         rollout_log: a line a completion, or ``None``.
         generation_steps: micro-steps that share their rollouts.
         gradients_seen: names of trained tensors that have had a gradient.
+        lost: what is missing in the logs, in words, because the files were damaged while nothing ran.
         processes: those that share this run; the main one writes.
     """
 
@@ -51,6 +58,7 @@ class Resumable(GRPOTrainer):
     rollout_log: JsonLines | None
     generation_steps: int
     gradients_seen: set[str]
+    lost: Sequence[str] = ()
     processes: Processes
     _generation_batch: RolloutBatch | None
     _restored: dict[str, Any] | None
@@ -72,6 +80,7 @@ class Resumable(GRPOTrainer):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         state: dict[str, Any] = {
             "gradients_seen": sorted(self.gradients_seen),
+            "lost": list(self.lost),
             "generators": checkpoints.generator_states(),
             "logs": {
                 "metrics": self.metrics_log.position,
@@ -90,11 +99,9 @@ class Resumable(GRPOTrainer):
             state["reference"] = self.reference.copy
         if not self.args.save_only_model and self._step % self.generation_steps and self._generation_batch is not None:
             state["generation_batch"] = {"step": self._step, "rollouts": fields_of(self._generation_batch)}
-        trainer_state = folder / f".{id(self)}.trainer_state.json"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.state.save_to_json(str(trainer_state))
-        text = trainer_state.read_text(encoding="utf-8")
-        trainer_state.unlink()
+        text = json.dumps(dataclasses.asdict(self.state), indent=2, sort_keys=True) + "\n"
+        for log in self._log_files().values():
+            log.sync()  # what a checkpoint counts on is on the disk before it
         target = folder / f"checkpoint-{self.state.global_step}"
         checkpoints.write(target, state, text, policy=self._write_policy)
         if self.args.push_to_hub:
@@ -117,7 +124,7 @@ class Resumable(GRPOTrainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As in TRL; ``True`` resumes from the newest whole checkpoint of ``output_dir``."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = checkpoints.newest_good(Path(self.args.output_dir))
+            resume_from_checkpoint = self.newest_checkpoint()
             if resume_from_checkpoint is None:
                 raise UserError(
                     f"{self.args.output_dir} has no whole checkpoint: call train() without resume_from_checkpoint"
@@ -127,8 +134,23 @@ class Resumable(GRPOTrainer):
             if self._is_last(Path(resume_from_checkpoint)):  # transformers would go on one step too far
                 return TrainOutput(self.state.global_step, 0.0, {})
         else:
+            self.lost = ()
             self._cut_logs({"metrics": 0, "rollouts": 0})
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest whole checkpoint whose logs are whole, or the newest whole one if no checkpoint's are."""
+        return checkpoints.newest_good(Path(self.args.output_dir), self._logs_reach)
+
+    def _logs_reach(self, checkpoint: Path) -> bool:
+        positions = checkpoints.read(checkpoint, "logs")
+        return positions is None or all(
+            log.whole(positions[name]) == positions[name] for name, log in self._log_files().items()
+        )
+
+    def _log_files(self) -> dict[str, JsonLines]:
+        logs = {"metrics": self.metrics_log, "rollouts": self.rollout_log}
+        return {name: log for name, log in logs.items() if log is not None}
 
     def _is_last(self, checkpoint: Path) -> bool:
         """Whether the run ended with this checkpoint; then everything is put back and nothing is left to do."""
@@ -137,22 +159,40 @@ class Resumable(GRPOTrainer):
             return False
         self.state = state
         self._load_from_checkpoint(str(checkpoint))
-        self._restore_record(checkpoint)
+        if self.optimizer is not None and self.lr_scheduler is not None and (checkpoint / "optimizer.json").exists():
+            self._load_optimizer_and_scheduler(str(checkpoint))  # the proof tells the rates at which training ended
+        else:
+            self._restore_record(checkpoint)
         return True
 
     def _restore_record(self, checkpoint: Path) -> None:
         self.gradients_seen = set(checkpoints.read(checkpoint, "gradients_seen") or ())
+        self.lost = checkpoints.read(checkpoint, "lost") or ()
         positions = checkpoints.read(checkpoint, "logs")
         if positions is not None and checkpoint.resolve().parent == Path(self.args.output_dir).resolve():
-            self._cut_logs(positions)  # those of another folder, or of TRL, say nothing of the logs here
+            self._cut_logs(positions, checkpoint)  # those of another folder, or of TRL, say nothing of the logs here
 
-    def _cut_logs(self, positions: dict[str, int]) -> None:
+    def _cut_logs(self, positions: dict[str, int], checkpoint: Path | None = None) -> None:
+        """The logs as they were at a checkpoint; what is missing of them is rebuilt where it can be, else said."""
         if not self.processes.main:
             return
         self.metrics_log.path.parent.mkdir(parents=True, exist_ok=True)
-        self.metrics_log.cut(positions["metrics"])
-        if self.rollout_log is not None:
-            self.rollout_log.cut(positions["rollouts"])
+        for name, log in self._log_files().items():
+            whole = log.whole(positions[name])
+            log.cut(whole)
+            if whole < positions[name] and checkpoint is not None:
+                self._mend(name, log, checkpoint)
+
+    def _mend(self, name: str, log: JsonLines, checkpoint: Path) -> None:
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if name == "metrics":  # transformers keeps them too
+            log.cut(0)
+            log.append(*({"step": row["step"], **{k: _finite(v) for k, v in row.items()}} for row in state.log_history))
+            return
+        after = max((row.get("step", 0) for row in log.rows()), default=0)
+        said = f"{log.path.name} was damaged: it lacks completions of the steps {after or 1} to {state.global_step}"
+        self.lost = (*self.lost, said)
+        logger.warning("%s", said)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)

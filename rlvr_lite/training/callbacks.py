@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rlvr_lite import methods
+from rlvr_lite.runs import STOPS
 from rlvr_lite.training.parallel import Processes
 
 __all__ = ["Bar", "CleanStop", "Follow"]
@@ -73,28 +74,31 @@ class CleanStop(TrainerCallback):
         self._began = self._saved = time.monotonic()
         self._longest = 0.0
         self._step_began = self._began
-        self._interrupted = False
+        self._interrupted = ""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """The first interrupt inside asks for a stop after the step; a second one breaks off at once."""
+        """The first SIGINT, SIGTERM or SIGHUP inside asks for a stop after the step; a second one breaks off at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = signal.getsignal(signal.SIGINT)
+        previous = {number: signal.getsignal(number) for number in STOPS.values()}
+        previous = {number: known for number, known in previous.items() if known is not signal.SIG_IGN}  # as of nohup
 
         def ask(number: int, frame: Any) -> None:
             if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
+                raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+            self._interrupted = next(reason for reason, stop in STOPS.items() if stop == number)
             if self.processes.main:
-                tqdm.write("stopping after this step, saved; interrupt again to stop at once")
+                tqdm.write(f"{self._interrupted}: stopping after this step, saved; once more to stop at once")
 
-        signal.signal(signal.SIGINT, ask)
+        for number in previous:
+            signal.signal(number, ask)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, known in previous.items():
+                signal.signal(number, known)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = self._saved = time.monotonic()
@@ -109,11 +113,12 @@ class CleanStop(TrainerCallback):
             control.should_save, self._saved = True, now
         if state.global_step >= state.max_steps:
             control.should_save = True
+            self.reason = next(filter(None, self.processes.gather(self._interrupted)), "")  # what is left can wait
             return
         over = self.limit is not None and now - self._began + self._longest > self.limit
         said = self.processes.gather((self._interrupted, over))  # or one would stop and the others wait for it
         if any(interrupted for interrupted, _ in said):
-            self.reason = "interrupted"
+            self.reason = next(interrupted for interrupted, _ in said if interrupted)
         elif self.limit is not None and any(late for _, late in said):
             self.reason = f"max_hours ({self.limit / 3600:g}) reached"
         if self.reason:

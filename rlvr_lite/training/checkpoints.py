@@ -45,14 +45,23 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def newest_good(folder: Path) -> Path | None:
-    """The newest whole checkpoint under ``folder``; damaged ones are skipped and named in the log."""
+def newest_good(folder: Path, wanted: Callable[[Path], bool] = lambda path: True) -> Path | None:
+    """The newest whole checkpoint under ``folder``; damaged ones are skipped and named in the log.
+
+    Args:
+        folder: that holds the checkpoints.
+        wanted: which of them is better than a newer one.
+    """
+    whole = []
     for _, path in reversed(_numbered(folder)):
         problem = damage(path)
         if problem is None:
-            return path
-        logger.warning("skipping a damaged checkpoint: %s", problem)
-    return None
+            if wanted(path):
+                return path
+            whole.append(path)
+        else:
+            logger.warning("skipping a damaged checkpoint: %s", problem)
+    return whole[0] if whole else None
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr_lite.errors import printable
 from rlvr_lite.runs import RunRecord
 from rlvr_lite.table import Table
 
@@ -98,13 +99,14 @@ class Run(RunRecord):
         ]
         broken = self.damage()
         facts += [said for said in (summary.get("reason"), broken and f"damaged: {broken}") if said]
+        facts += summary.get("lost", [])
         table = [str(self.accuracy())] if summary.get("evaluation") else []
-        return "\n".join([head, *facts, *table, str(self.directory)])
+        return printable("\n".join([head, *facts, *table, str(self.directory)]))
 
     def _repr_html_(self) -> str:
         head, *facts = str(self).split("\n")
         if self.summary.get("evaluation"):
-            facts = facts[: 2 + bool(self.summary.get("reason")) + bool(self.damage())]
+            facts = facts[: len(facts) - len(str(self.accuracy()).split("\n")) - 1]
         body = "".join(f"<div>{html.escape(line)}</div>" for line in facts)
         table = self.accuracy()._repr_html_() if self.summary.get("evaluation") else ""
         return f"<div><b>{html.escape(head)}</b>{body}{table}</div>"

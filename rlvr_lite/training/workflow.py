@@ -23,9 +23,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from rlvr_lite import bases, evaluation, methods, tasks
 from rlvr_lite.config import RunConfig, replace_fields, to_json
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import read_json, write_json, write_text
+from rlvr_lite.records import JsonLines, read_json, write_json, write_text
 from rlvr_lite.runs import RunDirectory, RunRecord, finish, reopen
-from rlvr_lite.training import checkpoints
 from rlvr_lite.training._only_writer import only_writer
 from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.arguments import arguments
@@ -253,6 +252,7 @@ class _Stages:
         started = time.perf_counter()
         log = self.files.evaluations / f"{when}.jsonl"
         score = accuracy(model, self.loaded.tokenizer, self.task, config, name=when, log=log, progress=self.progress)
+        JsonLines(log).sync()  # before the file that says it is whole
         write_json(target, score.to_dict() | {"seconds": time.perf_counter() - started})
 
     def _scores(self) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class _Stages:
         bar = Bar(config.method)
         if self.progress:
             trainer.add_callback(bar)
-        resume = checkpoints.newest_good(self.files.checkpoints)
+        resume = trainer.newest_checkpoint()
         if not self.files.preflight.exists():
             self._look_ahead(trainer)
         try:
@@ -378,6 +378,7 @@ class _Stages:
             "trainable_parameters": count if count is not None else _trained_count(trainer.model),
             "evaluation": scores,
             "identity": identity,
+            "lost": list(trainer.lost),
             "parity": parity,
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()}
             | ({"train": round(sum(times), 3), "step": round(statistics.median(times), 4)} if times else {}),

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import json
 import os
+import resource
+import signal
 
 import pytest
 from hypothesis import given
@@ -50,11 +52,58 @@ def test_lines_are_appended_and_cut_back(tmp_path_factory, rows, kept):
     assert log.rows() == rows[:kept]
 
 
-def test_cutting_a_log_that_lost_lines_is_an_error(tmp_path):
+@pytest.mark.parametrize(
+    "tail", [b"", b'{"a"', b'{"a": 3}', bytes(300), bytes(5) + b"\n", b"\xff\n", b"[1]\n", b"[" * 99999 + b"\n"]
+)
+def test_what_a_power_cut_tore_is_no_part_of_a_log(tmp_path, tail):
+    log = JsonLines(tmp_path / "log.jsonl")
+    log.append({"a": 1}, {"a": 2})
+    kept = log.position
+    log.path.write_bytes(log.path.read_bytes() + tail)
+    assert log.whole() == log.whole(kept) == kept
+    assert log.whole(kept - 1) < kept - 1
+    log.cut(log.whole())
+    log.cut(10**6)  # a shorter log stays as it is
+    assert log.rows() == [{"a": 1}, {"a": 2}]
+
+
+def test_halves_of_surrogate_pairs_are_kept(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    log.append({"text": "a\ud800b"})
+    write_json(tmp_path / "x.json", {"text": "\udfff"})
+    assert log.rows() == [{"text": "a\ud800b"}]
+    assert read_json(tmp_path / "x.json") == {"text": "\udfff"}
+
+
+def test_a_full_disk_leaves_no_half_line_and_no_half_folder(tmp_path):
+    """A limit on the size of a file stands for the disk; safetensors has an error of its own for both."""
+    import torch
+
+    from rlvr_lite.training import checkpoints
+
     log = JsonLines(tmp_path / "log.jsonl")
     log.append({"a": 1})
-    with pytest.raises(UserError, match="shorter"):
-        log.cut(log.position + 1)
+    ignored, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write"):
+            log.append({"a": "b" * 30_000})
+        with pytest.raises(UserError, match="cannot write"):
+            checkpoints.write(tmp_path / "checkpoint-1", {"trained": {"a": torch.zeros(10_000)}}, "{}")
+        with pytest.raises(UserError, match="cannot write"):
+            write_json(tmp_path / "x.json", "b" * 30_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert log.rows() == [{"a": 1}]
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "9" * 5000, "", "{"])
+def test_json_that_python_chokes_on_is_one_line(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match=r"x\.json"):
+        read_json(tmp_path / "x.json")
 
 
 def test_nan_is_refused(tmp_path):

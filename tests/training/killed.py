@@ -121,6 +121,7 @@ def outcome(out: Path) -> dict[str, Any]:
         "rollouts": hashlib.sha256((out / "rollouts.jsonl").read_bytes()).hexdigest(),
         "metrics": metrics,
         "scores": scores,
+        "identity": records.read_json(out / "identity.json"),
         "status": records.read_json(out / "summary.json")["status"],
     }
 

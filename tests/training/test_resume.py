@@ -124,7 +124,15 @@ def test_a_generation_batch_missing_from_its_checkpoint_is_an_error(tmp_path):
         trainer(tmp_path, max_steps=4, num_iterations=2).train(resume_from_checkpoint=str(checkpoint))
 
 
-def test_an_interrupt_ends_the_step_saves_and_returns(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "interrupted by SIGTERM"),
+        (signal.SIGHUP, "interrupted by SIGHUP"),
+    ],
+)
+def test_a_signal_ends_the_step_saves_and_returns(tmp_path, number, reason):
     made = trainer(tmp_path / "stopped", max_steps=6)
     stop = CleanStop(None)
     made.add_callback(stop)
@@ -132,15 +140,15 @@ def test_an_interrupt_ends_the_step_saves_and_returns(tmp_path):
 
     def interrupt(batch):
         if made.state.global_step == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return original(batch)
 
     made.accumulate = interrupt
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     with stop.listening():
         made.train()
-    assert signal.getsignal(signal.SIGINT) is before
-    assert (stop.reason, made.state.global_step) == ("interrupted", 3)
+    assert signal.getsignal(number) is before
+    assert (stop.reason, made.state.global_step) == (reason, 3)
     again = trainer(tmp_path / "stopped", max_steps=6)
     again.train(resume_from_checkpoint=True)
     whole = trainer(tmp_path / "whole", max_steps=6)
@@ -204,3 +212,71 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path):
 def test_fifty_killed_runs_end_with_the_same_bytes(tmp_path):
     found = _kill(tmp_path / "out", 50, seed=0)
     assert (found["killed"], found["equal"]) == (50, 50), found
+
+
+def _harm(path, how):
+    data = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        lines = data.rstrip(b"\n").rfind(b"\n")
+        path.write_bytes(
+            {"torn": data[:-1], "zeros": data[:lines] + bytes(len(data) - lines), "line": data[: lines + 1]}[how]
+        )
+
+
+@pytest.mark.parametrize("how", ["torn", "zeros", "line"])
+@pytest.mark.parametrize("name", ["metrics_log", "rollout_log"])
+def test_a_log_that_lost_its_tail_goes_on_from_the_checkpoint_that_it_reaches(tmp_path, name, how):
+    whole = trainer(tmp_path / "whole", max_steps=6)
+    whole.train()
+    first = trainer(tmp_path / "cut", max_steps=6, save_strategy="steps", save_steps=2)
+    first.train()
+    (tmp_path / "cut" / "checkpoint-6" / "manifest.json").unlink()
+    getattr(first, name).cut(
+        checkpoints.read(tmp_path / "cut" / "checkpoint-4", "logs")[name.split("_")[0].replace("rollout", "rollouts")]
+    )
+    _harm(getattr(first, name).path, how)
+    second = trainer(tmp_path / "cut", max_steps=6)
+    assert second.newest_checkpoint() == tmp_path / "cut" / "checkpoint-2"
+    second.train(resume_from_checkpoint=True)
+    assert torch.equal(_weights(whole), _weights(second))
+    assert _lines(whole) == _lines(second)
+    assert whole.rollout_log.path.read_bytes() == second.rollout_log.path.read_bytes()
+    assert not second.lost
+
+
+def test_logs_that_are_gone_are_rebuilt_or_begin_anew_and_the_run_says_so(tmp_path):
+    first = trainer(tmp_path, max_steps=4, save_strategy="steps", save_steps=2)
+    first.train()
+    lines = _lines(first)
+    (tmp_path / "checkpoint-4" / "manifest.json").unlink()
+    _harm(first.metrics_log.path, "gone")
+    _harm(first.rollout_log.path, "gone")
+    second = trainer(tmp_path, max_steps=4, save_strategy="steps", save_steps=2)
+    second.train(resume_from_checkpoint=True)
+    assert torch.equal(_weights(first), _weights(second))
+    assert _lines(second) == lines
+    assert {row["step"] for row in second.rollout_log.rows()} == {3, 4}
+    assert "rollouts.jsonl" in second.lost[0]
+    third = trainer(tmp_path, max_steps=4)
+    third.train(resume_from_checkpoint=True)
+    assert list(third.lost) == list(second.lost)
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    stop = CleanStop(None)
+    with stop.listening():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as caught:
+            signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 128 + signal.SIGTERM
+
+
+def test_what_is_ignored_stays_ignored_as_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with CleanStop(None).listening():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,174 @@
+"""An adapter that somebody else made: taken apart before PEFT sees it, and counted afterwards.
+
+PEFT drops tensors that it knows no place for and starts those that are missing anew, with no more than a warning, so
+that an adapter of which nothing fits would be scored as the bare base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import read_json, refuse_pickles
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["check_stranger", "load_stranger"]
+
+_WEIGHTS = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
+_PLAIN = re.compile(r"[\w.^$\\-]*")  # a name, anchored perhaps; nothing that can be matched in two ways
+_PREFIX = "base_model.model."
+#: What makes PEFT load further code, data or tokenizers, or build another model than the base.
+_REACHING = ("megatron_config", "corda_config", "eva_config", "layer_replication", "auto_mapping", "tokenizer_kwargs")
+_MIXED = ("XLORA", "POLY")
+
+
+def check_stranger(adapter: Path, base: str) -> dict[str, Any]:
+    """The configuration of an adapter from elsewhere, as PEFT may be given it; loads no weights.
+
+    Args:
+        adapter: its directory.
+        base: name of the base that it is to sit on.
+
+    Raises:
+        UserError: it is not one of PEFT's methods on layers, reaches outside its folder, or was made for another base.
+    """
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    refuse_pickles(adapter)
+    config = read_json(adapter / _CONFIG)
+    if not isinstance(config, dict):
+        raise UserError(f"{adapter / _CONFIG} is not the configuration of an adapter: it is no JSON object")
+    kind = config.get("peft_type")
+    known = {str(getattr(name, "value", name)): cls for name, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if not isinstance(kind, str) or kind not in known or kind in _MIXED or hasattr(known[kind], "num_virtual_tokens"):
+        raise UserError(f"the adapter in {adapter} is of type {kind!r}, which is no PEFT method on layers of a model")
+    reaching = [name for name in _REACHING if config.get(name)]
+    if reaching:
+        raise UserError(f"the adapter in {adapter} sets {reaching[0]}, which is not loaded from others: remove it")
+    fields = {field.name for field in dataclasses.fields(known[kind])}
+    strange = [name for name, value in config.items() if name not in fields and value]
+    if strange:
+        raise UserError(
+            f"the adapter in {adapter} sets {strange[0]}, which this version of PEFT does not know: update it"
+        )
+    _same_base(adapter, config.get("base_model_name_or_path"), base)
+    _refuse_unbounded(adapter, config, _shapes(adapter))
+    return {name: value for name, value in config.items() if name in fields}
+
+
+def load_stranger(model: nn.Module, adapter: Path, base: str) -> nn.Module:
+    """An adapter that PEFT wrote, on a base, every tensor of it in its place.
+
+    A regular expression over names of modules is never matched, since a hostile one takes for ever: what it chose is
+    read off the names of the tensors.
+
+    Raises:
+        UserError: it does not fit, or see :func:`check_stranger`.
+    """
+    import peft
+
+    config = check_stranger(adapter, base)
+    if _is_pattern(config.get("target_modules")):
+        config["target_modules"] = _places(_shapes(adapter), model)
+    try:
+        built = peft.PeftConfig.from_peft_type(**config)
+        built.inference_mode = True
+        found = peft.PeftModel.from_pretrained(model, str(adapter), config=built).eval()
+        tensors = peft.utils.load_peft_weights(str(adapter), device="cpu")
+        expected = set(peft.get_peft_model_state_dict(found, save_embedding_layers=False))
+        unknown = set(peft.set_peft_model_state_dict(found, tensors).unexpected_keys)
+    except UserError:
+        raise
+    except Exception as error:  # PEFT meets files that it was not written for with errors of every kind
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the adapter in {adapter} does not fit this base ({said})") from error
+    missing = expected - set(tensors)
+    if missing or unknown or not tensors:
+        raise UserError(
+            f"the adapter in {adapter} does not fit this base: of {len(expected)} tensors {len(missing)} are missing"
+            f"{_such(missing)} and {len(unknown)} have no place{_such(unknown)}; give the base it was trained on"
+        )
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"the adapter in {adapter} holds numbers that are not finite{_such(broken)}: it was not trained"
+        )
+    return found
+
+
+def _is_pattern(targets: Any) -> bool:
+    return isinstance(targets, str) and targets != "all-linear"
+
+
+def _places(names: Iterable[str], model: nn.Module) -> list[str]:
+    """The modules of a model that stored tensors belong to."""
+    known = {name for name, _ in model.named_modules()}
+    found = set()
+    for name in names:
+        parts = name.removeprefix(_PREFIX).split(".")
+        fitting = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+        found |= {next((place for place in fitting if place in known), "")}
+    return sorted(found - {""})
+
+
+def _such(names: Any) -> str:
+    return f" ({sorted(names)[0]})" if names else ""
+
+
+def _same_base(adapter: Path, named: Any, base: str) -> None:
+    if named and _last(str(named)) != _last(base):
+        raise UserError(
+            f"the adapter in {adapter} was trained on {named}, not on {base}: give that base, or, if it is the same, "
+            f"write its name into base_model_name_or_path of {_CONFIG}"
+        )
+
+
+def _last(name: str) -> str:
+    """The model's own name in a Hub id, a path, or a path in the Hub's cache."""
+    cached = re.search(r"models--(?:[^/\\]+--)?([^/\\]+)[/\\]snapshots", name)
+    return (cached[1] if cached else re.split(r"[/\\]", name.rstrip("/\\"))[-1]).casefold()
+
+
+def _shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes ``[..]`` of the stored tensors, from the head of the file."""
+    from safetensors import SafetensorError, safe_open
+
+    path = adapter / _WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{adapter} has no {_WEIGHTS}: save the adapter with PEFT's save_pretrained")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is truncated or not safetensors ({error}): copy the adapter again") from error
+
+
+def _refuse_unbounded(adapter: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """No size beyond those of the tensors, and no pattern that takes for ever to match."""
+    largest = max((side for shape in shapes.values() for side in shape), default=0)
+    by_module = [config.get(name) or {} for name in ("rank_pattern", "alpha_pattern")]
+    if not all(isinstance(found, dict) for found in by_module):
+        raise UserError(f"the adapter in {adapter} has a rank_pattern or alpha_pattern that is no mapping")
+    for rank in (*(config.get(name) for name in ("r", "init_r", "target_r")), *by_module[0].values()):
+        if isinstance(rank, int | float) and not 0 < rank <= max(largest, 1):
+            raise UserError(f"the adapter in {adapter} names a rank of {rank:.3g}, which no tensor of it has")
+    patterns = [*by_module[0], *by_module[1]]
+    for name in ("exclude_modules", "layers_pattern"):
+        value = config.get(name) or ()
+        patterns += value if isinstance(value, list) else [value] if value else []
+    for pattern in patterns:
+        if not _PLAIN.fullmatch(str(pattern)):
+            raise UserError(f"the adapter in {adapter} chooses modules by the pattern {pattern!r}: name them instead")
+    targets = config.get("target_modules")
+    if isinstance(targets, list) and not all(isinstance(name, str) for name in targets):
+        raise UserError(f"the adapter in {adapter} names target_modules that are no names")
+    if any(isinstance(v, float) and not math.isfinite(v) for v in config.values()):
+        raise UserError(f"the adapter in {adapter} is configured with a number that is not finite")

@@ -1,0 +1,138 @@
+"""Adapters that somebody else made: each is scored as what it says it is, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from rlvr_lite import bases
+from rlvr_lite.errors import UserError
+from rlvr_lite.evaluation.policies import describe_policy, load_policy
+
+TARGETS = ["q_proj", "v_proj"]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A LoRA as PEFT saves it, off its start."""
+    model = get_peft_model(bases.load("tiny").model, LoraConfig(r=4, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05
+    model.save_pretrained(tmp_path / "adapter")
+    configure(tmp_path / "adapter", base_model_name_or_path="tiny")
+    return tmp_path / "adapter"
+
+
+def configure(adapter: Path, **changes: Any) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def weights(adapter: Path) -> Path:
+    return adapter / "adapter_model.safetensors"
+
+
+def load(adapter: Path) -> Any:
+    return load_policy(describe_policy("tiny", adapter=adapter)).model
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([[5, 6, 7]])).logits
+
+
+def test_a_whole_one_is_loaded(adapter: Path) -> None:
+    plain = logits(bases.load("tiny").model)
+    assert not torch.allclose(logits(load(adapter)), plain)
+
+
+@pytest.mark.parametrize("pattern", [r".*\.(q|v)_proj", r"(([a-z_.0-9]+)+)+!"])
+def test_a_regular_expression_is_read_off_the_tensors_and_never_matched(adapter: Path, pattern: str) -> None:
+    expected = logits(load(adapter))
+    configure(adapter, target_modules=pattern)
+    assert torch.equal(logits(load(adapter)), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "megatron"),
+        ({"peft_type": "EVIL"}, "EVIL"),
+        ({"peft_type": "XLORA"}, "XLORA"),
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}, "PROMPT_TUNING"),
+        ({"peft_type": ["LORA"]}, "type"),
+        ({"r": 10**30}, "rank"),
+        ({"r": 200_000_000}, "rank"),
+        ({"r": -1}, "rank"),
+        ({"rank_pattern": {"(a+)+$": 4}}, "pattern"),
+        ({"rank_pattern": 5}, "mapping"),
+        ({"exclude_modules": "(a+)+!"}, "pattern"),
+        ({"base_model_name_or_path": "Qwen/Qwen2.5-7B"}, "Qwen2.5-7B"),
+        ({"base_model_name_or_path": "/etc/passwd"}, "passwd"),
+        ({"layer_replication": [[0, 3]] * 3000}, "layer_replication"),
+        ({"corda_config": {"cache_file": "evil.pt"}}, "corda"),
+        ({"zzz_evil": 1}, "zzz_evil"),
+        ({"target_modules": [1]}, "target_modules"),
+        ({"modules_to_save": ["lm_head"]}, "does not fit"),
+        ({"target_modules": ["q_proj"]}, "no place"),
+        ({"target_modules": [*TARGETS, "k_proj"]}, "missing"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_configuration_that_is_not_what_it_says(adapter: Path, changes: dict[str, Any], words: str) -> None:
+    configure(adapter, **changes)
+    with pytest.raises(UserError, match=words):
+        load(adapter)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", "[" * 200_000, "null", ""])
+def test_a_configuration_that_is_none(adapter: Path, text: str) -> None:
+    (adapter / "adapter_config.json").write_text(text)
+    with pytest.raises(UserError):
+        load(adapter)
+
+
+@pytest.mark.parametrize("how", ["no keys", "half", "one more", "shapes", "not finite", "none"])
+def test_tensors_that_are_not_those_of_the_configuration(adapter: Path, how: str) -> None:
+    tensors = load_file(weights(adapter))
+    changed = {
+        "no keys": {f"foo.{name}": tensor for name, tensor in tensors.items()},
+        "half": dict(list(tensors.items())[::2]),
+        "one more": tensors | {"base_model.model.extra.weight": torch.zeros(2)},
+        "shapes": {name: torch.zeros(3, 3) for name in tensors},
+        "not finite": {name: tensor * float("nan") for name, tensor in tensors.items()},
+        "none": {},
+    }[how]
+    save_file(changed, weights(adapter))
+    with pytest.raises(UserError) as caught:
+        load(adapter)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", (2**62).to_bytes(8, "little") + b"{}", pickle.dumps([1]) + bytes(100)])
+def test_a_file_of_weights_that_is_none(adapter: Path, data: bytes) -> None:
+    weights(adapter).write_bytes(data)
+    with pytest.raises(UserError):
+        load(adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.BIN", "x.Pkl"])
+def test_a_pickle_by_any_spelling(adapter: Path, name: str) -> None:
+    (adapter / name).write_bytes(pickle.dumps(1))
+    with pytest.raises(UserError, match="pickle"):
+        load(adapter)
+
+
+def test_weights_under_another_name_are_not_taken_for_the_adapter(adapter: Path) -> None:
+    weights(adapter).rename(adapter / "other.safetensors")
+    with pytest.raises(UserError, match="adapter_model"):
+        load(adapter)
