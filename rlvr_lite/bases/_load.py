@@ -25,7 +25,7 @@ __all__ = ["load"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-#: transformers leaves weights unset while it loads, by a switch of the whole process: another thread's would be lost.
+#: While transformers loads a model it ties no weights in the whole process, so that two threads would lose the head.
 _LOADING = threading.RLock()
 
 _PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\n\n' }}{% endfor %}"
