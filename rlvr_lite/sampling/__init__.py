@@ -1,7 +1,7 @@
 """Sampling completions: prefill once a group, drop finished rows; shared by training, evaluation and chat."""
 
 from rlvr_lite.grpo import eval_mode
-from rlvr_lite.sampling._portions import Portion, joined, plan_portions, sample_portions
+from rlvr_lite.sampling._portions import Portion, even_portions, joined, plan_portions, sample_portions
 from rlvr_lite.sampling._sampler import (
     SampledPolicy,
     Sampler,
@@ -30,6 +30,7 @@ __all__ = [
     "encode",
     "eos_ids",
     "eval_mode",
+    "even_portions",
     "joined",
     "next_hidden",
     "pad_id",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rlvr_lite.sampling._sampler import Sampler, Samples
     from rlvr_lite.sampling.text import Messages
 
-__all__ = ["Portion", "joined", "plan_portions", "sample_portions"]
+__all__ = ["Portion", "even_portions", "joined", "plan_portions", "sample_portions"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,20 @@ def plan_portions(lengths: Sequence[int], k: int, longest: int, room: int, max_r
         at = end
 
 
+def even_portions(prompts: int, k: int, rows: int | None) -> list[Portion]:
+    """Every one of the k completions of every prompt in order, at most ``rows`` together; ``None`` takes all at once.
+
+    >>> even_portions(3, 2, 4)
+    [Portion(prompts=(0, 1), start=0, stop=2), Portion(prompts=(2,), start=0, stop=2)]
+    >>> even_portions(1, 3, 2)
+    [Portion(prompts=(0,), start=0, stop=2), Portion(prompts=(0,), start=2, stop=3)]
+    """
+    if rows is not None and rows < k:
+        return [Portion((p,), i, min(i + rows, k)) for p in range(prompts) for i in range(0, k, rows)]
+    step = prompts if rows is None else rows // k
+    return [Portion(tuple(range(p, min(p + step, prompts))), 0, k) for p in range(0, prompts, max(step, 1))]
+
+
 def sample_portions(
     sampler: Sampler,
     portions: Iterable[Portion],
@@ -84,6 +99,8 @@ def sample_portions(
     k: int,
     config: SamplingConfig,
     keys: Sequence[int],
+    *,
+    on_halved: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[Portion, Samples]]:
     """Sample one portion after the other; one that does not fit in memory is halved until it does.
 
@@ -96,6 +113,7 @@ def sample_portions(
         k: completions a prompt.
         config: how they are drawn.
         keys: P*k 64-bit keys, the k of a prompt next to each other.
+        on_halved: told the most completions that are tried together from now on, once more did not fit.
 
     Yields:
         What was sampled, prompt by prompt, and its samples.
@@ -103,9 +121,12 @@ def sample_portions(
     Raises:
         UserError: a single completion does not fit in memory.
     """
-    queue = deque(portions)
+    queue, most = deque(portions), math.inf
     while queue:
         portion = queue.popleft()
+        if len(portion) > most:
+            queue.extendleft(reversed(portion.halves()))
+            continue
         count = portion.stop - portion.start
         own = [keys[p * k + i] for p in portion.prompts for i in range(portion.start, portion.stop)]
         try:
@@ -121,6 +142,9 @@ def sample_portions(
             yield portion, samples
             continue
         torch.cuda.empty_cache()  # only here have the tensors of the broken attempt gone
+        most = max(map(len, halves))
+        if on_halved is not None:
+            on_halved(int(most))
         queue.extendleft(reversed(halves))
 
 

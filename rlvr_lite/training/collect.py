@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlvr_lite import grpo, sampling
 from rlvr_lite.config import SamplingConfig
+from rlvr_lite.training._at_once import CompletionsAtOnce
 from rlvr_lite.training._rollout_func import RolloutFunction
 from rlvr_lite.training.generation_batch import join, on_device
 from rlvr_lite.training.order import generation_prompts, refill
@@ -80,6 +81,7 @@ class Collector:
         eos_ids: tokens that end a completion.
         mask_truncated: leave completions without an end token out of the loss.
         sampler: who samples the completions.
+        at_once: how many of them together.
         template: keyword arguments for the chat template.
         processes: those that share the sampling and the scoring; each comes to hold the whole generation batch.
     """
@@ -103,6 +105,7 @@ class Collector:
     mask_truncated: bool
     sampler: sampling.Sampler
     template: Mapping[str, Any]
+    at_once: CompletionsAtOnce = field(default_factory=lambda: CompletionsAtOnce(None, None))
     processes: Processes = field(default_factory=Processes)
 
     def collect(self, number: int) -> GenerationBatch:
@@ -176,9 +179,11 @@ class Collector:
         """Completions of the prompts of ``rows``; what does not fit in memory at once is sampled in smaller portions."""
         prompts = [row["prompt"] for row in rows]
         device = next(self.model.parameters()).device
-        whole = [sampling.Portion(tuple(range(len(prompts))), 0, group_size)]
-        parts = list(sampling.sample_portions(self.sampler, whole, prompts, group_size, self.sampling_config, keys))
-        drawn = sampling.joined(parts, group_size, self._pad_id)
+        portions = sampling.even_portions(len(prompts), group_size, self.at_once.rows)
+        parts = sampling.sample_portions(
+            self.sampler, portions, prompts, group_size, self.sampling_config, keys, on_halved=self.at_once.lower
+        )
+        drawn = sampling.joined(list(parts), group_size, self._pad_id)
         ids, mask = (x.to(device) for x in sampling.encode(self.tokenizer, prompts, self.template))
         zeros = torch.zeros(len(drawn), device=device)
         return grpo.RolloutBatch(

@@ -25,6 +25,7 @@ from rlvr_lite.config import SAMPLER_GAP_LIMIT, SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import supported
+from rlvr_lite.training._at_once import CompletionsAtOnce
 from rlvr_lite.training._objective import Objective
 from rlvr_lite.training._policy import (
     Reference,
@@ -80,6 +81,8 @@ class GRPOTrainer(Objective):
         log_rollouts: write every completion to ``rollouts.jsonl`` beside ``metrics.jsonl``.
         log_directory: where these logs stand; ``None`` takes ``args.output_dir``.
         sampler: who samples; ``None`` samples from the model itself.
+        completions_at_once: sampled together, at most; ``None`` takes a generation batch. What does not fit in memory is
+            halved, and the smaller number kept in ``memory.json`` beside the logs.
         sampler_correction: ``truncated`` weighs tokens (rows, where ratios are of sequences) by how likely they are to the
             scorer over how likely they were to the sampler, at most 2; the two differ in half precision. ``none`` does not.
         sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which training stops with a
@@ -116,6 +119,7 @@ class GRPOTrainer(Objective):
         log_rollouts: bool = True,
         log_directory: str | Path | None = None,
         sampler: sampling.Sampler | None = None,
+        completions_at_once: int | None = None,
         sampler_correction: Literal["truncated", "none"] = "truncated",
         sampler_gap_limit: float | None = SAMPLER_GAP_LIMIT,
         **kwargs: Any,
@@ -185,14 +189,15 @@ class GRPOTrainer(Objective):
         self._restored: dict[str, Any] | None = None
         self._generation_batch: grpo.RolloutBatch | None = None
         self.add_callback(Follow(self))
-        self.collector = self._collector(max_resample, sampler)
+        at_once = CompletionsAtOnce(completions_at_once, directory / "memory.json" if self.processes.main else None)
+        self.collector = self._collector(max_resample, sampler, at_once)
         if sampler_correction not in ("truncated", "none"):
             raise UserError(f"sampler_correction must be 'truncated' or 'none', got {sampler_correction!r}")
         foreign = self.collector.rollout is not None  # its log-probabilities are the user's affair, as in TRL
         self.sampler_correction = "none" if foreign else sampler_correction
         self.sampler_gap_limit = None if foreign else sampler_gap_limit
 
-    def _collector(self, max_resample: int, sampler: sampling.Sampler | None) -> Collector:
+    def _collector(self, max_resample: int, sampler: sampling.Sampler | None, at_once: CompletionsAtOnce) -> Collector:
         args, tokenizer = self.args, self._tokenizer
         stream = isinstance(self.train_dataset, IterableDataset)
         if stream and max_resample:
@@ -234,6 +239,7 @@ class GRPOTrainer(Objective):
             mask_truncated=self.mask_truncated_completions,
             sampler=sampler or own,
             template=template,
+            at_once=at_once,
             processes=self.processes,
         )
 

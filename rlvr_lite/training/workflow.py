@@ -31,7 +31,7 @@ from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
 from rlvr_lite.training.guard import failures_of
-from rlvr_lite.training.micro import planned_micro_batch
+from rlvr_lite.training.micro import planned_completions, planned_micro_batch
 from rlvr_lite.training.parallel import Processes, connect
 from rlvr_lite.training.preflight import preflight
 from rlvr_lite.training.resolve import check_early, default_directory, fill, is_done, reward_functions
@@ -311,6 +311,7 @@ class _Stages:
             method=config.method,
             loss_options=config.loss_options,
             max_resample=config.max_resample,
+            completions_at_once=planned_completions(config, self.loaded),
             sampler_correction=config.sampler_correction,
             sampler_gap_limit=config.sampler_gap_limit,
             micro_batch=config.micro_batch,

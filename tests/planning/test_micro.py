@@ -6,7 +6,7 @@ import pytest
 
 from rlvr_lite import bases, methods
 from rlvr_lite.config import RunConfig
-from rlvr_lite.training.micro import planned_micro_batch
+from rlvr_lite.training.micro import planned_completions, planned_micro_batch
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +41,13 @@ def test_a_larger_card_takes_more_and_no_more_than_a_step_has(tiny, name):
     assert sizes == sorted(sizes)
     assert sizes[0] == 1
     assert sizes[0] < sizes[2] < sizes[-1] == 128
+
+
+def test_rollouts_take_no_more_at_once_than_fit(tiny: bases.Base) -> None:
+    assert planned_completions(filled("lora"), tiny) is None
+    config = filled("lora")
+    rows = (config.prompts_per_step or 1) * config.group_size
+    sizes = [planned_completions(config, tiny, card=m * 2**20) for m in (1, 16, 64, 65536)]
+    assert sizes == sorted(sizes, key=lambda n: n or 0)
+    assert sizes[0] == config.group_size
+    assert sizes[-1] == rows

@@ -17,7 +17,7 @@ from tests.models import random_qwen2
 
 PROMPTS = ["1+2=?", "3+4-1=?", "9-2+5=?", "7=?", "1+1+1+1=?", "8-3=?", "2+2=?", "6-5+4=?"]
 
-GAP = ("sampler_correction", "sampler_gap_limit")
+GAP = ("completions_at_once", "sampler_correction", "sampler_gap_limit")
 
 
 def dataset(rows: int = 8) -> Dataset:

@@ -89,3 +89,44 @@ def test_a_sampler_of_another_policy_stops_the_run(tmp_path):
         made.train()
     with pytest.raises(UserError, match="sampler_correction"):
         trainer(tmp_path, sampler_correction="tis")
+
+
+class Small(TransformersSampler):
+    """A card with room for five completions."""
+
+    def __init__(self, model):
+        super().__init__(model, build_tokenizer())
+        self.asked = []
+
+    def sample(self, prompts, k, config, keys):
+        self.asked.append(len(prompts) * k)
+        if len(prompts) * k > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().sample(prompts, k, config, keys)
+
+
+def test_what_did_not_fit_is_not_tried_again_in_this_run_or_a_resumed_one(tmp_path):
+    model = policy()
+    whole = trainer(tmp_path / "whole", model).collector.collect(0).rollouts
+    small = Small(model)
+    made = trainer(tmp_path / "run", model, sampler=small)
+    found = made.collector.collect(0).rollouts
+    assert small.asked == [16, 8, 4, 4, 4, 4]
+    assert torch.equal(found.completions, whole.completions)
+    assert torch.equal(found.prompt_ids, whole.prompt_ids)
+    small.asked.clear()
+    made.collector.collect(1)
+    assert small.asked == [4, 4, 4, 4]
+    again = Small(model)
+    trainer(tmp_path / "run", model, sampler=again).collector.collect(2)
+    assert again.asked == [4, 4, 4, 4]
+
+
+def test_it_samples_in_the_portions_of_the_plan(tmp_path):
+    model = policy()
+    whole = trainer(tmp_path / "whole", model).collector.collect(0).rollouts
+    small = Small(model)
+    found = trainer(tmp_path / "run", model, sampler=small, completions_at_once=3).collector.collect(0).rollouts
+    assert small.asked == [3, 1] * 4
+    assert torch.equal(found.completions, whole.completions)
+    assert not (tmp_path / "run" / "memory.json").exists()
