@@ -89,6 +89,10 @@ def load_weights(model: Any, found: dict[str, Tensor]) -> None:
         )
 
 
+def _has_base(model: Any) -> bool:
+    return not methods.get(methods.attachment(model).method).trains_base
+
+
 class Reference:
     """The policy that the KL term compares with, as TRL chooses it.
 
@@ -103,7 +107,8 @@ class Reference:
     def __init__(self, model: Any, *, fresh: bool):
         self.model = model
         self.copy: dict[str, Tensor] | None = None
-        if not attached(model) and not (fresh and hasattr(model, "disable_adapter")):
+        based = _has_base(model) if attached(model) else fresh and hasattr(model, "disable_adapter")
+        if not based:
             self.copy = {name: value.clone() for name, value in trained_values(model).items()}
 
     @contextmanager
