@@ -347,6 +347,8 @@ def refuse_wrong_types(train_dataset: Any, eval_dataset: Any) -> None:
     sets = {"train_dataset": train_dataset} | {
         "eval_dataset" + (f"[{key!r}]" if key else ""): value for key, value in named.items() if value is not None
     }
+    if train_dataset is None:
+        raise UserError("train_dataset is required: pass a datasets.Dataset or IterableDataset with a 'prompt' column")
     for name, dataset in sets.items():
         if not hasattr(dataset, "column_names"):
             raise UserError(
