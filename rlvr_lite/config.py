@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 from rlvr_lite.errors import UserError, unknown_name
 
 __all__ = [
+    "ALL_LINEAR",
     "LINEAR_LAYERS",
     "SAMPLER_GAP_LIMIT",
     "SCALES",
@@ -35,7 +36,9 @@ PromptStyle = Literal["bare", "instruct"]
 #: Words last: what the command line reads is the first of these that fits.
 Option = int | float | bool | str
 
-#: The linear layers of a transformer block, the targets of every method alike.
+#: Instead of names: every linear layer of the blocks, whatever the architecture calls them (PEFT's word).
+ALL_LINEAR = "all-linear"
+#: What these are in Llama, Qwen 2 and most others.
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 #: Nats a token on average between sampler and scorer: bf16 has 0.04, and beyond this the two are different policies.
@@ -82,7 +85,7 @@ class AdapterConfig:
     Attributes:
         rank: r of a low-rank method; ``None`` takes the method's default. Refused by methods without a rank.
         alpha: numerator of the scale (``alpha / r`` in LoRA); ``None`` takes the method's default.
-        targets: names of the linear layers that are adapted; ``None`` takes all seven of a transformer block.
+        targets: names of the linear layers that are adapted; ``None`` takes ``all-linear``, every one of the blocks.
         options: what only this method knows, such as ``{"ratio": 16}`` of lora_plus.
     """
 
@@ -199,7 +202,7 @@ class RunConfig:
         reward_weights: a weight for each of them; ``None`` weighs all by 1.
         rank: r of the adapter.
         alpha: numerator of the adapter's scale.
-        targets: linear layers adapted.
+        targets: linear layers adapted; ``all-linear`` is every one of the blocks, by the architecture's own names.
         method_options: what only this method knows.
         precision: of the base; ``auto`` takes fp32 on a CPU, bf16 or fp16 by the card's capability elsewhere.
         backend: who loads the base.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._optimizers import adamw
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._resolve import check_fits, check_precision, resolve
-from rlvr_lite.methods._spec import Build
+from rlvr_lite.methods._spec import Build, Method
+from rlvr_lite.methods._structure import differences
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +36,9 @@ __all__ = [
     "penalty",
     "precision_of",
 ]
+
+
+logger = logging.getLogger(__name__)
 
 
 def precision_of(model: nn.Module) -> str:
@@ -78,7 +83,7 @@ def _attach(
         raise UserError(f"total_steps must be at least 1, got {total_steps}")
     check_precision(name, precision_of(model))
     layout = Layout.of_model(model)
-    adapter = resolve(name, adapter, scale_of(layout.parameters))
+    adapter = resolve(name, adapter, scale_of(layout.parameters), layout)
     check_fits(name, adapter, layout)
     host = getattr(model, "_rlvr_lite_host", None)  # of a base that another library's kernels run
     hosting = None if host is None else check_hosting(name, precision_of(model), adapter)
@@ -90,12 +95,35 @@ def _attach(
     _keep_weights_in_place(model)
     build = Build(adapter=adapter, layout=layout, total_steps=total_steps, seed=seed, blank=blank)
     with _seeded(model, seed):
-        attached = method.build(model, build)
+        try:
+            attached = method.build(model, build)
+        except (ValueError, NotImplementedError, TypeError) as error:  # PEFT knows layers that it cannot adapt
+            raise UserError(f"{name} cannot sit on this base ({error}): name other targets") from error
     remember(attached, Attachment(name, build, base_names, digest, frozen))
     attached.eval()
+    _check_structure(attached, method, build)
     if host is not None and hosting is not None:
         host.settle(attached, fuse=hosting.plain_lora)
     return attached
+
+
+def _check_structure(attached: nn.Module, method: Method, build: Build) -> None:
+    """Refuse at once what the proof would find after the run, and say which matrices of the base carry no adapter."""
+    wrong = differences(attached, method, build.layout, build.adapter)
+    if wrong:
+        if not method.writes_base:
+            detach(attached)
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UserError(
+            f"{method.name} does not train on this base what its name says: {wrong[0]}{more}; name other targets"
+        )
+    bare = build.layout.without_adapter(build.adapter.targets) if build.adapter.targets else {}
+    if bare:
+        logger.warning(
+            "%s leaves matrices of the blocks without an adapter: %s",
+            method.name,
+            ", ".join(f"{n} x {name}" for name, n in bare.items()),
+        )
 
 
 def detach(model: nn.Module) -> nn.Module:

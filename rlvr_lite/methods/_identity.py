@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from rlvr_lite.config import AdapterConfig, scale_of
 from rlvr_lite.methods._attached import disabled
 from rlvr_lite.methods._attachment import attachment, base_tensors
 from rlvr_lite.methods._hash import tensors_hash
-from rlvr_lite.methods._lora import ADAPTER
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._resolve import resolve
+from rlvr_lite.methods._structure import adapter_layers, differences
 
 __all__ = ["Identity", "identity"]
 
@@ -40,6 +37,7 @@ class Identity:
         share: of the base's parameters.
         with_gradient: share of trainable tensors that hold a non-zero gradient now; ``None`` if none holds any.
         learning_rates: by parameter group of the optimizer, if one was given.
+        without_adapter: matrices of the blocks that carry no adapter: how many, by name within the block.
         budget: ranks in use and ranks allotted at the end (AdaLoRA).
         base: hash of the base.
         failures: every way in which the model is not what it is called; empty if it is.
@@ -58,6 +56,7 @@ class Identity:
     share: float
     with_gradient: float | None
     learning_rates: dict[str, float]
+    without_adapter: dict[str, int]
     budget: dict[str, int]
     base: str
     failures: list[str] = field(default_factory=list)
@@ -86,20 +85,16 @@ def identity(
     found = attachment(model)
     method = get(name)
     layout = found.build.layout
-    adapter = resolve(name, adapter, scale_of(layout.parameters))
+    adapter = resolve(name, adapter, scale_of(layout.parameters), layout)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     expected = method.expected(layout, adapter)
+    layers = adapter_layers(model)
     failures = []
     if found.method != name:
         failures.append(f"attached as {found.method}, labelled {name}")
     if found.build.adapter != adapter:
         failures.append(f"attached with {found.build.adapter}, asked for {adapter}")
-    failures += _differences({n: tuple(p.shape) for n, p in trained.items()}, expected)
-    failures += [f"{n} is {p.dtype}, not float32" for n, p in trained.items() if p.dtype != torch.float32]
-    layers = Counter(_adapter_layers(model))
-    layer = method.layer if isinstance(method.layer, str) else method.layer(adapter)
-    if set(layers) != ({layer} if layer else set()):
-        failures.append(f"adapter layers are {sorted(layers)}, not {layer or 'none'}")
+    failures += differences(model, method, layout, adapter)
     if not get(found.method).trains_base:
         with disabled(model):
             if found.frozen_hash != tensors_hash(base_tensors(model)):
@@ -129,36 +124,11 @@ def identity(
         share=count / layout.parameters,
         with_gradient=_with_gradient(list(trained.values())),
         learning_rates=rates,
+        without_adapter=layout.without_adapter(adapter.targets) if adapter.targets else {},
         budget=budget,
         base=found.base_hash,
         failures=failures,
     )
-
-
-def _differences(actual: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> list[str]:
-    missing = [f"{n} is not trained" for n in expected if n not in actual]
-    extra = [f"{n} is trained, which the method does not do" for n in actual if n not in expected]
-    shapes = [f"{n} has shape {actual[n]}, not {s}" for n, s in expected.items() if n in actual and actual[n] != s]
-    return missing + extra + shapes
-
-
-def _adapter_layers(model: nn.Module) -> list[str]:
-    return [_describe(module) for module in model.modules() if isinstance(module, BaseTunerLayer)]
-
-
-def _describe(layer: Any) -> str:
-    """A layer in words: tuner and class, for a LoRA also what its two sides and its forward are.
-
-    The 4-bit twin of a class goes by the same name, so that one expectation holds on every base.
-    """
-    kind = type(layer)
-    home = kind.__module__.split(".")
-    name = f"{home[2] if home[0] == 'peft' else home[0]}.{kind.__name__.removesuffix('4bit')}"
-    if isinstance(getattr(layer, "lora_A", None), nn.ModuleDict):
-        sides = ", ".join(type(side[ADAPTER]).__name__ for side in (layer.lora_A, layer.lora_B))
-        variant = layer.lora_variant.get(ADAPTER)
-        name += f"({sides})" + (f" + {type(variant).__name__}" if variant else "")
-    return name
 
 
 def _with_gradient(trained: list[nn.Parameter]) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.config import LINEAR_LAYERS
+from rlvr_lite.config import ALL_LINEAR, LINEAR_LAYERS
 from rlvr_lite.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,11 +18,17 @@ __all__ = ["DEEPSEEK_R1_DISTILL_QWEN_1_5B", "Layout", "Linear", "matches"]
 
 @dataclass(frozen=True)
 class Linear:
-    """Shape of a linear layer: ``y [.., out] = W [out, inp] x + bias``."""
+    """Shape of a linear layer: ``y [.., out] = W [out, inp] x + bias``; ``transposed`` if W is held as ``[inp, out]``."""
 
     out: int
     inp: int
     bias: bool = False
+    transposed: bool = False
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Both."""
+        return self.out, self.inp
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,10 @@ class Layout:
         return sum(_product(shape) for shape in self.tensors.values())
 
     def targets(self, names: Sequence[str]) -> dict[str, Linear]:
-        """The linear layers whose name ends in one of ``names``, in model order.
+        """The linear layers whose name ends in one of ``names``, in model order; ``all-linear`` is those of the blocks.
+
+        Of these, layers of fewer than 8 outputs, or of less than a 32nd of their inputs, are left out: gates that give a
+        number a head or an expert, in which a low rank has no room.
 
         Raises:
             UserError: a name matches no linear layer of this base.
@@ -52,10 +62,47 @@ class Layout:
         if not self.linears:
             raise UserError("this base has no linear layers an adapter could sit on: choose another base, or full")
         for name in names:
-            if not any(matches(full, name) for full in self.linears):
+            if name != ALL_LINEAR and not any(matches(full, name) for full in self.linears):
                 known = ", ".join(dict.fromkeys(full.rpartition(".")[2] for full in self.linears))
                 raise UserError(f"target {name!r} matches no linear layer of this base: choose among {known}")
-        return {full: shape for full, shape in self.linears.items() if any(matches(full, name) for name in names)}
+        everywhere = self._blocks() if ALL_LINEAR in names else set()
+        return {f: s for f, s in self.linears.items() if f in everywhere or any(matches(f, name) for name in names)}
+
+    def _blocks(self) -> set[str]:
+        inside = {full for full in self.linears if any(part.isdigit() for part in full.split("."))} or set(self.linears)
+        wide = {f for f in inside if min(s := self.linears[f].sides) >= max(8, max(s) / 32)}
+        return wide or inside
+
+    def names(self, names: Sequence[str]) -> tuple[str, ...]:
+        """``names`` with what this base calls them in place of ``all-linear``: the last parts, or more where these are not enough.
+
+        Raises:
+            UserError: a name matches no linear layer of this base.
+        """
+        if ALL_LINEAR not in names:
+            return tuple(names)
+        wanted = self.targets(names)
+        others = [*(f for f in self.linears if f not in wanted), *(t.rpartition(".")[0] for t in self.tensors)]
+        others = [full for full in others if full not in wanted]
+
+        def shortest(full: str) -> str:
+            parts = full.split(".")
+            ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+            return next((end for end in ends if not any(matches(other, end) for other in others)), full)
+
+        return tuple(dict.fromkeys(map(shortest, wanted)))
+
+    def without_adapter(self, names: Sequence[str]) -> dict[str, int]:
+        """Matrices of the blocks that carry no adapter on targets ``names``: how many, by name within the block."""
+        carried = {f"{full}.weight" for full in self.targets(names)}
+        norms = {f"{full}.weight" for full in self.norms}
+        left: Counter[str] = Counter()
+        for tensor, shape in self.tensors.items():
+            parts = tensor.split(".")
+            places = [i for i, part in enumerate(parts) if part.isdigit()]
+            if len(shape) > 1 and places and tensor not in carried | norms and not tensor.endswith("bias"):
+                left[".".join(parts[places[0] + 1 :]).removesuffix(".weight")] += 1
+        return dict(left)
 
     @classmethod
     def of_config(cls, config: Any) -> Layout:
@@ -71,16 +118,20 @@ class Layout:
     def of_model(cls, model: nn.Module) -> Layout:
         """The layout of a model without an adapter; 4-bit weights count with the shape they stand for."""
         from torch import nn
+        from transformers.pytorch_utils import Conv1D
 
         head = getattr(model, "get_output_embeddings", lambda: None)()
         linears, norms = {}, {}
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear) and module is not head:
                 linears[name] = Linear(module.out_features, module.in_features, module.bias is not None)
+            elif isinstance(module, Conv1D):
+                linears[name] = Linear(module.nf, module.nx, True, transposed=True)
             elif "norm" in type(module).__name__.lower() and getattr(module, "weight", None) is not None:
                 norms[name] = module.weight.numel()
         tensors = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        tensors |= {f"{n}.weight": (s.out, s.inp) for n, s in linears.items() if f"{n}.weight" in tensors}
+        held = {n: (s.inp, s.out) if s.transposed else (s.out, s.inp) for n, s in linears.items()}
+        tensors |= {f"{n}.weight": shape for n, shape in held.items() if f"{n}.weight" in tensors}
         return cls(linears, norms, tensors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -62,10 +63,23 @@ def attach_config(model: nn.Module, config: Any) -> nn.Module:
     """Put a PEFT adapter with fp32 weights on the base."""
     from peft import get_peft_model
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _targets_as_written():
         # PEFT 0.21 asks transformers 5.23 for an attribute by its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)
+
+
+@contextlib.contextmanager
+def _targets_as_written() -> Iterator[None]:
+    """PEFT would move targets called gate_proj, up_proj or down_proj in a mixture of experts to its fused experts."""
+    from peft.utils import transformers_weight_conversion as conversion
+
+    kept = conversion._convert_peft_config_moe
+    conversion._convert_peft_config_moe = lambda *_: None
+    try:
+        yield
+    finally:
+        conversion._convert_peft_config_moe = kept
 
 
 def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
@@ -82,6 +96,7 @@ def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:
         target_modules=build.targets,
         lora_dropout=float(build.adapter.options.get("dropout", 0.0)),
         bias="none",
+        fan_in_fan_out=any(linear.transposed for linear in build.layout.targets(build.targets).values()),
         task_type="CAUSAL_LM",
         **options,
     )

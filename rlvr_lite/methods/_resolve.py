@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from rlvr_lite.config import LINEAR_LAYERS, SCALES, AdapterConfig
+from rlvr_lite.config import ALL_LINEAR, SCALES, AdapterConfig
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._registry import get
@@ -14,13 +14,14 @@ from rlvr_lite.methods._spec import LearningRate, Method
 __all__ = ["check_fits", "check_precision", "check_reference", "learning_rate", "resolve"]
 
 
-def resolve(name: str, adapter: AdapterConfig, scale: str) -> AdapterConfig:
+def resolve(name: str, adapter: AdapterConfig, scale: str, layout: Layout | None = None) -> AdapterConfig:
     """``adapter`` with every default of the method filled in; resolving twice changes nothing.
 
     Args:
         name: of the method.
         adapter: what the user asked for.
         scale: of the base, a key of ``config.SCALES``.
+        layout: of the base, to put the architecture's own names in place of ``all-linear``.
 
     Raises:
         UserError: the method does not know an option, or does not use a setting that was given.
@@ -41,11 +42,14 @@ def resolve(name: str, adapter: AdapterConfig, scale: str) -> AdapterConfig:
         _check_option(method, option, value)
     rank = adapter.rank or (method.rank or {}).get(scale, SCALES[scale].rank)
     alpha = adapter.alpha or (method.alpha or {}).get(scale, SCALES[scale].alpha)
+    targets = (adapter.targets or (ALL_LINEAR,)) if "targets" in method.uses else None
+    if targets is not None and layout is not None:
+        targets = layout.names(targets)
     return dataclasses.replace(
         adapter,
         rank=rank if "rank" in method.uses else method.fixed_rank,
         alpha=float(alpha) if "alpha" in method.uses else None,
-        targets=(adapter.targets or LINEAR_LAYERS) if "targets" in method.uses else None,
+        targets=targets,
         options={**method.options, **adapter.options},
     )
 
@@ -105,6 +109,10 @@ def check_fits(name: str, adapter: AdapterConfig, layout: Layout) -> None:
             raise UserError(
                 f"rank {adapter.rank} exceeds {tightest} ({shape}): choose a rank of at most {limits[tightest]}"
             )
+    if adapter.targets is not None and not method.plain_lora:
+        for full, linear in layout.targets(adapter.targets).items():
+            if linear.transposed:
+                raise UserError(f"{name} cannot sit on {full}, which holds its weight transposed: use lora or its kin")
     method.expected(layout, adapter)
 
 

@@ -185,3 +185,9 @@ class Method:
     kept: Bytes = no_bytes
     eight_bit: bool = True
     unsupported_unsloth: Mapping[Precision, str] = field(default_factory=dict)
+
+    @property
+    def plain_lora(self) -> bool:
+        """Whether its layers are PEFT's own LoRA, whatever computes A and B."""
+        layers = self.layer if isinstance(self.layer, str) else self.layer(AdapterConfig(options=dict(self.options)))
+        return layers.startswith("lora.Linear(") and "+" not in layers

@@ -31,7 +31,8 @@ def weight_of(layer: Any) -> Tensor:
     """The weight ``[out, in]`` of a linear layer in fp32, dequantised if it is held in 4 bits."""
     from peft.utils.integrations import dequantize_module_weight
 
-    return dequantize_module_weight(layer).detach().float()
+    weight = dequantize_module_weight(layer).detach().float()
+    return weight.T if type(layer).__name__ == "Conv1D" else weight  # GPT-2's layers hold it transposed
 
 
 def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -60,7 +60,7 @@ def _read_config(directory: Path) -> Any:
 
 def _row(method: Method, layout: Layout) -> dict[str, Any]:
     scale = scale_of(layout.parameters)
-    adapter = resolve(method.name, AdapterConfig(), scale)
+    adapter = resolve(method.name, AdapterConfig(), scale, layout)
     count = sum(prod(shape) for shape in method.expected(layout, adapter).values())
     return {
         "name": method.name,

@@ -14,8 +14,21 @@ from rlvr_lite.methods._spec import Build, Method, Shapes
 if TYPE_CHECKING:
     from torch import nn
 
-#: Layers scaled at their input, as in the paper: the second of an MLP.
-_FEEDFORWARD = "down_proj"
+_MIXERS = ("attn", "attention", "mixer", "conv", "mamba", "ssm", "delta")
+
+
+def _feedforward(layout: Layout) -> set[str]:
+    """The last layer of every MLP, which is scaled at its input as in the paper (§3.3).
+
+    Layers side by side in a module that mixes no positions, of which the last returns to the width that the first took.
+    """
+    groups: dict[str, list[str]] = {}
+    for full in layout.linears:
+        parent = full.rpartition(".")[0]
+        if not any(word in parent.rpartition(".")[2].lower() for word in _MIXERS):
+            groups.setdefault(parent, []).append(full)
+    ends = {group[0]: group[-1] for group in groups.values() if len(group) > 1}
+    return {last for first, last in ends.items() if layout.linears[last].out == layout.linears[first].inp}
 
 
 def _build(model: nn.Module, build: Build) -> nn.Module:
@@ -24,8 +37,12 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
 
     from rlvr_lite.methods._dtype import keep_dtype
 
-    feedforward = [name for name in build.targets if matches(name, _FEEDFORWARD)]
-    config = IA3Config(target_modules=build.targets, feedforward_modules=feedforward, task_type="CAUSAL_LM")
+    # PEFT matches ends of names, and some architectures call a layer of attention as one of the MLP.
+    last, targets = _feedforward(build.layout), build.layout.targets(build.targets)
+    ends = {name: {full in last for full in targets if matches(full, name)} for name in build.targets}
+    names = list(targets) if any(len(kinds) > 1 for kinds in ends.values()) else build.targets
+    feedforward = [name for name in names if any(full in last for full in targets if matches(full, name))]
+    config = IA3Config(target_modules=names, feedforward_modules=feedforward, task_type="CAUSAL_LM")
     attached = attach_config(model, config)
     keep_dtype(attached, IA3Layer)
     return attached
@@ -33,8 +50,9 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     assert adapter.targets is not None
+    last = _feedforward(layout)
     return {
-        f"{PREFIX}{full}.ia3_l.{ADAPTER}": (1, layer.inp) if matches(full, _FEEDFORWARD) else (layer.out, 1)
+        f"{PREFIX}{full}.ia3_l.{ADAPTER}": (1, layer.inp) if full in last else (layer.out, 1)
         for full, layer in layout.targets(adapter.targets).items()
     }
 
@@ -43,7 +61,7 @@ register(
     Method(
         name="ia3",
         family="extreme",
-        summary="one trained scale for every output (input of down_proj)",
+        summary="one trained scale for every output (input of the last layer of an MLP)",
         paper="Liu et al., (IA)^3",
         arxiv="2205.05638",
         build=_build,

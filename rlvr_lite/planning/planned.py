@@ -73,7 +73,7 @@ def make(asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int
     """The plan of a configuration on a base and a card, its open fields filled as a run would fill them."""
     layout = layout_of(shape)
     scale = scale_of(layout.parameters)
-    resolved = methods.resolve(asked.method, asked.adapter, scale)
+    resolved = methods.resolve(asked.method, asked.adapter, scale, layout)
     methods.check_fits(asked.method, resolved, layout)
     defaults = SCALES[scale]
     precision = cast(Precision, (chosen.half if chosen else "bf16") if asked.precision == "auto" else asked.precision)
