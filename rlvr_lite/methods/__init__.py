@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         penalty,
         precision_of,
     )
-    from rlvr_lite.methods._attachment import Attachment, attachment
+    from rlvr_lite.methods._attachment import Attachment, attachment, remember
     from rlvr_lite.methods._files import load, save
     from rlvr_lite.methods._hash import base_hash
     from rlvr_lite.methods._identity import Identity, identity
@@ -69,6 +69,7 @@ __all__ = [
     "penalty",
     "precision_of",
     "register",
+    "remember",
     "resolve",
     "save",
     "trainable_state",
@@ -77,7 +78,7 @@ __all__ = [
 
 _HOMES = {
     "_attached": ("after_backward", "attach", "detach", "disabled", "merge", "optimizer", "penalty", "precision_of"),
-    "_attachment": ("Attachment", "attachment"),
+    "_attachment": ("Attachment", "attachment", "remember"),
     "_files": ("load", "save"),
     "_hash": ("base_hash",),
     "_identity": ("Identity", "identity"),

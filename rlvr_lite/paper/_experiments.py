@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from rlvr_lite.config import SCALES, RunConfig
 from rlvr_lite.errors import unknown_name
-from rlvr_lite.recipes._recipe import recipe
+from rlvr_lite.recipes import recipe
 
 __all__ = [
     "EXPERIMENTS",

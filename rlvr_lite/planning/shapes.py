@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlvr_lite import grpo, methods
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._attachment import Attachment, remember
+from rlvr_lite.methods import Attachment, remember
 from rlvr_lite.planning.meter import Meter
 
 __all__ = ["materialise", "policy_on_meta"]

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from rlvr_lite import bases
 from rlvr_lite.config import RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError
-from rlvr_lite.recipes._recipe import adapter_fields
+from rlvr_lite.recipes import adapter_fields
 from rlvr_lite.study.design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study.engines import Engine, EngineName
 from rlvr_lite.study.engines import engine as open_engine

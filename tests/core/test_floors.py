@@ -67,6 +67,20 @@ def test_imports_point_downwards(path):
     assert not {other for other in _imported(path) - {room} if FLOORS[other] >= FLOORS[room]}
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_room_reaches_for_a_private_name_of_another(path):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rlvr_lite":
+            taken = [f"{node.module}.{alias.name}".split(".") for alias in node.names]
+            found |= {".".join(parts) for parts in taken if parts[1] != _room(path) and _is_private(parts[2:])}
+    assert not found
+
+
+def _is_private(parts: list[str]) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in parts)
+
+
 def test_the_core_knows_nothing_of_the_rest():
     found = set().union(*(_imported(path) for path in FILES if _room(path) == "grpo"))
     assert found <= {"grpo"}
