@@ -132,7 +132,7 @@ def test_work_is_metered() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["(" * 60 + "1" + ")" * 60, r"\sqrt{" * 60 + "2" + "}" * 60, "--" * 500 + "1", "x" * 1999]
+    "text", ["(" * 60 + "1" + ")" * 60, r"\sqrt{" * 60 + "2" + "}" * 60, "--" * 500 + "1", "x" * 1999, "1" + "!" * 1500]
 )
 def test_depth_is_bounded_or_harmless(text: str) -> None:
     try:

@@ -322,6 +322,12 @@ KINDS = [
     ("7", r"\mathbf{7}", True),
     ("7", r"7\text{ (seven)}", False),
     ("2^{10}", "1024", True),
+    ("5", r"5^{\text{th}}\text{ root of }2", False),
+    ("5", r"5\text{th power}", False),
+    ("5", r"x+2=5", False),
+    ("A", r"\text{(A) and (B)}", False),
+    ("x^2+y^2=25", "25", False),
+    ("|x|^3", r"\sqrt{x^6}", True),
 ]
 
 

@@ -147,7 +147,7 @@ class _Parser(Names):
     raw_power = False
 
     def postfix(self, node: Node) -> Node:
-        while True:
+        for _ in range(DEPTH):
             if self.accept("!"):
                 node = fn("factorial", node)
             elif self.accept("%"):
@@ -159,6 +159,7 @@ class _Parser(Names):
                 node = self.named(node, "'")
             else:
                 return node
+        raise Unreadable("nested too deeply")
 
     def argument(self, whole: bool) -> Node:
         """A braced group or a single token; a number gives all its digits if ``whole``, else the first only."""

@@ -75,7 +75,7 @@ _COUNTED = frozenset(
         cattle oxen apple book ball box card chair coin cookie egg flower game grade car dog cat girl boy
         friend hat house item job lesson marble number page pair part pen pencil piece place player point
         problem question ride room row seat shirt sticker student team ticket toy tree trip triangle square
-        way word solution root edge side vertex face vertices indices matrices axes digit face fruit
+        way word solution edge side vertex face vertices indices matrices axes digit face fruit
         furniture money gas water milk juice sugar flour rice paint candy work"""
     )
 )
