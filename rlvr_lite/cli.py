@@ -12,8 +12,9 @@ from typing import Any
 
 import tyro
 
+import rlvr_lite
 from rlvr_lite import commands
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.runs import STOPS
 
 __all__ = ["main"]
@@ -39,23 +40,30 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; a mistake of the user's ends in one line and exit status 2."""
+    """Run a command.
+
+    Exit status: 0 done, 1 a run failed its proof, 2 a mistake (one line), 129, 130 or 143 stopped by a signal.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to their developers, not to the user
-    given = sys.argv[1:] if arguments is None else arguments
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in (["--version"], ["-V"]):
+        print(f"rlvr-lite {rlvr_lite.__version__}")
+        return
     _listen()
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands.with_recipe(_COMMANDS, given), args=given, prog="rlvr-lite", sort_subcommands=False
-        )
+        ended = _run(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
     except KeyboardInterrupt as error:
         print("stopped", file=sys.stderr)
         sys.exit(128 + STOPS.get(str(error), signal.SIGINT))
+    if ended == "failed":
+        sys.exit(1)
 
 
 def _listen() -> None:
@@ -68,3 +76,17 @@ def _listen() -> None:
         for number in set(STOPS.values()) - {signal.SIGINT}:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, stop)
+
+
+def _run(given: list[str]) -> Any:
+    """What the command returns."""
+    name, words = (given[0], given[1:]) if given else ("--help", [])
+    if name not in _COMMANDS and not name.startswith("-"):
+        raise unknown_name("command", name, _COMMANDS)
+    if name in _COMMANDS:
+        command = _COMMANDS[name]
+        words = commands.prepared(name, command, words)
+        return tyro.cli(commands.for_tyro(command), args=words, prog=f"rlvr-lite {name}")
+    if name not in ("-h", "--help"):
+        raise unknown_name("option", name, ["--help", "--version", *_COMMANDS])
+    return tyro.extras.subcommand_cli_from_dict(_COMMANDS, args=["--help"], prog="rlvr-lite", sort_subcommands=False)

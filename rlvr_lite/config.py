@@ -1,7 +1,7 @@
-"""What a run is asked to do: frozen dataclasses with a JSON round trip that refuses unknown keys.
+"""What a run is asked to do: frozen dataclasses with a JSON round trip that refuses unknown keys and wrong types.
 
-Every field that may be ``None`` is filled from the scale of the base, the method and the task before a run starts,
-and the filled configuration is what ``config.json`` holds.
+Every field that may be ``None`` is filled by :mod:`rlvr_lite.resolve` from the scale of the base, the method and the task
+before a run starts, and the filled configuration is what ``config.json`` holds.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.typed import take_types
 
 __all__ = [
     "ALL_LINEAR",
@@ -69,13 +70,11 @@ def from_json(cls: type[C], text: str) -> C:
 
 def replace_fields(config: C, values: Mapping[str, Any]) -> C:
     """``config`` with the named fields replaced; an unknown name offers the nearest known ones."""
-    known = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    known = {f.name for f in dataclasses.fields(config)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise unknown_name("option", name, known)
-    tuples = {name for name, f in known.items() if isinstance(getattr(config, name), tuple) or "tuple" in str(f.type)}
-    cast = {k: tuple(v) if k in tuples and isinstance(v, list) else v for k, v in values.items()}
-    return dataclasses.replace(config, **cast)  # type: ignore[type-var]
+            raise unknown_name("option", str(name), known)
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +94,12 @@ class AdapterConfig:
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.rank is not None and not (type(self.rank) is int and self.rank >= 1):
+        take_types(self)
+        if self.rank is not None and self.rank < 1:
             raise UserError(f"rank must be a whole number of at least 1, got {self.rank!r}")
-        alpha, targets = self.alpha, self.targets
-        if alpha is not None and not (isinstance(alpha, int | float) and alpha > 0 and math.isfinite(alpha)):
-            raise UserError(f"alpha must be a positive number, got {alpha!r}")
-        words = isinstance(targets, tuple | list) and all(isinstance(name, str) for name in targets)
-        if targets is not None and not (words and targets):
+        if self.alpha is not None and self.alpha <= 0:
+            raise UserError(f"alpha must be a positive number, got {self.alpha!r}")
+        if self.targets is not None and not self.targets:
             raise UserError("targets must be a list of layer names, such as ('q_proj', 'v_proj')")
 
 
@@ -122,6 +120,7 @@ class SamplingConfig:
     max_new_tokens: int = 512
 
     def __post_init__(self) -> None:
+        take_types(self)
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise UserError(f"temperature must be 0 (greedy) or above, got {self.temperature}")
         if not 0 < self.top_p <= 1:
@@ -175,8 +174,8 @@ class RunConfig:
 
     Attributes:
         method: adapter method, a name of ``rlvr_lite.list_methods()``.
-        base: ``tiny``, a Hub model id or a local model directory.
-        task: a name of ``rlvr_lite.list_tasks()`` or the path of a JSONL file with problem and answer columns.
+        base: ``tiny``, a Hub model id, a well-known name such as ``Qwen2.5-0.5B``, or a local model directory.
+        task: a name of ``rlvr_lite.list_tasks()`` or the path of a file with problems.
         task_options: dials of the task, such as ``{"operands": 4}``.
         seed: decides prompts, their order, every sample and the adapter's start.
         steps: optimizer steps.
@@ -198,7 +197,7 @@ class RunConfig:
         sampler_correction: ``truncated`` importance weights where what samples rounds otherwise than what is scored, as in
             half precision; ``none`` leaves them out.
         sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which the run stops.
-        rewards: names of the reward functions, summed.
+        rewards: names of the reward functions, summed; in Python also functions in TRL's signature.
         reward_weights: a weight for each of them; ``None`` weighs all by 1.
         rank: r of the adapter.
         alpha: numerator of the adapter's scale.
@@ -210,7 +209,8 @@ class RunConfig:
         prompt_style: ``instruct`` adds the task's instruction and worked examples, ``bare`` only the problem.
         gradient_checkpointing: recompute activations in the backward pass.
         micro_batch: completions a backward pass; ``None`` takes a whole step at once where that fits.
-        eval_problems: held-out problems scored before and after training; 0 leaves evaluation out.
+        eval_problems: held-out problems scored before and after training; ``None`` takes 100, or all where there are
+            fewer; 0 leaves evaluation out.
         eval_split: where they come from; what is chosen by their score belongs to ``validation``.
         eval_before: score the base too; a study does that once for all its runs.
         eval_k: samples a problem in that evaluation, besides the greedy one.
@@ -257,7 +257,7 @@ class RunConfig:
     prompt_style: PromptStyle | None = None
     gradient_checkpointing: bool | None = None
     micro_batch: int | None = None
-    eval_problems: int = 100
+    eval_problems: int | None = None
     eval_split: Literal["validation", "test", "ood"] = "test"
     eval_before: bool = True
     eval_k: int = 8
@@ -269,10 +269,7 @@ class RunConfig:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise unknown_name(name, str(value), choices)
+        take_types(self)
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
@@ -297,14 +294,6 @@ class RunConfig:
         return AdapterConfig(rank=self.rank, alpha=self.alpha, targets=self.targets, options=self.method_options)
 
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "precision": get_args(Precision),
-    "advantage_scale": get_args(AdvantageScale),
-    "prompt_style": get_args(PromptStyle),
-    "sampler_correction": ("truncated", "none"),
-    "backend": ("auto", "transformers", "unsloth"),
-    "eval_split": ("validation", "test", "ood"),
-}
 _AT_LEAST: Mapping[str, float] = {
     "steps": 1,
     "prompts_per_step": 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.bases._locate import EMBEDDED, locate
+from rlvr_lite.bases._locate import EMBEDDED, WELL_KNOWN, full_name, locate
 
 if TYPE_CHECKING:
     from rlvr_lite.bases._backend import import_unsloth
@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from rlvr_lite.bases._decode_check import check_decode
     from rlvr_lite.bases._load import load, native_dtype
 
-__all__ = ["EMBEDDED", "Base", "check_decode", "import_unsloth", "load", "locate", "native_dtype"]
+__all__ = [
+    "EMBEDDED",
+    "WELL_KNOWN",
+    "Base",
+    "check_decode",
+    "full_name",
+    "import_unsloth",
+    "load",
+    "locate",
+    "native_dtype",
+]
 
 _HOMES = {
     "Base": "_base",

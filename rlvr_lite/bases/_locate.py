@@ -11,10 +11,26 @@ from typing import Any
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.records import MANIFEST, damage, read_json
 
-__all__ = ["EMBEDDED", "Located", "locate"]
+__all__ = ["EMBEDDED", "WELL_KNOWN", "Located", "full_name", "locate"]
 
 #: Bases that ship in the package, by name.
 EMBEDDED = {"tiny": Path(__file__).with_name("tiny_model")}
+
+_FAMILIES = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen": ("1.5B", "7B"),
+    "Qwen/Qwen2.5": ("0.5B", "1.5B", "3B", "7B"),
+    "Qwen/Qwen2.5-Math": ("1.5B", "7B"),
+    "HuggingFaceTB/SmolLM2": ("135M", "360M", "1.7B"),
+    "meta-llama/Llama-3.2": ("1B", "3B"),
+}
+#: Hub ids of models that also go by their name alone, as in ``Qwen2.5-0.5B``.
+WELL_KNOWN = tuple(
+    f"{family}-{size}{form}"
+    for family, sizes in _FAMILIES.items()
+    for size in sizes
+    for form in (("",) if "Distill" in family else ("", "-Instruct"))
+)
+_BY_NAME = {name.casefold().rpartition("/")[2]: name for name in WELL_KNOWN} | {n.casefold(): n for n in WELL_KNOWN}
 
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]  # other formats and second copies of the weights
@@ -29,11 +45,22 @@ class Located:
     config: dict[str, Any]
 
 
+def full_name(name: str) -> str:
+    """The Hub id of a well-known model by its name alone, in any case; every other name as it is, a folder's first.
+
+    >>> full_name("qwen2.5-0.5b")
+    'Qwen/Qwen2.5-0.5B'
+    """
+    if name in EMBEDDED or Path(name).expanduser().exists():
+        return name
+    return _BY_NAME.get(name.casefold(), name)
+
+
 def locate(name: str, revision: str | None = None) -> Located:
     """The folder of a base; a Hub model is fetched into the cache of huggingface_hub.
 
     Args:
-        name: ``tiny``, the path of a folder, or a Hub id ``owner/model``.
+        name: ``tiny``, the path of a folder, a Hub id ``owner/model``, or a well-known model's name alone.
         revision: of a Hub model, a branch, tag or commit; the newest by default.
 
     Raises:
@@ -50,12 +77,16 @@ def locate(name: str, revision: str | None = None) -> Located:
     if path.exists():
         _refuse_revision(name, revision)
         return _checked(name, path, None)
+    name = full_name(name)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
         raise UserError(
             f"base {name}: there is no such folder; give one that save_pretrained wrote, a Hub id or 'tiny'"
         )
     if "/" not in name:
-        raise UserError(f"{unknown_name('base', name, EMBEDDED)} (or give a model folder, or a Hub id owner/model)")
+        short = [known.rpartition("/")[2] for known in WELL_KNOWN]
+        raise UserError(
+            f"{unknown_name('base', name, [*EMBEDDED, *short])} (or give a model folder, or a Hub id owner/model)"
+        )
     folder = _fetch(name, revision)
     return _checked(name, folder, folder.name)
 

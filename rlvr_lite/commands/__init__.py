@@ -1,5 +1,6 @@
 """The commands, a file each."""
 
+from rlvr_lite.commands._arguments import for_tyro, prepared
 from rlvr_lite.commands._chat import chat
 from rlvr_lite.commands._claims import claims
 from rlvr_lite.commands._compare import compare
@@ -8,7 +9,7 @@ from rlvr_lite.commands._eval import evaluate
 from rlvr_lite.commands._export import export, verify_export
 from rlvr_lite.commands._lists import benchmarks, methods, tasks
 from rlvr_lite.commands._plan import plan
-from rlvr_lite.commands._recipes import recipes, with_recipe
+from rlvr_lite.commands._recipes import recipes
 from rlvr_lite.commands._show import show
 from rlvr_lite.commands._spectrum import spectrum
 from rlvr_lite.commands._train import train
@@ -22,8 +23,10 @@ __all__ = [
     "demo",
     "evaluate",
     "export",
+    "for_tyro",
     "methods",
     "plan",
+    "prepared",
     "recipes",
     "show",
     "spectrum",
@@ -31,5 +34,4 @@ __all__ = [
     "train",
     "verify",
     "verify_export",
-    "with_recipe",
 ]

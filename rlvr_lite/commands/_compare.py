@@ -3,64 +3,67 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.options import with_options
 
 __all__ = ["compare"]
 
 
+@with_options(leave_out=("method", "seed", "eval_before"))
 def compare(
-    methods: Annotated[str, tyro.conf.Positional],
-    config: tyro.conf.OmitArgPrefixes[RunConfig],
+    methods: tuple[str, ...],
     *,
+    base: str | None = None,
+    task: str | None = None,
     recipe: str | None = None,
     seeds: int = 3,
     tune: Literal["lr", "none"] = "lr",
     budget: int | None = None,
-    axis: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    axis: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE,VALUE ...")] = (),
     reference: str | None = None,
     zone: float = 0.0,
     engine: Literal["local", "process", "ray"] = "local",
     workers: int | None = None,
     address: str | None = None,
     out: Path | None = None,
-    quiet: bool = False,
+    progress: bool = True,
+    **options: Any,
 ) -> None:
     """Compare methods fairly: same budget, prompts and problems, a learning-rate search for each, several seeds.
 
     Args:
-        methods: names separated by commas.
-        config: what all runs share.
+        methods: names, separated by commas or spaces.
+        base: `tiny`, a Hub model id or a model folder; by default the recipe's, else tiny.
+        task: a name of `rlvr-lite tasks` or the path of a file with problems; by default the recipe's, else chain-sum.
         recipe: protocol that every option not given is taken from (see recipes), or a TOML file.
         seeds: training seeds.
         tune: search each method's learning rate, or take its default.
         budget: completions a run may draw; by default all runs have equal steps.
-        axis: FIELD=VALUE,VALUE makes a row for each value; may be given several times.
+        axis: FIELD=VALUE,VALUE makes a row for each value; several fields make a row for each combination.
         reference: method that the others are compared with.
         zone: half width of the zone of practical equivalence, in accuracy.
         engine: one run after another here, in fresh processes, or on a Ray cluster.
         workers: runs at once.
         address: of a running Ray cluster.
         out: the study's directory. Calling again continues it.
-        quiet: no progress bar.
+        progress: show a progress bar; -q shows none.
+        **options: what all runs share.
     """
     from rlvr_lite.recipes import recipe as read_recipe
     from rlvr_lite.study import compare as run_study
 
-    start = RunConfig() if recipe is None else read_recipe(recipe)
-    for name, instead in (("method", "name the methods first"), ("seed", "use --seeds")):
-        if getattr(config, name) != getattr(start, name):
-            raise UserError(f"--{name} means nothing in a comparison: {instead}")
-    _refuse_unused(methods, config, start)
+    axes = dict(map(_axis, axis))
+    _refuse_unused(methods, options)
     found = run_study(
         methods,
-        config.base,
-        config.task,
+        base,
+        task,
         seeds=seeds,
         tune=tune,
         budget=budget,
@@ -70,22 +73,21 @@ def compare(
         workers=workers,
         address=address,
         out=out,
-        config=config,
-        progress=not quiet,
-        **dict(map(_axis, axis)),
+        config=None if recipe is None else read_recipe(recipe),
+        progress=progress,
+        **options | axes,
     )
     print(found)
     print(f"report: {found.directory / 'report.html'}")
 
 
-def _refuse_unused(methods: str, config: RunConfig, start: RunConfig) -> None:
-    """What one row has no use for goes to the others; what none has is a mistake, if it was typed."""
+def _refuse_unused(methods: Sequence[str], options: Mapping[str, Any]) -> None:
+    """What one row has no use for goes to the others; what none has is a mistake."""
     from rlvr_lite.methods import get
-    from rlvr_lite.study.design import make_variants
 
-    rows = [get(variant.overrides["method"]) for variant in make_variants(methods, {})]
+    rows = [get(name) for name in methods]
     for name in ("rank", "alpha", "targets"):
-        if getattr(config, name) != getattr(start, name) and not any(name in row.uses for row in rows):
+        if options.get(name) is not None and not any(name in row.uses for row in rows):
             raise UserError(f"none of {', '.join(row.name for row in rows)} has {name}: leave --{name} out")
 
 

@@ -16,7 +16,7 @@ __all__ = ["evaluate"]
 def evaluate(
     policy: Annotated[str | None, tyro.conf.Positional] = None,
     *,
-    benchmarks: Annotated[str | None, tyro.conf.arg(aliases=["--benchmark"])] = None,
+    benchmarks: tuple[str, ...] | None = None,
     k: int | None = None,
     preset: Literal["paper", "quick", "greedy"] = "quick",
     n: int | None = None,
@@ -30,7 +30,7 @@ def evaluate(
     revision: str | None = None,
     engine: Literal["transformers", "vllm"] = "transformers",
     out: Path | None = None,
-    quiet: bool = False,
+    progress: bool = True,
     wait: bool = False,
     power: bool = False,
     comparisons: int = 1,
@@ -39,7 +39,7 @@ def evaluate(
 
     Args:
         policy: a run's directory, a local model directory or a Hub model id.
-        benchmarks: names of `rlvr-lite benchmarks`, TASK:SPLIT or NAME=FILE.jsonl, separated by commas.
+        benchmarks: names of `rlvr-lite benchmarks`, TASK:SPLIT or NAME=FILE.jsonl, separated by commas or spaces.
         k: answers a problem; by default the preset's.
         preset: `paper` as in arXiv 2512.23165, `quick` for at most 100 problems, `greedy` for one answer each.
         n: problems a benchmark at most.
@@ -53,7 +53,7 @@ def evaluate(
         revision: of a Hub model.
         engine: who draws the answers.
         out: directory for the results; a run has its own.
-        quiet: no progress bars.
+        progress: show progress bars; -q shows none.
         wait: if another process evaluates into that directory, wait until it is done.
         power: needs no policy: the smallest difference in avg@k that each benchmark (by default the paper's six) can show.
         comparisons: with `--power`: methods compared with the reference, for Holm's correction.
@@ -63,7 +63,7 @@ def evaluate(
             raise UserError(f"--power is asked before anything is run: leave {policy} out")
         from rlvr_lite.evaluation import PAPER, power_table
 
-        names = [name.strip() for name in benchmarks.split(",")] if benchmarks else PAPER
+        names = list(benchmarks) if benchmarks else PAPER
         print(power_table(names, k, problems=n, comparisons=comparisons))
         return
     if policy is None:
@@ -87,7 +87,7 @@ def evaluate(
             revision=revision,
             engine=engine,
             out=out,
-            progress=not quiet,
+            progress=progress,
             wait=wait,
         )
     )

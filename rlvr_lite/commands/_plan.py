@@ -3,74 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import tyro
-
-from rlvr_lite.config import Precision
+from rlvr_lite.options import with_options
 
 __all__ = ["plan"]
 
 
+@with_options()
 def plan(
-    base: Annotated[str, tyro.conf.Positional],
-    *,
-    method: str = "lora",
+    base: str | None = None,
+    method: str | None = None,
     gpu: str | None = None,
-    precision: Precision = "auto",
-    prompts_per_step: int | None = None,
-    group_size: int = 8,
-    max_completion_length: int | None = None,
-    prompt_length: int = 256,
-    micro_batch: int | None = None,
-    rank: int | None = None,
-    kl_coef: float = 0.0,
-    gradient_checkpointing: bool | None = None,
-    revision: str | None = None,
+    *,
+    task: str | None = None,
+    recipe: str | None = None,
+    prompt_length: int | None = None,
     dry_run: bool = False,
     measure: bool = False,
     out: Path | None = None,
     plot: Path | None = None,
+    **options: Any,
 ) -> None:
     """Before a run is started: does it fit the card, and what would?
 
     Args:
         base: `tiny`, a model folder, a Hub model in the cache, or a well-known one (no network is needed).
-        method: adapter method.
+        method: adapter method; by default the recipe's, else lora.
         gpu: a card such as "RTX 3060" or t4, or memory such as 16GiB; by default this machine's.
-        precision: of the base; auto takes the card's 16-bit type.
-        prompts_per_step: prompts drawn for one optimizer step.
-        group_size: completions sampled for each prompt.
-        max_completion_length: longest completion in tokens.
-        prompt_length: longest prompt in tokens.
-        micro_batch: completions a backward pass.
-        rank: r of the adapter.
-        kl_coef: weight of the KL term; above 0 the frozen base scores completions too.
-        gradient_checkpointing: recompute activations in the backward pass.
-        revision: of a Hub model.
+        task: whose lengths are planned for; without it and without a recipe those of the base's scale.
+        recipe: protocol that every option not given is taken from (see recipes), or a TOML file.
+        prompt_length: tokens of the longest prompt; by default the task's.
         dry_run: run the real step on fake tensors and count every storage (seconds; no GPU, no weights).
         measure: run the real step on this machine's GPU, and write a report.
         out: where the plan, or the report, is written as JSON.
         plot: write a picture of the phases here.
+        **options: of the run.
     """
     from rlvr_lite.planning import plan as make_plan
+    from rlvr_lite.recipes import recipe as read_recipe
     from rlvr_lite.records import write_text
 
-    found = make_plan(
-        base,
-        method,
-        gpu,
-        prompt_length=prompt_length,
-        precision=precision,
-        prompts_per_step=prompts_per_step,
-        group_size=group_size,
-        max_completion_length=max_completion_length,
-        micro_batch=micro_batch,
-        rank=rank,
-        kl_coef=kl_coef,
-        gradient_checkpointing=gradient_checkpointing,
-        revision=revision,
-    )
+    config = None if recipe is None else read_recipe(recipe)
+    found = make_plan(base, method, gpu, task=task, config=config, prompt_length=prompt_length, **options)
     if measure:
         from rlvr_lite.planning.measure import measure as measure_plan
 

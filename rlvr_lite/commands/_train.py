@@ -5,42 +5,53 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-import tyro
-
-from rlvr_lite.config import RunConfig
+from rlvr_lite.options import with_options
 from rlvr_lite.runs import STOPS
 
 __all__ = ["train"]
 
 
+@with_options()
 def train(
-    config: tyro.conf.OmitArgPrefixes[RunConfig],
+    method: str | None = None,
+    base: str | None = None,
+    task: str | None = None,
     *,
     recipe: str | None = None,
     out: Path | None = None,
-    quiet: bool = False,
+    progress: bool = True,
     wait: bool = False,
-) -> None:
+    **options: Any,
+) -> str:
     """Train one adapter, prove what was trained, and score it before and after.
 
     Args:
-        config: the run.
+        method: a name of `rlvr-lite methods`; by default the recipe's, else lora.
+        base: `tiny`, a Hub model id or a model folder; by default the recipe's, else tiny.
+        task: a name of `rlvr-lite tasks` or the path of a file with problems; by default the recipe's, else chain-sum.
         recipe: protocol that every option not given is taken from (see recipes), or a TOML file.
         out: its directory; by default one under runs/ named after what is run. Calling again continues a stopped run.
-        quiet: no progress bars.
-        wait: if another process trains in that directory, wait until it is done.
+        progress: show progress bars; -q shows none.
+        wait: if another process trains in that directory, wait until it is done instead of refusing.
+        **options: of the run.
+
+    Returns:
+        How the run ended.
     """
-    if config.backend == "unsloth":
+    from rlvr_lite.recipes import recipe as read_recipe
+
+    config = None if recipe is None else read_recipe(recipe)
+    if (options.get("backend") or (config and config.backend)) == "unsloth":
         from rlvr_lite.bases import import_unsloth
 
         import_unsloth()  # before every library that it patches
-    from rlvr_lite.recipes import for_method
     from rlvr_lite.training import train as run_training
 
-    config = config if recipe is None else for_method(config)
-    run = run_training(config.method, config.base, config.task, config=config, out=out, progress=not quiet, wait=wait)
+    run = run_training(method, base, task, config=config, out=out, progress=progress, wait=wait, **options)
     if os.environ.get("RANK", "0") == "0":  # under accelerate launch every process has the same run
         print(run)
     if run.status == "stopped" and run.reason in STOPS:
         sys.exit(128 + STOPS[run.reason])
+    return run.status

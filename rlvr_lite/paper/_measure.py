@@ -86,7 +86,7 @@ def _rescored(
         score = evaluation.score(
             model,
             base.tokenizer,
-            task.at_most(config.eval_split, config.eval_problems),
+            task.at_most(config.eval_split, config.eval_problems or 0),
             messages=lambda problem, task=task, style=style: task.messages(problem, style),  # type: ignore[misc]
             k=config.eval_k,
             sampling=SamplingConfig(

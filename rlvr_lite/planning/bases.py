@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlvr_lite.bases import EMBEDDED, full_name
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json
 
@@ -63,14 +64,12 @@ def config_of(base: str, revision: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: its sizes are not to be had without a network.
     """
-    embedded = Path(__file__).parent.parent / "bases" / f"{base}_model" / "config.json"
-    for path in (embedded, Path(base).expanduser() / "config.json"):
-        if path.is_file():
-            return _checked(base, read_json(path))
-    names = {name.lower(): name for name in KNOWN} | {name.lower().rpartition("/")[2]: name for name in KNOWN}
-    plain = base.lower().removesuffix("-instruct").removeprefix("unsloth/")
-    if plain in names:
-        return KNOWN[names[plain]]
+    path = EMBEDDED.get(base, Path(base).expanduser()) / "config.json"
+    if path.is_file():
+        return _checked(base, read_json(path))
+    plain = full_name(base.removeprefix("unsloth/")).removesuffix("-Instruct")
+    if plain in KNOWN:
+        return KNOWN[plain]
     cached = _cached(base, revision)
     if cached is not None:
         return _checked(base, read_json(cached))

@@ -7,18 +7,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
-from rlvr_lite import methods
+from rlvr_lite import methods, resolve, tasks
 from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
-from rlvr_lite.config import SCALES, Precision, RunConfig, replace_fields, scale_of
+from rlvr_lite.config import RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods import footprint
+from rlvr_lite.options import RunOptions, with_options
 from rlvr_lite.planning import advice
 from rlvr_lite.planning.bases import config_of
 from rlvr_lite.planning.cards import Card, card
 from rlvr_lite.planning.layouts import layout_of
+from rlvr_lite.planning.prompts import prompt_tokens
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -35,24 +38,28 @@ FRAGMENTATION = 0.05
 USABLE = 0.92
 
 
+@with_options()
 def plan(
-    base: str,
-    method: str = "lora",
+    base: str | Path | None = None,
+    method: str | None = None,
     gpu: str | None = None,
     *,
+    task: Any = None,
     config: RunConfig | None = None,
-    prompt_length: int = 256,
-    **overrides: Any,
+    prompt_length: int | None = None,
+    **overrides: Unpack[RunOptions],
 ) -> Plan:
     """What a run needs in memory, phase by phase, from the base's shapes alone.
 
     Args:
-        base: ``tiny``, a model folder, a Hub model in the cache, or a well-known one (no network is needed).
-        method: a name of ``rlvr_lite.list_methods()``.
+        base: ``tiny``, a model folder, a Hub model in the cache, or a well-known one (no network is needed); by default
+            that of ``config``, else tiny.
+        method: a name of ``rlvr_lite.list_methods()``; by default that of ``config``, else lora.
         gpu: a card such as ``"RTX 3060"``, or memory such as ``"16GiB"``; ``None`` takes this machine's, if it has one.
-        config: start from this configuration instead of the defaults.
-        prompt_length: tokens of the longest prompt.
-        **overrides: any field of ``RunConfig``.
+        task: as in ``rlvr_lite.train``; without it and without a ``config``, lengths are those of the base's scale.
+        config: what holds where nothing is named, instead of the defaults.
+        prompt_length: tokens of the longest prompt; by default that of the task, as far as a task is named.
+        **overrides: any field of ``RunConfig``; ``None`` is not named.
 
     Returns:
         The plan, which prints itself. Its numbers are planned, not measured.
@@ -60,47 +67,54 @@ def plan(
     Raises:
         UserError: an unknown base, method, card or option; a method on a base it cannot sit on; a rank without room.
     """
-    if prompt_length < 1:
-        raise UserError(f"prompt_length must be at least 1, got {prompt_length}")
-    asked = replace_fields(config or RunConfig(), {"base": base, "method": method} | overrides)
-    methods.get(asked.method)
-    chosen = card(gpu) if gpu is not None else _this_card()
+    if prompt_length is not None and (type(prompt_length) is not int or prompt_length < 1):
+        raise UserError(f"prompt_length must be a whole number of at least 1, got {prompt_length!r}")
+    start = config if isinstance(config, RunConfig) else RunConfig()
+    named: dict[str, Any] = {"base": base, "method": method, "task": task, **overrides}
+    chosen = None
+    if not isinstance(task, str | Path | None):
+        named["task_options"] = overrides.get("task_options") or start.task_options
+        chosen = tasks.get(task, **named["task_options"])
+        named["task"] = chosen.name
+    if named.get("rewards") is not None:
+        named["rewards"] = resolve.reward_functions(named["rewards"])[1]
+    asked = resolve.merge(named, config)
+    resolve.check(asked)
+    where = card(gpu) if gpu is not None else _this_card()
     shape = Shape.of_config(config_of(asked.base, asked.revision))
-    return make(asked, shape, chosen, prompt_length)
+    return make(asked, shape, where, prompt_length, chosen or _task(asked, config is not None, task))
 
 
-def make(asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int) -> Plan:
+def _task(asked: RunConfig, configured: bool, named: Any) -> tasks.Task | None:
+    """The task that lengths are taken from; one that a configuration names may be a data set that is not here."""
+    if named is None and not configured:
+        return None
+    try:
+        return tasks.get(asked.task, **asked.task_options)
+    except UserError:
+        if named is not None:
+            raise
+        return None
+
+
+def make(
+    asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int | None, task: tasks.Task | None = None
+) -> Plan:
     """The plan of a configuration on a base and a card, its open fields filled as a run would fill them."""
     layout = layout_of(shape)
-    scale = scale_of(layout.parameters)
-    resolved = methods.resolve(asked.method, asked.adapter, scale, layout)
-    methods.check_fits(asked.method, resolved, layout)
-    defaults = SCALES[scale]
-    precision = cast(Precision, (chosen.half if chosen else "bf16") if asked.precision == "auto" else asked.precision)
+    half = chosen.half if chosen else "bf16"
+    precision = half if asked.precision == "auto" else asked.precision
     methods.check_precision(asked.method, precision)
     methods.check_reference(asked.method, asked.kl_coef)
-    prompts = asked.prompts_per_step or defaults.prompts_per_step
-    rows = prompts * asked.group_size
-    values = {
-        "precision": precision,
-        "prompts_per_step": prompts,
-        "max_completion_length": asked.max_completion_length or defaults.max_completion_length,
-        "gradient_checkpointing": defaults.gradient_checkpointing
-        if asked.gradient_checkpointing is None
-        else asked.gradient_checkpointing,
-        "micro_batch": min(rows, asked.micro_batch or defaults.micro_batch or rows),
-        "rank": resolved.rank,
-        "alpha": resolved.alpha,
-        "targets": resolved.targets,
-        "method_options": dict(resolved.options),
-    }
-    config = dataclasses.replace(asked, **cast(dict[str, Any], values))
-    size = 4 if precision == "fp32" else 2
-    adapter = footprint(asked.method, layout, resolved, device="cuda", size=size)
+    config = resolve.fill(asked, facts=resolve.BaseFacts(scale_of(layout.parameters), precision, layout), task=task)
+    methods.check_fits(config.method, config.adapter, layout)
+    rows = (config.prompts_per_step or 1) * config.group_size
+    config = dataclasses.replace(config, micro_batch=config.micro_batch or rows)
+    adapter = footprint(asked.method, layout, config.adapter, device="cuda", size=4 if precision == "fp32" else 2)
     step = Step(
-        prompts=prompts,
+        prompts=config.prompts_per_step or 1,
         group_size=config.group_size,
-        prompt_length=prompt_length,
+        prompt_length=prompt_length or prompt_tokens(config, task),
         completion_length=config.max_completion_length or 1,
         micro_batch=config.micro_batch or rows,
         rows=rows,
@@ -183,7 +197,7 @@ class Plan:
 
     def with_fields(self, **fields: Any) -> Plan:
         """The plan of the same run with other values for ``fields`` of its configuration."""
-        return make(dataclasses.replace(self.config, **fields), self.shape, self.card, self.step.prompt_length)
+        return make(resolve.merge(fields, self.config), self.shape, self.card, self.step.prompt_length)
 
     @cached_property
     def knobs(self) -> Table:
@@ -229,8 +243,8 @@ class Plan:
         c, step = self.config, self.step
         on = f" on {self.card}" if self.card else ""
         return (
-            f"{c.base}, {c.precision}, {c.method}{f' r={c.rank}' if c.rank else ''}: {c.prompts_per_step} prompts x "
-            f"{c.group_size} completions of {c.max_completion_length} tokens, micro-batch {step.micro_batch}{on}"
+            f"{c.base}, {c.precision}, {c.method}{f' r={c.rank}' if c.rank else ''}: {c.prompts_per_step} prompts of "
+            f"{step.prompt_length} tokens x {c.group_size} completions of {c.max_completion_length}, micro-batch {step.micro_batch}{on}"
         )
 
     def __str__(self) -> str:

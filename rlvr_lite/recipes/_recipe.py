@@ -14,12 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite import methods
+from rlvr_lite import resolve
 from rlvr_lite.config import RunConfig, replace_fields
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.table import Table
 
-__all__ = ["Deviation", "Recipe", "adapter_fields", "for_method", "list_recipes", "read_recipe", "recipe"]
+__all__ = ["Deviation", "Recipe", "list_recipes", "read_recipe", "recipe"]
 
 _SUFFIX = ".toml"
 _KEYS = ("title", "memory_gib", "notes", "extends", "config", "deviations")
@@ -93,37 +93,7 @@ def recipe(name: str | Path, method: str | None = None) -> RunConfig:
     >>> recipe("paper-1.5b").learning_rate
     1e-05
     """
-    config = read_recipe(name).config
-    return config if method is None else for_method(dataclasses.replace(config, method=method))
-
-
-def for_method(config: RunConfig) -> RunConfig:
-    """Without what its method does not use of rank, alpha, targets and options, as when it was written for another.
-
-    >>> found = for_method(RunConfig(method="ia3", rank=32, targets=("q_proj",)))
-    >>> found.rank, found.targets
-    (None, ('q_proj',))
-    """
-    bare = dataclasses.replace(config, rank=None, alpha=None, targets=None, method_options={})
-    return dataclasses.replace(bare, **adapter_fields(config, config.method))
-
-
-def adapter_fields(config: RunConfig, method: str) -> dict[str, Any]:
-    """Rank, alpha, targets and options of a configuration as far as they are set and a method uses them.
-
-    Raises:
-        UserError: an option that no method has.
-    """
-    known = methods.get(method)
-    every = {option for name in methods.names() for option in methods.get(name).options}
-    for option in config.method_options:
-        if option not in every:
-            raise unknown_name("option of a method", option, every)
-    fields = {name: getattr(config, name) for name in ("rank", "alpha", "targets") if name in known.uses}
-    options = {name: value for name, value in config.method_options.items() if name in known.options}
-    return {name: value for name, value in fields.items() if value is not None} | (
-        {"method_options": options} if options else {}
-    )
+    return resolve.merge({"method": method}, read_recipe(name).config)
 
 
 def read_recipe(name: str | Path) -> Recipe:
@@ -142,6 +112,8 @@ def read_recipe(name: str | Path) -> Recipe:
             raise unknown_name(f"key of recipe {label}", key, _KEYS)
     try:
         return _extended(label, values) if "extends" in values else _own(label, values)
+    except UserError as error:
+        raise error if label in str(error) else UserError(f"recipe {label}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:  # a value of another type than its field's
         raise UserError(f"recipe {label} has a value of the wrong type: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from rlvr_lite import bases
-from rlvr_lite.config import RunConfig, replace_fields, scale_of
+from rlvr_lite import bases, resolve
+from rlvr_lite.config import RunConfig, scale_of
 from rlvr_lite.errors import UserError
-from rlvr_lite.recipes import adapter_fields
+from rlvr_lite.options import with_options
 from rlvr_lite.study.design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study.engines import Engine, EngineName
 from rlvr_lite.study.engines import engine as open_engine
@@ -22,13 +23,15 @@ from rlvr_lite.tasks import get as get_task
 
 __all__ = ["compare"]
 
+_DECIDED = {"method": "name the methods first", "seed": "use seeds", "eval_before": "the base is always scored, once"}
 _PATIENCE = 2.0  # seconds between looks at what another process is doing
 
 
+@with_options(leave_out=_DECIDED)
 def compare(
     methods: str | Sequence[str] | Mapping[str, Any],
-    base: str = "tiny",
-    task: str = "chain-sum",
+    base: str | None = None,
+    task: str | None = None,
     *,
     seeds: int | Sequence[int] = 3,
     tune: Tune = "lr",
@@ -51,8 +54,9 @@ def compare(
     Args:
         methods: names of ``rlvr_lite.list_methods()``; or a mapping from a row's name to a method or to the fields of
             ``RunConfig`` in which that row differs, such as ``{"lora r8": {"method": "lora", "rank": 8}}``.
-        base: ``tiny``, a Hub model id or a local model directory.
-        task: a name of ``rlvr_lite.list_tasks()`` or the path of a JSONL file.
+        base: ``tiny``, a Hub model id or a local model directory; by default that of ``config``, else tiny.
+        task: a name of ``rlvr_lite.list_tasks()`` or the path of a JSONL file; by default that of ``config``, else
+            chain-sum.
         seeds: how many training seeds, or which.
         tune: ``lr`` gives every row the same learning-rate search: five rates at half a decade from each other around
             the method's default (or around ``learning_rate``), on the validation split and a seed of its own, by
@@ -66,15 +70,18 @@ def compare(
         out: directory of the study; by default one under ``runs/`` named after base and task.
         config: what all runs share, instead of the defaults.
         progress: show a progress bar.
-        **overrides: fields of ``RunConfig`` that all runs share; one given as a list becomes an axis, with a row for
-            each of its values.
+        **overrides: fields of ``RunConfig`` that all runs share; ``None`` is not named, and one given as a list becomes
+            an axis, with a row for each of its values.
 
     Raises:
         UserError: something cannot be done as asked; nothing was trained.
     """
-    shared, axes = split_axes(overrides)
+    for name, instead in _DECIDED.items():
+        if overrides.get(name) is not None:
+            raise UserError(f"{name} means nothing in a comparison: {instead}")
+    shared, axes = split_axes({name: value for name, value in overrides.items() if value is not None})
+    start = _shared(config, {"base": base, "task": task, **shared})
     usual = RunConfig().method
-    start = replace_fields(_shared(config, base, task), {"method": usual, "seed": 0, **shared})
     if "learning_rate" in axes and tune == "lr":
         raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
     variants = make_variants(methods, axes)
@@ -104,18 +111,24 @@ def compare(
     return study
 
 
-def _shared(config: RunConfig | None, base: str, task: str) -> RunConfig:
-    """What all runs have in common; a base or task left at its default does not overrule the configuration."""
-    if config is None:
-        return RunConfig(base=base, task=task)
-    named = {"base": base, "task": task}
-    given = {name: value for name, value in named.items() if value != getattr(RunConfig(), name)}
-    return replace_fields(config, {"rank": None, "alpha": None, "targets": None, "method_options": {}} | given)
+def _shared(config: RunConfig | None, named: Mapping[str, Any]) -> RunConfig:
+    """What all runs have in common: the number of problems is known, what not every method has is left to the rows."""
+    bare: dict[str, Any] = {
+        "method": "lora",
+        "seed": 0,
+        "rank": None,
+        "alpha": None,
+        "targets": None,
+        "method_options": {},
+    }
+    asked = resolve.merge(named, None if config is None else dataclasses.replace(config, **bare))
+    task = get_task(asked.task, **asked.task_options)
+    return dataclasses.replace(asked, eval_problems=resolve.eval_problems(asked, task))
 
 
 def _with_adapter(variant: Variant, config: RunConfig, shared: Mapping[str, Any]) -> Variant:
     """A row with what the shared configuration says of its adapter, where neither it nor a named field says otherwise."""
-    fields = adapter_fields(config, variant.overrides["method"])
+    fields = resolve.adapter_fields(config, variant.overrides["method"])
     return Variant(variant.label, {k: v for k, v in fields.items() if k not in shared} | dict(variant.overrides))
 
 
@@ -131,15 +144,13 @@ def _scale(config: RunConfig) -> str:
 
 def _check(design: Design) -> None:
     """Refuse what would fail in every run, before the first."""
-    from rlvr_lite.training.resolve import check_early
-
     task = get_task(design.shared.task, **design.shared.task_options)
     splits = ["train", design.shared.eval_split, *(["validation"] if design.tune == "lr" else [])]
     for split in splits:
         if not task.at_most(split, 1):
             raise UserError(f"task {task.name} has no {split} problems: give it more rows")
     for variant in design.variants:
-        check_early(design.config(variant))
+        resolve.check(design.config(variant))
 
 
 def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rlvr_lite import methods
-from rlvr_lite.config import SCALES, RunConfig, replace_fields
+from rlvr_lite import methods, resolve
+from rlvr_lite.config import RunConfig, replace_fields
 from rlvr_lite.errors import UserError, unknown_name
 
 __all__ = ["SEARCH_SEED", "Design", "Stage", "Trial", "Tune", "Variant", "half_decades", "make_variants"]
@@ -25,6 +25,8 @@ _RATES = 5
 #: Share of the steps of a run, and how many rates go on from there.
 _RUNGS = ((0.5, _RATES), (1.0, 2))
 _TUPLES = ("targets", "rewards", "reward_weights", "report_to")
+#: What was named for all rows, so that a row without it is refused and does not leave it out.
+_NAMED = ("rank", "alpha", "targets", "method_options", "task_options")
 #: What a study decides itself.
 _OWN = {"seed": "seeds", "eval_split": None, "eval_before": None}
 
@@ -99,6 +101,9 @@ class Design:
     reference: str = ""
     zone: float = 0.0
     _by_label: Mapping[str, Variant] = field(init=False, repr=False, compare=False)
+    _configs: dict[str, tuple[RunConfig, RunConfig]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         labels = [variant.label for variant in self.variants]
@@ -113,7 +118,7 @@ class Design:
             raise unknown_name("tune", self.tune, ("lr", "none"))
         if self.reference not in labels:
             raise unknown_name("reference", self.reference, labels)
-        if self.shared.eval_problems < 2:
+        if self.shared.eval_problems is not None and self.shared.eval_problems < 2:
             raise UserError("a comparison needs at least two problems: raise eval_problems")
         if self.budget is not None and self.budget < 1:
             raise UserError(f"budget must be at least one completion, got {self.budget}")
@@ -131,24 +136,32 @@ class Design:
             raise unknown_name("row", label, self._by_label)
         return self._by_label[label]
 
+    def _filled(self, variant: Variant) -> tuple[RunConfig, RunConfig]:
+        """What a row's runs are asked to do, and the same with every field filled that the scale decides."""
+        if variant.label not in self._configs:
+            named = {name: value for name in _NAMED if (value := getattr(self.shared, name))}
+            asked = resolve.merge(named | dict(variant.overrides), self.shared)
+            filled = resolve.fill(asked, facts=resolve.BaseFacts(self.scale), task=None)
+            self._configs[variant.label] = asked, filled
+        return self._configs[variant.label]
+
     def config(self, variant: Variant, **changes: Any) -> RunConfig:
         """The configuration of a row's runs, with steps and learning rate filled in.
 
         Raises:
             UserError: the budget is less than a step.
         """
-        config = replace_fields(self.shared, dict(variant.overrides))
-        rows = (config.prompts_per_step or SCALES[self.scale].prompts_per_step) * config.group_size
-        steps = config.steps or SCALES[self.scale].steps
+        config, filled = self._filled(variant)
+        rows = (filled.prompts_per_step or 1) * filled.group_size
+        steps = filled.steps or 1
         if self.budget is not None:
             steps = round(self.budget / rows)
             if steps < 1:
                 raise UserError(
                     f"a budget of {self.budget} completions is less than a step of {variant.label} ({rows})"
                 )
-        rate = config.learning_rate or methods.learning_rate(config.method, self.scale).value
-        filled = {"steps": steps, "learning_rate": rate, "eval_before": False}
-        return dataclasses.replace(config, **filled | changes)
+        known = {"steps": steps, "learning_rate": filled.learning_rate, "eval_before": False}
+        return dataclasses.replace(config, **known | changes)
 
     # ---- trials ------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from rlvr_lite.config import RunConfig, from_json, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import read_json, write_json
+from rlvr_lite.resolve import BOOKKEEPING
 from rlvr_lite.runs import writer
 from rlvr_lite.study.design import Design, Trial, Variant
 from rlvr_lite.training import Run
@@ -173,7 +174,10 @@ def _merged(old: Design, new: Design, root: Path) -> Design:
         if name in _GROWING or before[name] == now[name]:
             continue
         if name == "shared":
-            name = next(n for n in before["shared"] if before["shared"][n] != now["shared"][n])
+            differs = [n for n in before["shared"] if before["shared"][n] != now["shared"][n] and n not in BOOKKEEPING]
+            if not differs:
+                continue
+            name = differs[0]
             was, wanted = before["shared"][name], now["shared"][name]
         else:
             was, wanted = before[name], now[name]
@@ -184,7 +188,8 @@ def _merged(old: Design, new: Design, root: Path) -> Design:
             raise UserError(f"{root} holds another row {variant.label!r}: give this one another name")
     variants = {variant.label: variant for variant in (*old.variants, *new.variants)}
     seeds = tuple(dict.fromkeys((*old.seeds, *new.seeds)))
-    return dataclasses.replace(old, variants=tuple(variants.values()), seeds=seeds)
+    shared = dataclasses.replace(old.shared, **{name: getattr(new.shared, name) for name in BOOKKEEPING})
+    return dataclasses.replace(old, variants=tuple(variants.values()), seeds=seeds, shared=shared)
 
 
 def _tuples(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from rlvr_lite import bases, tasks
+from rlvr_lite import bases, resolve, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.runs import STOPS, Busy, RunDirectory, finish
@@ -16,7 +16,6 @@ from rlvr_lite.study.store import Store
 from rlvr_lite.training import train
 from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.environment import threads
-from rlvr_lite.training.resolve import fill
 
 __all__ = ["Held", "Interrupted", "do"]
 
@@ -83,7 +82,7 @@ def _score_base(out: Path, config: RunConfig, held: Held) -> None:
     """The untrained base, scored as every run's policy is."""
     base = held.of(config)
     task = tasks.get(config.task, **config.task_options)
-    filled = fill(config, scale=base.scale, precision=base.precision, task=task)
+    filled = resolve.fill(config, facts=resolve.BaseFacts.of(base), task=task)
     if not task.at_most(config.eval_split, 1):
         raise UserError(f"task {task.name} has no {config.eval_split} problems: give it more rows")
     (out / "eval").mkdir(parents=True, exist_ok=True)

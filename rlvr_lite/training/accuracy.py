@@ -29,7 +29,7 @@ def accuracy(
     return score(
         model,
         tokenizer,
-        task.at_most(config.eval_split, config.eval_problems),
+        task.at_most(config.eval_split, config.eval_problems or 0),
         messages=lambda problem: task.messages(problem, config.prompt_style or "instruct"),
         k=config.eval_k,
         sampling=SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_completion_length or 1),

@@ -13,28 +13,28 @@ import statistics
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import transformers
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 
-from rlvr_lite import bases, evaluation, methods, tasks
-from rlvr_lite.config import RunConfig, replace_fields, to_json
+from rlvr_lite import bases, evaluation, methods, resolve, tasks
+from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.errors import UserError
+from rlvr_lite.options import RunOptions, with_options
 from rlvr_lite.records import JsonLines, read_json, write_json, write_text
-from rlvr_lite.runs import RunDirectory, RunRecord, finish, reopen
+from rlvr_lite.runs import RunDirectory, RunRecord, finish
+from rlvr_lite.training._folder import default_directory, go_on, is_done, with_steps_of
 from rlvr_lite.training._only_writer import only_writer
 from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
 from rlvr_lite.training.guard import failures_of
-from rlvr_lite.training.micro import planned_completions, planned_micro_batch
 from rlvr_lite.training.parallel import Processes, connect
 from rlvr_lite.training.preflight import preflight
-from rlvr_lite.training.resolve import check_early, default_directory, fill, is_done, reward_functions
 from rlvr_lite.training.run import Run
 from rlvr_lite.training.spectrum import Collapsed, SpectrumWatch, collapse
 from rlvr_lite.training.trainer import GRPOTrainer
@@ -46,32 +46,34 @@ _LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has
 _REWARD_SECONDS = 60.0  # a batch, for a reward function
 
 
+@with_options()
 def train(
-    method: str = "lora",
-    base: str | bases.Base = "tiny",
-    task: Any = "chain-sum",
+    method: str | None = None,
+    base: str | Path | bases.Base | None = None,
+    task: Any = None,
     *,
     config: RunConfig | None = None,
     out: str | Path | None = None,
     progress: bool = True,
     wait: bool = False,
-    **overrides: Any,
+    **overrides: Unpack[RunOptions],
 ) -> Run:
     """Train one adapter with verifiable rewards, prove what was trained, and score it before and after.
 
     Calling it again with the same arguments continues a run that was stopped or killed, and returns one that is done.
+    More ``steps`` train on; ``max_hours``, ``keep_checkpoints``, ``save_steps`` and ``report_to`` may differ each time.
 
     Args:
-        method: a name of ``rlvr_lite.list_methods()``.
+        method: a name of ``rlvr_lite.list_methods()``; by default that of ``config``, else lora.
         base: ``tiny``, a Hub model id or a local model directory; or a loaded base, which is left as it was, so that
-            one serves many runs (``full`` loads its own).
+            one serves many runs (``full`` loads its own). By default that of ``config``, else tiny.
         task: a name of ``rlvr_lite.list_tasks()``, the path of a JSONL file, or a ``datasets.Dataset`` with columns
-            problem and answer.
-        config: start from this configuration instead of the defaults.
+            problem and answer; by default that of ``config``, else chain-sum.
+        config: what holds where nothing is named, instead of the defaults.
         out: the run's directory; ``None`` takes one under ``runs/`` named after what is run.
         progress: show progress bars.
         wait: if another process trains in that directory, wait until it is done instead of refusing.
-        **overrides: any field of ``RunConfig``. ``rewards`` may hold functions in TRL's signature besides names.
+        **overrides: any field of ``RunConfig``; ``None`` is not named.
 
     Returns:
         The run, whose ``status`` is ``done``, ``stopped`` (time limit or interrupt) or ``failed`` (a proof failed).
@@ -79,16 +81,17 @@ def train(
     Raises:
         UserError: something cannot be done as asked; nothing was written.
     """
-    functions, names = reward_functions(overrides.pop("rewards", config.rewards if config else ("accuracy",)))
-    chosen = tasks.get(task, **overrides.get("task_options", config.task_options if config else {}))
-    label = task if isinstance(task, str) else chosen.name
+    start = config if isinstance(config, RunConfig) else RunConfig()
+    rewards = start.rewards if overrides.get("rewards") is None else overrides["rewards"]
     held = base if isinstance(base, bases.Base) else None
-    name = base.name if isinstance(base, bases.Base) else base
-    named = {"method": method, "base": name, "task": label, "rewards": names}
-    if config is not None:  # a positional argument left at its default does not overrule the configuration
-        named = {k: v for k, v in named.items() if k == "rewards" or v != getattr(RunConfig(), k)}
-    asked = replace_fields(config or RunConfig(), named | overrides)
-    check_early(asked)
+    named: dict[str, Any] = {"method": method, "base": held.name if held else base, "task": task, **overrides}
+    options, chosen = overrides.get("task_options") or start.task_options, None
+    if not isinstance(task, str | Path | None):
+        chosen = tasks.get(task, **options)
+        named |= {"task": chosen.name, "task_options": options}
+    asked = resolve.merge(named | {"rewards": resolve.reward_functions(rewards)[1]}, config)
+    chosen = chosen or tasks.get(asked.task, **asked.task_options)
+    resolve.check(asked)
     processes = connect()
     directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
     if is_done(directory, asked):  # also where nothing can be written
@@ -99,7 +102,8 @@ def train(
         if done:
             return Run(directory.root)
         reset_peak_memory()
-        stages = _Stages(asked, directory, chosen, functions, progress and processes.main, held, processes)
+        asked = with_steps_of(directory, asked)
+        stages = _Stages(asked, directory, chosen, rewards, progress and processes.main, held, processes)
         with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()), warnings.catch_warnings():
             # transformers 5.18 gave it a new name, which TRL and older versions of itself do not know
             warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
@@ -117,29 +121,25 @@ class _Stages:
         asked: RunConfig,
         files: RunDirectory,
         task: tasks.Task,
-        functions: list[Any],
+        rewards: Any,
         progress: bool,
         held: bases.Base | None,
         processes: Processes,
     ):
-        self.asked, self.files, self.task, self.functions, self.progress = asked, files, task, functions, progress
+        self.asked, self.files, self.task, self.progress = asked, files, task, progress
         self.processes = processes
         self.held = None if methods.get(asked.method).writes_base else held
         self.attached: Any = None
         self.seconds: dict[str, float] = {}
         self.invalid: dict[str, dict[str, int]] = {}
-        for split in ("train", asked.eval_split) if asked.eval_problems else ("train",):
-            if not task.at_most(split, 1):
-                raise UserError(
-                    f"task {task.name} has no {split} problems: give it more rows, or set eval_problems to 0"
-                )
+        if not task.at_most("train", 1):
+            raise UserError(f"task {task.name} has no train problems: give it more rows")
+        resolve.eval_problems(asked, task)  # before the base is loaded, where there are none
         started = time.perf_counter()
         self.loaded = self._load_base()
         self.seconds["load"] = time.perf_counter() - started
-        self.config = fill(asked, scale=self.loaded.scale, precision=self.loaded.precision, task=task)
-        if asked.micro_batch is None:
-            size = planned_micro_batch(self.config, self.loaded)
-            self.config = dataclasses.replace(self.config, micro_batch=size)
+        self.config = resolve.fill(asked, facts=resolve.BaseFacts.of(self.loaded), task=task)
+        self.functions, _ = resolve.reward_functions(rewards, self.config.max_completion_length or 1)
         if self.config.targets is not None:
             layout = methods.Layout.of_model(self.loaded.model)
             methods.check_fits(self.config.method, self.config.adapter, layout)
@@ -226,9 +226,9 @@ class _Stages:
             base.eval()
 
     def _begin(self) -> None:
-        """Write what is run, unless a run that was killed has done so."""
-        reopen(self.files)
+        """Write what is run, unless a run that goes on has done so."""
         if self.files.config.exists():
+            go_on(self.files, self.asked, self.config)
             return
         try:
             self.files.root.mkdir(parents=True, exist_ok=True)
@@ -311,7 +311,7 @@ class _Stages:
             method=config.method,
             loss_options=config.loss_options,
             max_resample=config.max_resample,
-            completions_at_once=planned_completions(config, self.loaded),
+            completions_at_once=resolve.completions_at_once(config, resolve.BaseFacts.of(self.loaded)),
             sampler_correction=config.sampler_correction,
             sampler_gap_limit=config.sampler_gap_limit,
             micro_batch=config.micro_batch,

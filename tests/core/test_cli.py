@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
+import sys
+import typing
 
 import pytest
 
+import rlvr_lite
+from rlvr_lite import cli, commands
 from rlvr_lite.cli import main
+from rlvr_lite.config import RunConfig
+from rlvr_lite.options import RunOptions, meanings
 
 SMALL = [
     "--steps",
@@ -51,12 +59,23 @@ def _error(capsys, *arguments):
         (["compare", "lora,lorra"], "lora"),
         (["compare", "lora", "--axis", "rank"], "FIELD=VALUE"),
         (["compare", "lora", "--axis", "rnak=1,2"], "rank"),
-        (["compare", "lora", "--method", "dora"], "name the methods first"),
+        (["compare", "lora", "--method", "dora"], "--methods"),
         (["compare", "lora", "--seed", "3"], "--seeds"),
         (["compare", "lora", "--reference", "dora"], "lora"),
         (["compare", "lora", "--seeds", "0"], "seeds"),
         (["compare", "ln_tuning,ia3", "--rank", "8"], "leave --rank out"),
         (["verify", "3"], "answer"),
+        (["train", "--lr", "1e-3"], "--learning-rate"),
+        (["train", "--rnak", "3"], "--rank"),
+        (["train", "--steps", "x"], "whole number"),
+        (["train", "--steps"], "needs a value"),
+        (["train", "--steps", "2.5"], "whole number"),
+        (["train", "--eval-before=maybe"], "True or False"),
+        (["train", "--precision", "int8"], "precision"),
+        (["train", "--task-options", "operands"], "operands=4"),
+        (["train", "lora", "tiny", "chain-sum", "more"], "more"),
+        (["trian"], "train"),
+        (["plan", "tiny", "lora", "P9000"], "16GiB"),
     ],
     ids=" ".join,
 )
@@ -69,9 +88,117 @@ def test_a_mistake_is_one_line_that_names_the_fix(capsys, tmp_path, monkeypatch,
     assert not list(tmp_path.rglob("*.json"))
 
 
-@pytest.mark.parametrize("arguments", [["train", "--lossy", "dapo"], ["train", "--steps", "x"], ["trian"], []])
+@pytest.mark.parametrize("arguments", [["train", "--lossy", "dapo"], ["train", "--steps", "x"], ["trian"], ["--lr"]])
 def test_what_the_command_line_does_not_know_is_refused(capsys, arguments):
     assert _error(capsys, *arguments)
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What a command would call, in place of the call."""
+    found = {}
+
+    def note(*args, **options):
+        found.update({"args": args, **{k: v for k, v in options.items() if v is not None}})
+        raise KeyboardInterrupt
+
+    for home in ("training.train", "study.compare", "planning.plan"):
+        monkeypatch.setattr(f"rlvr_lite.{home}", note)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("typed", "args", "options"),
+    [
+        ("train lora tiny chain-sum", ("lora", "tiny", "chain-sum"), {}),
+        ("train --steps 3 dora", ("dora", None, None), {"steps": 3}),
+        ("train --method dora --no-eval-before", ("dora", None, None), {"eval_before": False}),
+        ("train --eval-before false", (None, None, None), {"eval_before": False}),
+        ("train --stop-on-collapse --seed 0", (None, None, None), {"stop_on_collapse": True, "seed": 0}),
+        ("train --targets q_proj,v_proj -q", (None, None, None), {"targets": ("q_proj", "v_proj"), "progress": False}),
+        ("train --targets q_proj v_proj", (None, None, None), {"targets": ("q_proj", "v_proj")}),
+        ("train --reward-weights 1,-0.5", (None, None, None), {"reward_weights": (1.0, -0.5)}),
+        ("train --task-options operands=4,5 hi=3", (None,) * 3, {"task_options": {"operands": "4,5", "hi": 3}}),
+        ("train --task-options operands 4", (None,) * 3, {"task_options": {"operands": 4}}),
+        ("train --learning_rate=1e-4", (None,) * 3, {"learning_rate": 1e-4}),
+        ("compare lora,dora --base tiny", (("lora", "dora"), "tiny", None), {}),
+        ("compare lora dora --seeds 2", (("lora", "dora"), None, None), {"seeds": 2}),
+        ("compare --seeds 2 --methods lora dora", (("lora", "dora"), None, None), {"seeds": 2}),
+        (
+            "compare lora --axis rank=1,8 group_size=4,8",
+            (("lora",), None, None),
+            {"rank": [1, 8], "group_size": [4, 8]},
+        ),
+        ("plan tiny dora t4 --task chain-sum", ("tiny", "dora", "t4"), {"task": "chain-sum"}),
+        ("plan tiny --gpu t4", ("tiny", None, "t4"), {}),
+    ],
+)
+def test_the_command_line_calls_the_function_with_what_was_typed(called, typed, args, options):
+    with pytest.raises(SystemExit) as left:
+        main(typed.split())
+    assert left.value.code == 130
+    assert called["args"] == args
+    assert {name: called[name] for name in options} == options
+    fields = {f.name for f in dataclasses.fields(RunConfig)} - set(options)
+    assert not fields & set(called)  # what was not typed is not named
+
+
+LEFT_OUT = {"train": set(), "plan": set(), "compare": {"method", "seed", "eval_before"}}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_signature_configuration_and_command_line_have_the_same_options(name, capsys):
+    function, command = getattr(rlvr_lite, name), getattr(commands, name)
+    python, shell = inspect.signature(function).parameters, inspect.signature(command).parameters
+    fields = {f.name for f in dataclasses.fields(RunConfig)} - LEFT_OUT[name]
+    assert fields <= set(python)
+    assert fields <= set(shell)
+    assert set(python) - set(shell) == {"config"}  # a recipe's name stands for it
+    assert set(shell) - set(python) == {"recipe"} | ({"axis"} if name == "compare" else set()) | (
+        {"dry_run", "measure", "out", "plot"} if name == "plan" else set()
+    )
+    words = [n for n, p in shell.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert words == list(python)[: len(words)]
+    for field in fields:
+        assert python[field].default is None
+        assert shell[field].default is None
+        assert f"    {field}: " in function.__doc__
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert not [field for field in shell if f"--{field.replace('_', '-')}" not in shown]
+
+
+def test_editors_are_told_the_types_of_the_configuration():
+    told, true = typing.get_type_hints(RunOptions), typing.get_type_hints(RunConfig)
+    assert set(told) == set(true) - {"method", "base", "task"}
+    assert {name: hint for name, hint in told.items() if name != "rewards"} == {
+        name: true[name] | None for name in told if name != "rewards"
+    }
+    assert all(meanings()[name] for name in true)
+
+
+def test_help_and_version_are_no_mistake(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"rlvr-lite {rlvr_lite.__version__}\n"
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 0
+    assert "train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ended", "code"), [("failed", 1), ("done", 0), (None, 0)])
+def test_the_exit_status_says_how_a_run_ended(monkeypatch, ended, code):
+    monkeypatch.setitem(cli._COMMANDS, "tasks", lambda: ended)
+
+    def call():
+        main(["tasks"])
+        sys.exit(0)
+
+    with pytest.raises(SystemExit) as left:
+        call()
+    assert left.value.code == code
 
 
 def test_train_show_and_eval(capsys, tmp_path):

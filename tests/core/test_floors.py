@@ -16,8 +16,10 @@ import rlvr_lite
 PACKAGE = Path(rlvr_lite.__file__).parent
 FLOORS = {
     "errors": 0,
+    "typed": 0.5,
     "config": 1,
     "figure": 1,
+    "options": 2,
     "records": 1,
     "table": 1,
     "analysis": 2,
@@ -28,8 +30,8 @@ FLOORS = {
     "sampling": 4,
     "bases": 4,
     "methods": 4,
-    "recipes": 5,
     "resolve": 5,
+    "recipes": 6,
     "planning": 6,
     "evaluation": 6,
     "exports": 7,

@@ -209,12 +209,12 @@ def test_every_claim_finds_its_rows_and_no_row_is_without_a_claim(scale):
 @pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
 def test_every_row_is_a_run_that_can_begin(scale):
     from rlvr_lite.config import replace_fields
-    from rlvr_lite.training.resolve import check_early
+    from rlvr_lite.resolve import check
 
     at = setting(scale)
     for experiment in EXPERIMENTS:
         for variant in make_variants(experiment.rows(at, lambda method: 1e-3 if method == "lora" else 2e-3), {}):
-            check_early(replace_fields(at.config, dict(variant.overrides)))
+            check(replace_fields(at.config, dict(variant.overrides)))
 
 
 @pytest.mark.parametrize("scale", ["tiny", "paper"])

@@ -12,9 +12,9 @@ from rlvr_lite.cli import main
 from rlvr_lite.config import LINEAR_LAYERS, RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.planning import plan
-from rlvr_lite.recipes._recipe import for_method, list_recipes, read_recipe, recipe
+from rlvr_lite.recipes import list_recipes, read_recipe, recipe
+from rlvr_lite.resolve import check, merge
 from rlvr_lite.study import Study, compare, conduct
-from rlvr_lite.training.resolve import check_early
 
 NAMES = [row["recipe"] for row in list_recipes()]
 VARIANTS = [name for name in NAMES if name.endswith("gb")]
@@ -37,7 +37,7 @@ def test_the_papers_protocol_is_carried_to_the_letter():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_is_a_run_that_can_begin(name):
-    check_early(recipe(name))
+    check(recipe(name))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -79,7 +79,7 @@ BAD = {
     "colour = 3": "colour",
     'title = "x"': r"no \[config\]",
     "[config]\nstep = 3": "did you mean 'steps'",
-    '[config]\nsteps = "many"': "wrong type",
+    '[config]\nsteps = "many"': "steps must be a whole number",
     "[config]\nsteps = 0": "at least 1",
     "config = 3": "wrong type",
     'extends = "paper-1.5"': "did you mean",
@@ -140,18 +140,18 @@ def test_another_method_takes_of_a_recipe_what_it_knows(method, fields, small):
     found = recipe(small, method)
     assert {name: getattr(found, name) for name in fields} == fields
     assert (found.method, found.steps) == (method, 3)
-    check_early(found)
+    check(found)
 
 
 @pytest.mark.parametrize("name", [name for name in methods.names() if ":" not in name])
 def test_the_papers_protocol_can_begin_with_every_method(name):
     precision = "bf16" if name in ("full", "c3a") else "auto"
-    check_early(dataclasses.replace(recipe("paper-1.5b", name), precision=precision))
+    check(dataclasses.replace(recipe("paper-1.5b", name), precision=precision))
 
 
 def test_an_option_that_no_method_has_is_not_left_out_in_silence():
     with pytest.raises(UserError, match="did you mean 'dropout'"):
-        for_method(RunConfig(method="dora", method_options={"dropuot": 0.1}))
+        merge({"method": "dora"}, RunConfig(method_options={"dropuot": 0.1}))
 
 
 def designed(monkeypatch, tmp_path, *entries, **options):
@@ -169,7 +169,7 @@ def test_a_comparison_starts_from_a_recipe_and_gives_each_row_what_it_knows(smal
     assert (dora.rank, dora.alpha, dora.method_options) == (4, 8, {})
     assert {config.steps for config in (lora, ia3, dora)} == {3}
     for config in (lora, ia3, dora, design.shared):
-        check_early(config)
+        check(config)
 
 
 def test_what_a_row_or_the_call_says_overrules_the_recipe(small, monkeypatch, tmp_path):
@@ -189,26 +189,36 @@ def test_a_comparison_takes_base_and_task_from_the_recipe(monkeypatch, tmp_path)
 def asked(monkeypatch):
     """The configuration that a command would run."""
     found = {}
-    monkeypatch.setattr("rlvr_lite.training.train", lambda *args, **options: found.update(options) or "")
+
+    def note(method=None, base=None, task=None, *, config=None, out=None, progress=True, wait=False, **options):
+        found["config"] = merge({"method": method, "base": base, "task": task, **options}, config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlvr_lite.training.train", note)
     monkeypatch.setattr("rlvr_lite.study.compare", lambda *args, **options: found.update(options) or sys.exit(0))
     return found
 
 
+def typed(words):
+    with pytest.raises(SystemExit):
+        main(words)
+
+
 def test_options_on_the_command_line_overrule_the_recipe_even_where_they_are_the_default(small, asked):
-    main(["train", "--recipe", str(small), "--seed", "0", "--rank", "8"])
+    typed(["train", "--recipe", str(small), "--seed", "0", "--rank", "8"])
     assert asked["config"] == RunConfig(
         rank=8, alpha=8, targets=("q_proj", "v_proj"), method_options={"dropout": 0.05}, steps=3, seed=0
     )
-    main(["train", f"--recipe={small}", "--method", "ia3"])
+    typed(["train", f"--recipe={small}", "--method", "ia3"])
     assert (asked["config"].method, asked["config"].rank, asked["config"].steps) == ("ia3", None, 3)
-    main(["train", "--steps", "5"])
+    typed(["train", "--steps", "5"])
     assert asked["config"] == RunConfig(steps=5)
 
 
 def test_compare_takes_a_recipe_on_the_command_line(small, asked):
     with pytest.raises(SystemExit):
         main(["compare", "lora,dora", "--recipe", str(small), "--steps", "2"])
-    assert (asked["config"].steps, asked["config"].rank) == (2, 4)
+    assert (asked["steps"], asked["config"].rank) == (2, 4)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from transformers import TrainerControl, TrainerState
 
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.resolve import check
 from rlvr_lite.rewards import get
 from rlvr_lite.training import callbacks
 from rlvr_lite.training.callbacks import Bar, CleanStop
-from rlvr_lite.training.resolve import check_early
 from tests.training.helpers import trainer
 
 
@@ -68,16 +68,16 @@ def test_without_a_limit_it_saves_every_ten_minutes_and_at_the_end(clock):
 
 def test_a_tracker_nobody_knows_is_refused_before_anything_is_loaded():
     with pytest.raises(UserError, match="tensorboard"):
-        check_early(RunConfig(report_to=("tensorbord",)))
+        check(RunConfig(report_to=("tensorbord",)))
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "trackio", "wandb"])
 def test_a_tracker_that_is_not_installed_is_refused_with_its_package(tracker, monkeypatch):
     asked = dataclasses.replace(RunConfig(), report_to=(tracker,))
     with monkeypatch.context() as patched:
-        patched.setattr("rlvr_lite.training.resolve.find_spec", lambda name: None)
+        patched.setattr("rlvr_lite.resolve.find_spec", lambda name: None)
         with pytest.raises(UserError, match=f"pip install {tracker}"):
-            check_early(asked)
+            check(asked)
     with monkeypatch.context() as patched:
-        patched.setattr("rlvr_lite.training.resolve.find_spec", lambda name: importlib.util.find_spec("torch"))
-        check_early(asked)
+        patched.setattr("rlvr_lite.resolve.find_spec", lambda name: importlib.util.find_spec("torch"))
+        check(asked)

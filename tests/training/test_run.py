@@ -14,7 +14,7 @@ from datasets import Dataset
 import rlvr_lite
 from rlvr_lite import bases, methods, records, tasks
 from rlvr_lite.errors import UserError
-from rlvr_lite.training.resolve import default_directory
+from rlvr_lite.training._folder import default_directory
 from rlvr_lite.training.run import Run
 
 SMALL = {

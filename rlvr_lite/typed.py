@@ -1,0 +1,102 @@
+"""The types of a configuration's fields: taken as they are declared, or refused in one line."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from rlvr_lite.errors import UserError, unknown_name
+
+__all__ = ["hints", "take_types"]
+
+
+@functools.cache
+def hints(cls: Any) -> dict[str, Any]:
+    """The type of every field of a configuration."""
+    return get_type_hints(cls)
+
+
+@functools.cache
+def _kinds(cls: Any) -> list[tuple[str, Any, bool, Any]]:
+    """Name, type, whether ``None`` is one of its values, and the type besides ``None``, of every field."""
+    found = []
+    for name, hint in hints(cls).items():
+        optional = type(None) in get_args(hint)
+        found.append((name, hint, optional, get_args(hint)[0] if optional else hint))
+    return found
+
+
+def take_types(config: Any) -> None:
+    """Give every field of a new configuration the type it is declared with, or refuse its value in one line."""
+    for name, hint, optional, kind in _kinds(type(config)):  # type: ignore[arg-type]
+        value = getattr(config, name)
+        if (optional and value is None) or (kind is not float and type(value) is kind):
+            continue
+        typed = _typed(name, hint, value)
+        if typed is not value:
+            object.__setattr__(config, name, typed)
+
+
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    """``value`` as ``hint`` declares it: lists are tuples, one item stands for a tuple of it, NumPy's numbers are plain."""
+    kind = get_args(hint)[0] if type(None) in get_args(hint) else hint
+    if type(value).__module__ == "numpy" and not getattr(value, "shape", True):
+        value = value.item()
+    if get_origin(kind) is Literal:
+        if isinstance(value, str) and value not in get_args(kind):
+            raise unknown_name(name, value, get_args(kind))
+        kind = str
+    if get_origin(kind) is tuple:
+        return _several(name, get_args(kind)[0], value)
+    if kind in _PLAIN:
+        fits, convert, what = _PLAIN[kind]
+        if not fits(value):
+            raise UserError(f"{name} must be {what}, got {value!r}")
+        return convert(value)
+    return _options(name, value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+#: By type: what fits, how it is kept, and how a message names it. A bool is no number.
+_PLAIN: Mapping[type, tuple[Callable[[Any], bool], Callable[[Any], Any], str]] = {
+    bool: (lambda value: isinstance(value, bool), bool, "True or False"),
+    int: (lambda value: isinstance(value, Integral) and not isinstance(value, bool), int, "a whole number"),
+    float: (_is_number, float, "a finite number"),
+    str: (lambda value: isinstance(value, str | os.PathLike), os.fspath, "text"),
+}
+
+
+def _several(name: str, kind: type, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        value = [word.strip() for word in value.split(",") if word.strip()]
+    if not isinstance(value, list | tuple):
+        value = [value]
+    return tuple(_typed(f"an item of {name}", kind, item) for item in value)
+
+
+def _options(name: str, value: Any) -> dict[str, Any]:
+    """Options by name, each plain text, a number, True or False, or several of these."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{name} must be options by name, such as {{'ratio': 16}}, got {value!r}")
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise UserError(f"{name} must be options by name, such as {{'ratio': 16}}, got {key!r} for a name")
+        label = f"{key} of {name}"
+        found[key] = tuple(_option(label, i) for i in item) if isinstance(item, list | tuple) else _option(label, item)
+    return found
+
+
+def _option(name: str, value: Any) -> Any:
+    if type(value).__module__ == "numpy" and not getattr(value, "shape", True):
+        value = value.item()
+    if isinstance(value, bool | str | Integral) or _is_number(value):
+        return value
+    raise UserError(f"{name} must be text, a finite number, True or False, got {value!r}")

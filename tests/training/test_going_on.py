@@ -1,0 +1,71 @@
+"""A run goes on under other limits, and on to more steps, as if it had been asked for them from the start."""
+
+from __future__ import annotations
+
+import pytest
+
+import rlvr_lite
+from rlvr_lite.config import RunConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.records import read_json
+from rlvr_lite.training import Run
+
+SMALL = {
+    "prompts_per_step": 4,
+    "group_size": 4,
+    "eval_problems": 2,
+    "eval_k": 1,
+    "max_completion_length": 24,
+    "progress": False,
+}
+
+
+def bytes_of(run: Run) -> dict[str, bytes]:
+    """What must not depend on how often a run was broken off."""
+    files = run.files
+    paths = (files.rollouts.path, files.adapter / "manifest.json", files.evaluations / "after.jsonl", files.config)
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def test_more_steps_train_on_to_what_a_longer_run_would_have_been(tmp_path):
+    short = rlvr_lite.train("lora", steps=3, out=tmp_path / "run", **SMALL)
+    assert short.summary["steps"] == 3
+    longer = rlvr_lite.train("lora", steps=5, out=tmp_path / "run", **SMALL)
+    whole = rlvr_lite.train("lora", steps=5, out=tmp_path / "whole", **SMALL)
+    assert bytes_of(longer) == bytes_of(whole)
+    assert [row["step"] for row in longer.metrics()] == [1, 2, 3, 4, 5]
+    assert (longer.status, longer.summary["steps"], longer.config.steps) == (whole.status, 5, 5)
+    assert longer.summary["evaluation"]["before"] == short.summary["evaluation"]["before"]
+    assert longer.damage() is None
+    assert read_json(longer.files.env)["asked"]["steps"] == 5
+    again = rlvr_lite.train("lora", out=tmp_path / "run", **SMALL)  # not named: as many as it has
+    assert again.summary == longer.summary
+    with pytest.raises(UserError, match=r"5 steps.*not 4"):
+        rlvr_lite.train("lora", steps=4, out=tmp_path / "run", **SMALL)
+
+
+def test_a_schedule_over_all_steps_is_not_stretched(tmp_path):
+    rlvr_lite.train("adalora", steps=3, out=tmp_path / "run", **SMALL)
+    with pytest.raises(UserError, match="schedule"):
+        rlvr_lite.train("adalora", steps=5, out=tmp_path / "run", **SMALL)
+
+
+def test_limits_and_bookkeeping_may_differ(tmp_path):
+    first = rlvr_lite.train("lora", steps=3, max_hours=1e-9, out=tmp_path / "run", **SMALL)
+    assert first.status == "stopped"
+    changed = {"max_hours": 5, "keep_checkpoints": 1, "save_steps": 1}
+    run = rlvr_lite.train("lora", steps=3, out=tmp_path / "run", **SMALL | changed)
+    assert run.summary["steps"] == 3
+    assert (run.config.max_hours, run.config.keep_checkpoints) == (5, 1)
+    assert len(list(run.files.checkpoints.iterdir())) == 1
+    done = rlvr_lite.train("lora", steps=3, out=tmp_path / "run", **SMALL)
+    assert done.summary == run.summary
+    with pytest.raises(UserError, match="seed"):
+        rlvr_lite.train("lora", steps=3, seed=1, out=tmp_path / "run", **SMALL)
+
+
+def test_the_folder_of_a_run_does_not_depend_on_what_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = rlvr_lite.train("lora", steps=1, **SMALL)
+    assert rlvr_lite.train("lora", steps=1, max_hours=2, **SMALL).directory == run.directory
+    assert RunConfig().max_hours is None
