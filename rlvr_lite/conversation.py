@@ -108,7 +108,7 @@ class Chat:
 
     def _messages(self, question: str) -> list[dict[str, str]]:
         try:
-            task = tasks.get(self.config.task, **self.config.task_options)
+            task = tasks.recall(self.config.task, self.config.task_options, near=self.trained.run.directory)
         except UserError:  # its problems came in memory, or lie elsewhere
             return [{"role": "user", "content": question}]
         return task.messages(question, self.config.prompt_style or "instruct")

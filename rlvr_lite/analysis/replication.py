@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlvr_lite.analysis._student import student_quantile
-from rlvr_lite.analysis.statistics import Difference, Interval, accuracy_interval, holm, paired_difference
+from rlvr_lite.analysis.statistics import Difference, Interval, holm, mean_interval, paired_difference
 from rlvr_lite.errors import UserError, unknown_name
 
 __all__ = [
@@ -162,18 +162,23 @@ def seed_problem_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) 
     if len(x) == 1:
         return paired_difference(x[0], y[0], level=level)
     e = _Error.of(y - x)
-    half = e.half_width(level)
-    return Difference(e.value, max(-1.0, e.value - half), min(1.0, e.value + half), e.p_value(), e.error)
+    half, most = e.half_width(level), _span(x, y)
+    return Difference(e.value, max(-most, e.value - half), min(most, e.value + half), e.p_value(), e.error)
 
 
 def seed_problem_interval(scores: ArrayLike, *, level: float = 0.95) -> Interval:
     """A method's accuracy over training seeds and problems ``[S, P]``, with both kinds of noise in the interval."""
     x = _grid(scores, 2)
     if len(x) == 1:
-        return accuracy_interval(x[0], level)
+        return mean_interval(x[0], level)
     e = _Error.of(x)
-    half = e.half_width(level)
-    return Interval(e.value, max(0.0, e.value - half), min(1.0, e.value + half))
+    half, most = e.half_width(level), _span(x)
+    return Interval(e.value, max(0.0 if most == 1 else -most, e.value - half), min(most, e.value + half))
+
+
+def _span(*scores: NDArray[np.float64]) -> float:
+    """The largest that a score may be: 1 of accuracies; rewards know no bound."""
+    return 1.0 if all(x.min() >= 0 and x.max() <= 1 for x in scores) else math.inf
 
 
 def joint_draws(scores: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ __all__ = [
     "clustered_standard_error",
     "detectable_difference",
     "holm",
+    "mean_interval",
     "normal_quantile",
     "paired_difference",
     "permutation_p_value",
@@ -140,6 +141,20 @@ def accuracy_interval(scores: ArrayLike, level: float = 0.95) -> Interval:
     centre = (mean + ratio / 2) / (1 + ratio)
     half = math.sqrt(mean * (1 - mean) * ratio + ratio * ratio / 4) / (1 + ratio)
     return Interval(mean, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mean_interval(scores: ArrayLike, level: float = 0.95) -> Interval:
+    """Confidence interval of a mean of rewards, one a problem: Student's, and of accuracies :func:`accuracy_interval`.
+
+    >>> print(mean_interval([1.0, 3.0, 5.0]))
+    3.000 [-1.968, 7.968]
+    """
+    x = _vector(scores, "scores")
+    if x.min() >= 0 and x.max() <= 1:
+        return accuracy_interval(x, level)
+    mean, n = float(x.mean()), x.size
+    half = student_quantile(0.5 + level / 2, n - 1) * float(x.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    return Interval(mean, mean - half, mean + half)
 
 
 def bootstrap_interval(
@@ -277,7 +292,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95, seed: 
     else:
         error = float(d.std(ddof=1)) / math.sqrt(d.size)
         centre, half = value, student_quantile(0.5 + level / 2, d.size - 1) * error
-    return Difference(value, max(-1.0, centre - half), min(1.0, centre + half), p_value, error)
+    most = 1.0 if min(x.min(), y.min()) >= 0 and max(x.max(), y.max()) <= 1 else math.inf  # rewards know no bound
+    return Difference(value, max(-most, centre - half), min(most, centre + half), p_value, error)
 
 
 def holm(p_values: ArrayLike) -> list[float]:

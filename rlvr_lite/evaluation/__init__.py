@@ -10,7 +10,7 @@ from rlvr_lite.evaluation.presets import PRESETS, Preset
 from rlvr_lite.evaluation.results import EVALUATION_FILE, Evaluation, compare_evaluations
 from rlvr_lite.evaluation.samples import GREEDY, Sample
 from rlvr_lite.evaluation.scores import Score
-from rlvr_lite.evaluation.scoring import rescore, score
+from rlvr_lite.evaluation.scoring import Grade, graded_by, rescore, score
 from rlvr_lite.tasks import BENCHMARKS, PAPER, Benchmark, list_benchmarks
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "PRESETS",
     "Benchmark",
     "Evaluation",
+    "Grade",
     "Preset",
     "ProblemSet",
     "Sample",
@@ -30,6 +31,7 @@ __all__ = [
     "compare_evaluations",
     "evaluate",
     "fingerprint",
+    "graded_by",
     "length_quantiles",
     "list_benchmarks",
     "load_problems",

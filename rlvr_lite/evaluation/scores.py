@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvr_lite.analysis.statistics import Interval, accuracy_interval, student_quantile
+from rlvr_lite.analysis.statistics import Interval, accuracy_interval, mean_interval
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation.metrics import avg_at_k, length_quantiles, maj_at_k, pass_curve
 from rlvr_lite.evaluation.samples import GREEDY, Sample
@@ -129,7 +128,7 @@ class Score:
 
     def metrics(self) -> dict[str, Interval]:
         """Each metric with its 95 % interval over problems (see ``accuracy_interval``)."""
-        interval = _mean_interval if self.rewarded else accuracy_interval
+        interval = mean_interval if self.rewarded else accuracy_interval
         return {metric: interval(values) for metric, values in self.by_problem().items()}
 
     def pass_curve(self) -> dict[int, Interval]:
@@ -203,13 +202,6 @@ class Score:
     def rows(self) -> list[dict[str, Any]]:
         """The samples as plain dictionaries, ordered by problem and index."""
         return [sample.to_dict() for sample in self.samples]
-
-
-def _mean_interval(values: NDArray[np.float64]) -> Interval:
-    """Student's 95 % interval of a mean of rewards, which may lie anywhere; of one problem the mean alone."""
-    mean, n = float(values.mean()), values.size
-    half = student_quantile(0.975, n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    return Interval(mean, mean - half, mean + half)
 
 
 def _outcomes(row: NDArray[Any]) -> str | list[float]:

@@ -92,7 +92,7 @@ def prompts_of(run: RunRecord, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Held-out problems of the run's task as they are put to the model; those of its fingerprint if it has no task."""
     style = run.config.prompt_style or "instruct"
     try:
-        task = tasks.get(run.config.task, **run.config.task_options)
+        task = tasks.recall(run.config.task, run.config.task_options, near=run.directory)
         split = "test" if "test" in task.splits else task.splits[0]
         return [render(tokenizer, task.messages(problem, style)) for problem in _first(task, split)]
     except UserError:  # problems that came in memory, or whose files are elsewhere

@@ -81,7 +81,7 @@ def _rescored(
         config, base = run.gate().config, base_in_training(run)
         model = methods.load(base.model, run.files.adapter)
         change(model)
-        task = tasks.get(config.task, **config.task_options)
+        task = tasks.recall(config.task, config.task_options, near=run.directory)
         style = config.prompt_style or "instruct"
         score = evaluation.score(
             model,

@@ -52,7 +52,7 @@ runs in a thread, with the same number of calls, but a single long call into C c
 has no cap.
 """
 
-from rlvr_lite.rewards.functions import RewardFunction, accuracy, combine, format, get, overlong
+from rlvr_lite.rewards.functions import RewardFunction, accuracy, combine, format, get, overlong, text_of
 from rlvr_lite.rewards.math.second_opinion import audit
 from rlvr_lite.rewards.math.verdict import Verdict
 from rlvr_lite.rewards.math.verifier import explain, unreadable_golds, verify, verify_batch
@@ -67,6 +67,7 @@ __all__ = [
     "format",
     "get",
     "overlong",
+    "text_of",
     "unreadable_golds",
     "verify",
     "verify_batch",

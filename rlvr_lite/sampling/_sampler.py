@@ -46,9 +46,9 @@ class Samples:
         return len(self.texts)
 
     def completions(self) -> list[Completion]:
-        """Text, length and end of each row."""
-        rows = zip(self.texts, self.mask.sum(-1).tolist(), self.ended.tolist(), strict=True)
-        return [Completion(text, length, not ended) for text, length, ended in rows]
+        """Text, length, end and tokens of each row."""
+        rows = zip(self.texts, self.mask.sum(-1).tolist(), self.ended.tolist(), self.ids.tolist(), strict=True)
+        return [Completion(text, length, not ended, tuple(ids[:length])) for text, length, ended, ids in rows]
 
 
 class Sampler(Protocol):

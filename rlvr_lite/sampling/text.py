@@ -29,11 +29,13 @@ class Completion:
         text: decoded without special tokens.
         tokens: how many were sampled, the end token included.
         truncated: whether it was cut at max_new_tokens before an end token.
+        ids: the tokens themselves.
     """
 
     text: str
     tokens: int
     truncated: bool
+    ids: tuple[int, ...] = ()
 
 
 def eos_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -59,6 +61,8 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Messages, template: Mapping[str, Any] | None = None) -> str:
     """The text that the model continues: messages through the chat template, a string as it is.
 
+    A chat that ends in an assistant's turn (such as ``<think>``) is an opening, which the model continues.
+
     Args:
         tokenizer: with the chat template.
         prompt: a chat or a text.
@@ -74,7 +78,9 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Messages, template: Mappi
             "the tokenizer has no chat template: give prompts as plain strings, or set tokenizer.chat_template"
         )
     turns = [dict(turn) for turn in prompt]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **(template or {})))
+    opened = bool(turns) and turns[-1].get("role") == "assistant"
+    how = {"continue_final_message": opened, "add_generation_prompt": not opened}
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, **how, **(template or {})))
 
 
 def encode(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from rlvr_lite.options import with_options
 from rlvr_lite.study.design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study.engines import Engine, EngineName
 from rlvr_lite.study.engines import engine as open_engine
+from rlvr_lite.study.given import Given, take_functions
 from rlvr_lite.study.store import Store
 from rlvr_lite.study.study import Study
+from rlvr_lite.tasks import StoredTask, Task, is_source
 from rlvr_lite.tasks import get as get_task
+from rlvr_lite.tasks import save as save_task
+from rlvr_lite.training.objective import Objective
 
 __all__ = ["compare"]
 
@@ -31,7 +35,7 @@ _PATIENCE = 2.0  # seconds between looks at what another process is doing
 def compare(
     methods: str | Sequence[str] | Mapping[str, Any],
     base: str | None = None,
-    task: str | None = None,
+    task: Any = None,
     *,
     seeds: int | Sequence[int] = 3,
     tune: Tune = "lr",
@@ -55,8 +59,8 @@ def compare(
         methods: names of ``rlvr_lite.list_methods()``; or a mapping from a row's name to a method or to the fields of
             ``RunConfig`` in which that row differs, such as ``{"lora r8": {"method": "lora", "rank": 8}}``.
         base: ``tiny``, a Hub model id or a local model directory; by default that of ``config``, else tiny.
-        task: a name of ``rlvr_lite.list_tasks()`` or the path of a JSONL file; by default that of ``config``, else
-            chain-sum.
+        task: whatever ``train`` takes: a name, a path, a data set, a data frame, rows or a ``Task``; by default that of
+            ``config``, else chain-sum. Problems that come in memory are kept once, in the study's folder.
         seeds: how many training seeds, or which.
         tune: ``lr`` gives every row the same learning-rate search: five rates at half a decade from each other around
             the method's default (or around ``learning_rate``), on the validation split and a seed of its own, by
@@ -71,7 +75,8 @@ def compare(
         config: what all runs share, instead of the defaults.
         progress: show a progress bar.
         **overrides: fields of ``RunConfig`` that all runs share; ``None`` is not named, and one given as a list becomes
-            an axis, with a row for each of its values.
+            an axis, with a row for each of its values. ``rewards`` may hold functions in TRL's signature, which are
+            told from others by a hash of their source and sent to workers by import path or by value.
 
     Raises:
         UserError: something cannot be done as asked; nothing was trained.
@@ -79,8 +84,15 @@ def compare(
     for name, instead in _DECIDED.items():
         if overrides.get(name) is not None:
             raise UserError(f"{name} means nothing in a comparison: {instead}")
-    shared, axes = split_axes({name: value for name, value in overrides.items() if value is not None})
-    start = _shared(config, {"base": base, "task": task, **shared})
+    functions: dict[str, Callable[..., Any]] = {}
+    named = {name: value for name, value in overrides.items() if value is not None}
+    if "rewards" in named:
+        given = named["rewards"]
+        named["rewards"] = take_functions([given] if callable(given) else given, functions)
+    if isinstance(methods, Mapping):
+        methods = {label: _named_rewards(entry, functions) for label, entry in methods.items()}
+    shared, axes = split_axes(named)
+    start, problems = _shared(config, task, {"base": base, **shared})
     usual = RunConfig().method
     if "learning_rate" in axes and tune == "lr":
         raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
@@ -88,6 +100,7 @@ def compare(
     if config is not None:  # what not every method has goes to the rows that have it
         variants = tuple(_with_adapter(variant, config, shared) for variant in variants)
     labels = [variant.label for variant in variants]
+    handed = Given.of(functions, problems)
     chosen = reference or (usual if usual in labels else labels[0] if labels else "")
     design = Design(
         variants=variants,
@@ -98,21 +111,34 @@ def compare(
         budget=budget,
         reference=chosen,
         zone=zone,
+        sources=handed.sources(),
     )
-    _check(design)
+    _check(design, problems, handed)
     root = Path(out) if out is not None else Path("runs") / f"study-{Path(start.base).name}-{Path(start.task).stem}"
+    if engine != "local":
+        handed.pack()  # what cannot be sent is refused before anything is written
     store = Store(root)
     design = store.open(design)
+    if isinstance(problems, StoredTask) and problems.in_memory:
+        save_task(problems, root)
     store.retry_failed(trial for trial in design.known(store.accuracies(design)))
-    with open_engine(engine, root, workers=workers, address=address) as workforce:
+    with open_engine(engine, root, handed, workers=workers, address=address) as workforce:
         _work(design, store, workforce, progress)
     study = Study(root, design)
     study.report()
     return study
 
 
-def _shared(config: RunConfig | None, named: Mapping[str, Any]) -> RunConfig:
-    """What all runs have in common: the number of problems is known, what not every method has is left to the rows."""
+def _named_rewards(entry: Any, functions: dict[str, Callable[..., Any]]) -> Any:
+    """A row as it was entered, with reward functions replaced by their names."""
+    if not isinstance(entry, Mapping) or "rewards" not in entry:
+        return entry
+    given = entry["rewards"]
+    return {**entry, "rewards": take_functions([given] if callable(given) else given, functions)}
+
+
+def _shared(config: RunConfig | None, task: Any, named: Mapping[str, Any]) -> tuple[RunConfig, Task]:
+    """What all runs have in common, and their task: the number of problems is known, what not every method has is left to the rows."""
     bare: dict[str, Any] = {
         "method": "lora",
         "seed": 0,
@@ -121,9 +147,15 @@ def _shared(config: RunConfig | None, named: Mapping[str, Any]) -> RunConfig:
         "targets": None,
         "method_options": {},
     }
-    asked = resolve.merge(named, None if config is None else dataclasses.replace(config, **bare))
-    task = get_task(asked.task, **asked.task_options)
-    return dataclasses.replace(asked, eval_problems=resolve.eval_problems(asked, task))
+    options = named.get("task_options") or {}
+    found: Task | None = None
+    if not isinstance(task, str | Path | None) or any(map(is_source, options.values())):
+        found = get_task(task, **options)
+        named = {**named, "task_options": {}}
+    label = found.name if found is not None else task
+    asked = resolve.merge({**named, "task": label}, None if config is None else dataclasses.replace(config, **bare))
+    found = found or get_task(asked.task, **asked.task_options)
+    return dataclasses.replace(asked, eval_problems=resolve.eval_problems(asked, found)), found
 
 
 def _with_adapter(variant: Variant, config: RunConfig, shared: Mapping[str, Any]) -> Variant:
@@ -142,15 +174,16 @@ def _scale(config: RunConfig) -> str:
     return scale_of(methods.Layout.of_config(AutoConfig.from_pretrained(folder)).parameters)
 
 
-def _check(design: Design) -> None:
+def _check(design: Design, task: Task, given: Given) -> None:
     """Refuse what would fail in every run, before the first."""
-    task = get_task(design.shared.task, **design.shared.task_options)
     splits = ["train", design.shared.eval_split, *(["validation"] if design.tune == "lr" else [])]
     for split in splits:
         if not task.at_most(split, 1):
             raise UserError(f"task {task.name} has no {split} problems: give it more rows")
     for variant in design.variants:
-        resolve.check(design.config(variant))
+        config = design.config(variant)
+        resolve.check(config)
+        Objective.of(given.rewards(config), config, task)
 
 
 def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> None:

@@ -90,6 +90,7 @@ class Design:
         budget: completions each run may draw, so that all have equal rollouts; ``None`` gives all equal steps.
         reference: the row that the others are compared with.
         zone: half width of the zone of practical equivalence, in accuracy.
+        sources: hashes of the source of reward functions and tasks of the user's own, by name.
     """
 
     variants: tuple[Variant, ...]
@@ -100,6 +101,7 @@ class Design:
     budget: int | None = None
     reference: str = ""
     zone: float = 0.0
+    sources: Mapping[str, str] = field(default_factory=dict)
     _by_label: Mapping[str, Variant] = field(init=False, repr=False, compare=False)
     _configs: dict[str, tuple[RunConfig, RunConfig]] = field(
         init=False, repr=False, compare=False, default_factory=dict
@@ -122,8 +124,8 @@ class Design:
             raise UserError("a comparison needs at least two problems: raise eval_problems")
         if self.budget is not None and self.budget < 1:
             raise UserError(f"budget must be at least one completion, got {self.budget}")
-        if not 0 <= self.zone < 1:
-            raise UserError(f"zone must lie in [0, 1), got {self.zone}")
+        if not 0 <= self.zone < (1 if "accuracy" in self.shared.rewards else math.inf):
+            raise UserError(f"zone must lie in [0, 1) for accuracies, and be 0 or above for rewards, got {self.zone}")
         object.__setattr__(self, "_by_label", {variant.label: variant for variant in self.variants})
 
     def variant(self, label: str) -> Variant:

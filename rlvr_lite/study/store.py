@@ -27,7 +27,7 @@ MANIFEST = "study.json"
 _FORMAT = 1
 _FAILURE = "failure.json"
 #: What may grow when a study is called again; all else must be as it was.
-_GROWING = ("variants", "seeds")
+_GROWING = ("variants", "seeds", "sources")
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,7 @@ def _describe(design: Design) -> dict[str, Any]:
         "budget": design.budget,
         "reference": design.reference,
         "zone": design.zone,
+        "sources": dict(design.sources),
     }
 
 
@@ -186,10 +187,14 @@ def _merged(old: Design, new: Design, root: Path) -> Design:
         same = next((a for a in old.variants if a.label == variant.label), variant)
         if json.dumps(dict(same.overrides), sort_keys=True) != json.dumps(dict(variant.overrides), sort_keys=True):
             raise UserError(f"{root} holds another row {variant.label!r}: give this one another name")
+    for name, source in new.sources.items():
+        if old.sources.get(name, source) != source:
+            raise UserError(f"{root} holds a study whose {name} had another source: choose another --out, or rename it")
     variants = {variant.label: variant for variant in (*old.variants, *new.variants)}
     seeds = tuple(dict.fromkeys((*old.seeds, *new.seeds)))
+    sources = {**old.sources, **new.sources}
     shared = dataclasses.replace(old.shared, **{name: getattr(new.shared, name) for name in BOOKKEEPING})
-    return dataclasses.replace(old, variants=tuple(variants.values()), seeds=seeds, shared=shared)
+    return dataclasses.replace(old, variants=tuple(variants.values()), seeds=seeds, sources=sources, shared=shared)
 
 
 def _tuples(overrides: dict[str, Any]) -> dict[str, Any]:

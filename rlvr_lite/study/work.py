@@ -11,11 +11,13 @@ from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.runs import STOPS, Busy, RunDirectory, finish
 from rlvr_lite.study.design import Trial
+from rlvr_lite.study.given import Given
 from rlvr_lite.study.lease import lease
 from rlvr_lite.study.store import Store
 from rlvr_lite.training import train
 from rlvr_lite.training.accuracy import accuracy
 from rlvr_lite.training.environment import threads
+from rlvr_lite.training.objective import Objective
 
 __all__ = ["Held", "Interrupted", "do"]
 
@@ -45,7 +47,7 @@ class Held:
         self._base = self._asked = None
 
 
-def do(root: Path, trial: Trial, held: Held) -> bool:
+def do(root: Path, trial: Trial, held: Held, given: Given | None = None) -> bool:
     """Do a trial, or note why it cannot be done.
 
     Returns:
@@ -54,7 +56,7 @@ def do(root: Path, trial: Trial, held: Held) -> bool:
     Raises:
         Interrupted: the user asked to stop.
     """
-    store = Store(root)
+    store, given = Store(root), given or Given()
     with lease(store.lease(trial)) as mine:
         if not mine:
             return False
@@ -62,9 +64,16 @@ def do(root: Path, trial: Trial, held: Held) -> bool:
             return True
         try:
             if trial.stage == "base":
-                _score_base(store.path(trial), trial.config, held)
+                _score_base(store, trial, held, given)
                 return True
-            run = train(config=trial.config, base=held.of(trial.config), out=store.path(trial), progress=False)
+            run = train(
+                task=given.in_memory(trial.config, root),
+                config=trial.config,
+                base=held.of(trial.config),
+                out=store.path(trial),
+                rewards=given.rewards(trial.config),
+                progress=False,
+            )
         except Busy:
             return False
         except Exception as error:  # whatever breaks one row, the others go on
@@ -78,15 +87,17 @@ def do(root: Path, trial: Trial, held: Held) -> bool:
         return True
 
 
-def _score_base(out: Path, config: RunConfig, held: Held) -> None:
+def _score_base(store: Store, trial: Trial, held: Held, given: Given) -> None:
     """The untrained base, scored as every run's policy is."""
+    out, config = store.path(trial), trial.config
     base = held.of(config)
-    task = tasks.get(config.task, **config.task_options)
+    task = given.in_memory(config, store.root) or tasks.get(config.task, **config.task_options)
     filled = resolve.fill(config, facts=resolve.BaseFacts.of(base), task=task)
     if not task.at_most(config.eval_split, 1):
         raise UserError(f"task {task.name} has no {config.eval_split} problems: give it more rows")
+    objective = Objective.of(given.rewards(config), filled, task)
     (out / "eval").mkdir(parents=True, exist_ok=True)
     with threads(1 if base.scale == "tiny" else torch.get_num_threads()):
         log = out / "eval" / "before.jsonl"
-        found = accuracy(base.model, base.tokenizer, task, filled, name="before", log=log)
+        found = accuracy(base.model, base.tokenizer, objective, name="before", log=log)
     finish(RunDirectory(out), {"status": "done", "reason": "", "evaluation": {"before": found.to_dict()}})

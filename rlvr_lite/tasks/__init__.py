@@ -6,7 +6,7 @@ from rlvr_lite.tasks._linear_equation import LinearEquation
 from rlvr_lite.tasks._problems import require_answers
 from rlvr_lite.tasks._read import SUFFIXES, is_source
 from rlvr_lite.tasks._registry import get, list_tasks, register
-from rlvr_lite.tasks._saved import recall, save
+from rlvr_lite.tasks._saved import kept, recall, save
 from rlvr_lite.tasks._stored import StoredTask, checksum_of, problems_in
 from rlvr_lite.tasks._task import SPLITS, Problem, Task
 from rlvr_lite.tasks.benchmarks import BENCHMARKS, PAPER, Benchmark, PinnedTask, list_benchmarks, pinned
@@ -29,6 +29,7 @@ __all__ = [
     "draw_chain",
     "get",
     "is_source",
+    "kept",
     "list_benchmarks",
     "list_tasks",
     "pinned",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlvr_lite.config import Option
@@ -12,7 +13,7 @@ from rlvr_lite.tasks._registry import get
 from rlvr_lite.tasks._stored import StoredTask
 from rlvr_lite.tasks._task import Problem, Task
 
-__all__ = ["recall", "save"]
+__all__ = ["kept", "recall", "save"]
 
 _FOLDER = "tasks"
 _FACTS = "task.json"
@@ -20,14 +21,14 @@ _UP = 4  # a run of a study lies so far below the folder of the study
 
 
 def save(task: StoredTask, directory: Path) -> None:
-    """Keep a task's problems in ``directory/tasks/NAME``, with a hash of each file; once.
+    """Keep a task's problems in ``directory/tasks/NAME``, with a hash of each file; once for a study and all its runs.
 
     Raises:
         UserError: a column holds what JSON cannot.
     """
-    home = directory / _FOLDER / task.name
-    if (home / _FACTS).is_file():
+    if _home(task.name, directory) is not None:
         return
+    home = directory / _FOLDER / task.name
     texts = {}
     for split in task.splits:
         try:
@@ -52,7 +53,7 @@ def save(task: StoredTask, directory: Path) -> None:
         write_json(folder / _FACTS, facts)
 
 
-def recall(name: str, options: dict[str, Option] | None = None, *, near: Path | None = None) -> Task:
+def recall(name: str, options: Mapping[str, Option] | None = None, *, near: Path | None = None) -> Task:
     """The task that a run was trained on: a copy kept in its folder or the study's, else what :func:`get` finds.
 
     Args:
@@ -63,11 +64,21 @@ def recall(name: str, options: dict[str, Option] | None = None, *, near: Path | 
     Raises:
         UserError: it is not there any more, or the copy is damaged.
     """
-    for folder in () if near is None else (near, *near.absolute().parents[:_UP]):
+    return kept(name, near) or get(name, **dict(options or {}))
+
+
+def kept(name: str, near: Path | None) -> StoredTask | None:
+    """The copy of a task in a run's folder or one above it; ``None`` if there is none."""
+    home = None if near is None else _home(name, near)
+    return None if home is None else _load(home, name)
+
+
+def _home(name: str, near: Path) -> Path | None:
+    for folder in (near, *near.absolute().parents[:_UP]):
         home = folder / _FOLDER / name
         if (home / _FACTS).is_file():
-            return _load(home, name)
-    return get(name, **dict(options or {}))
+            return home
+    return None
 
 
 def _load(home: Path, name: str) -> StoredTask:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.tasks._problems import problems_of
-from rlvr_lite.tasks._read import Rows, from_hub, read
+from rlvr_lite.tasks._read import from_hub, read
 from rlvr_lite.tasks._task import SPLITS, Problem, Task, share_of
 
 __all__ = ["StoredTask", "checksum_of", "complete", "from_source", "hub_task", "is_hub_id", "problems_in"]
@@ -70,7 +70,7 @@ def checksum_of(problems: Iterable[Problem]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _digest(splits: Mapping[str, Rows]) -> str:
+def _digest(splits: Mapping[str, Any]) -> str:
     text = json.dumps(splits, sort_keys=True, ensure_ascii=False, default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
@@ -118,8 +118,11 @@ def from_source(
         if split not in parts:
             raise UserError(f"{shown} has no split {split}: choose one of {', '.join(filter(None, parts)) or 'none'}")
         parts = {"": parts[split]}
-    if name is None:
-        name = path.stem if path else f"dataset-{_digest(parts)}"
+    own = read(test, "test") if not isinstance(test, str | Path | None) else {}
+    if name is None and path and not own:
+        name = path.stem
+    elif name is None:
+        name = f"{path.stem if path else 'dataset'}-{_digest({**parts, 'own': own} if own else parts)}"
     stem = path.stem if path else "dataset" if not name.count("/") else name.rpartition("/")[2]
     splits = {
         part: problems_of(rows, shown, prefix=f"{stem}-{part}" if part else stem, problem=problem, answer=answer)
@@ -129,7 +132,8 @@ def from_source(
         if "test" in splits:
             raise UserError(f"{shown} has a test split, and test gives another: leave one out")
         splits["test"] = _own_test(test, problem, answer)
-    return StoredTask(name, complete(splits), answer=answer, in_memory=path is None)
+    in_memory = path is None or not isinstance(test, str | Path | None)
+    return StoredTask(name, complete(splits), answer=answer, in_memory=in_memory)
 
 
 def _own_test(test: Any, problem: str | None, answer: str | None) -> list[Problem]:
@@ -176,5 +180,5 @@ def hub_task(
     """A data set of the Hub as a task, see :func:`from_source`."""
     found = from_hub(repository, config, split, revision)
     task = from_source(found, problem, answer, test=test, name=repository)
-    task.in_memory = False
+    task.in_memory = not isinstance(test, str | Path | None)
     return task

@@ -5,27 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.config import RunConfig, SamplingConfig
+from rlvr_lite.config import SamplingConfig
 from rlvr_lite.evaluation import Score, score
-from rlvr_lite.tasks import Task
+from rlvr_lite.training.objective import Objective
 
 __all__ = ["accuracy"]
 
 
 def accuracy(
-    model: Any, tokenizer: Any, task: Task, config: RunConfig, *, name: str, log: Path, progress: bool = False
+    model: Any, tokenizer: Any, objective: Objective, *, name: str, log: Path, progress: bool = False
 ) -> Score:
-    """Score a policy on the problems that a run holds out, with the run's prompts, sampling and seed.
+    """Score a policy by what it is trained on, on the problems held out, with the run's prompts, sampling and seed.
 
     Args:
         model: base or adapted model.
         tokenizer: its tokenizer.
-        task: of the run.
-        config: of the run, every field filled in.
+        objective: of the run.
         name: shown on the bar, and part of every answer's random key.
         log: JSON lines, one an answer; what is there already is not sampled again.
         progress: whether to show a bar.
     """
+    task, config = objective.task, objective.config
     return score(
         model,
         tokenizer,
@@ -36,5 +36,6 @@ def accuracy(
         seed=config.seed,
         name=name,
         log=log,
+        grade=objective.grade(),
         progress=progress,
     )

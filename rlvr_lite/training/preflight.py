@@ -21,6 +21,7 @@ __all__ = ["Preflight", "preflight"]
 
 _GROUPS = 4
 _TRUNCATED, _UNREADABLE, _IDLE = 0.2, 0.5, 0.95
+_ENOUGH = 30  # problems of AIME, the smallest set that the field scores on
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Preflight:
         seconds_per_step: predicted from the sample, forward and backward included where it had a signal.
         unreadable_golds: golds of the data set that the verifier cannot read, where it is what rewards; all answers to them
             go without a verdict.
+        scored_on: problems that the run is scored on; ``None`` if it is not.
     """
 
     completions: int
@@ -47,6 +49,7 @@ class Preflight:
     reward: float
     seconds_per_step: float
     unreadable_golds: tuple[str, ...] = ()
+    scored_on: int | None = None
 
     def warnings(self) -> list[str]:
         r"""What is likely to go wrong, each with what to do about it.
@@ -77,6 +80,11 @@ class Preflight:
                 f"in {100 * self.idle:.0f} % of the groups all answers earn the same, so nothing can be learned from them: "
                 f"take {advice}, a larger group_size, or max_resample"
             )
+        if self.scored_on is not None and self.scored_on < _ENOUGH:
+            found.append(
+                f"only {self.scored_on} problems to score on, so that the intervals will be wide: give more rows, a test set "
+                "of its own (task option test), or a larger eval_problems"
+            )
         return found
 
     def __str__(self) -> str:
@@ -88,8 +96,14 @@ class Preflight:
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings())])
 
 
-def preflight(trainer: GRPOTrainer) -> Preflight:
-    """Sample, score and differentiate a few groups of the first generation batch; the policy and all random states stay as they are."""
+def preflight(trainer: GRPOTrainer, *, scored_on: int | None = None, reads_boxes: bool = True) -> Preflight:
+    r"""Sample, score and differentiate a few groups of the first generation batch; the policy and all random states stay.
+
+    Args:
+        trainer: about to train.
+        scored_on: problems that the run is scored on.
+        reads_boxes: whether what judges the answers reads ``\boxed{}``.
+    """
     collector, size = trainer.collector, trainer.num_generations
     groups = min(_GROUPS, collector.prompts, len(collector.dataset))
     started = time.perf_counter()
@@ -112,15 +126,16 @@ def preflight(trainer: GRPOTrainer) -> Preflight:
         completions=len(rollouts),
         max_completion_length=collector.sampling_config.max_new_tokens,
         truncated=float((~collector.ended(rollouts)).float().mean()),
-        unreadable=sum(extract(text).answer is None for text in texts) / len(texts),
+        unreadable=sum(extract(text).answer is None for text in texts) / len(texts) if reads_boxes else 0.0,
         idle=1 - float(grpo.live_groups(rewards).float().mean()),
         reward=float(valid.mean()) if len(valid) else 0.0,
-        unreadable_golds=_unread(collector) if "accuracy" in collector.reward_names else (),
+        unreadable_golds=_unread(collector) if reads_boxes and "accuracy" in collector.reward_names else (),
         seconds_per_step=(time.perf_counter() - started) * collector.prompts / groups,
+        scored_on=scored_on,
     )
 
 
 def _unread(collector: Collector) -> tuple[str, ...]:
     """The golds that the verifier cannot read; of a stream, which has no columns to look at, none."""
     columns = getattr(collector.dataset, "column_names", None) or ()
-    return tuple(unreadable_golds(collector.dataset["answer"])) if "answer" in columns else ()
+    return tuple(unreadable_golds([str(gold) for gold in collector.dataset["answer"]])) if "answer" in columns else ()

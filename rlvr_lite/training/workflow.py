@@ -17,7 +17,6 @@ from typing import Any, Unpack
 
 import torch
 import transformers
-from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 
 from rlvr_lite import bases, evaluation, methods, resolve, tasks
@@ -33,6 +32,7 @@ from rlvr_lite.training.arguments import arguments
 from rlvr_lite.training.callbacks import Bar, CleanStop
 from rlvr_lite.training.environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
 from rlvr_lite.training.guard import failures_of
+from rlvr_lite.training.objective import REWARD_SECONDS, Objective, dataset
 from rlvr_lite.training.parallel import Processes, connect
 from rlvr_lite.training.preflight import preflight
 from rlvr_lite.training.run import Run
@@ -43,7 +43,6 @@ __all__ = ["train"]
 
 _PARITY_PROMPTS = 8
 _LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has had a gradient
-_REWARD_SECONDS = 60.0  # a batch, for a reward function
 
 
 @with_options()
@@ -67,8 +66,9 @@ def train(
         method: a name of ``rlvr_lite.list_methods()``; by default that of ``config``, else lora.
         base: ``tiny``, a Hub model id or a local model directory; or a loaded base, which is left as it was, so that
             one serves many runs (``full`` loads its own). By default that of ``config``, else tiny.
-        task: a name of ``rlvr_lite.list_tasks()``, the path of a JSONL file, or a ``datasets.Dataset`` with columns
-            problem and answer; by default that of ``config``, else chain-sum.
+        task: a name of ``rlvr_lite.list_tasks()``; the path of a JSONL, JSON, CSV or Parquet file; ``owner/name`` of a
+            data set on the Hub; a data set, data frame or list of dicts with a prompt column and, for the reward
+            ``accuracy``, an answer column; or a ``Task``. By default that of ``config``, else chain-sum.
         config: what holds where nothing is named, instead of the defaults.
         out: the run's directory; ``None`` takes one under ``runs/`` named after what is run.
         progress: show progress bars.
@@ -86,9 +86,11 @@ def train(
     held = base if isinstance(base, bases.Base) else None
     named: dict[str, Any] = {"method": method, "base": held.name if held else base, "task": task, **overrides}
     options, chosen = overrides.get("task_options") or start.task_options, None
-    if not isinstance(task, str | Path | None):
-        chosen = tasks.get(task, **options)
-        named |= {"task": chosen.name, "task_options": options}
+    if isinstance(task, tasks.Task):
+        options = overrides.get("task_options") or {}  # those of the configuration went into making it
+    if not isinstance(task, str | Path | None) or any(map(tasks.is_source, options.values())):
+        chosen = tasks.get(start.task if task is None else task, **options)
+        named |= {"task": chosen.name, "task_options": {}}  # whoever reads the configuration finds the copy by its name
     asked = resolve.merge(named | {"rewards": resolve.reward_functions(rewards)[1]}, config)
     chosen = chosen or tasks.get(asked.task, **asked.task_options)
     resolve.check(asked)
@@ -139,7 +141,7 @@ class _Stages:
         self.loaded = self._load_base()
         self.seconds["load"] = time.perf_counter() - started
         self.config = resolve.fill(asked, facts=resolve.BaseFacts.of(self.loaded), task=task)
-        self.functions, _ = resolve.reward_functions(rewards, self.config.max_completion_length or 1)
+        self.objective = Objective.of(rewards, self.config, task)
         if self.config.targets is not None:
             layout = methods.Layout.of_model(self.loaded.model)
             methods.check_fits(self.config.method, self.config.adapter, layout)
@@ -240,6 +242,8 @@ class _Stages:
             "hash": methods.base_hash(self.loaded.model),
         }
         write_json(self.files.env, {"asked": json.loads(to_json(self.asked)), "base": base, **describe()})
+        if isinstance(self.task, tasks.StoredTask) and self.task.in_memory:
+            tasks.save(self.task, self.files.root)
         write_text(self.files.config, to_json(self.config))
 
     # ---- accuracy ---------------------------------------------------------------------------------------------
@@ -251,7 +255,7 @@ class _Stages:
         target.parent.mkdir(exist_ok=True)
         started = time.perf_counter()
         log = self.files.evaluations / f"{when}.jsonl"
-        score = accuracy(model, self.loaded.tokenizer, self.task, config, name=when, log=log, progress=self.progress)
+        score = accuracy(model, self.loaded.tokenizer, self.objective, name=when, log=log, progress=self.progress)
         JsonLines(log).sync()  # before the file that says it is whole
         write_json(target, score.to_dict() | {"seconds": time.perf_counter() - started})
 
@@ -288,7 +292,12 @@ class _Stages:
         return model, trainer, stop, not stop.reason and trainer.state.global_step >= config.steps
 
     def _look_ahead(self, trainer: GRPOTrainer) -> None:
-        found = preflight(trainer)
+        config = self.config
+        found = preflight(
+            trainer,
+            scored_on=config.eval_problems or None,
+            reads_boxes=self.objective.graded and self.task.reads_answers,
+        )
         if self.processes.main:
             write_json(self.files.preflight, dataclasses.asdict(found) | {"warnings": found.warnings()})
         if self.progress:
@@ -303,9 +312,9 @@ class _Stages:
         scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))  # no step is lost to a rate of zero
         trainer = GRPOTrainer(
             model,
-            self.functions,
+            list(self.objective.functions),
             arguments(config, self.loaded.compute_dtype, self.files.checkpoints, self.processes.count),
-            self._dataset(),
+            dataset(self.task, config.prompt_style or "instruct"),
             processing_class=self.loaded.tokenizer,
             optimizers=(optimizer, scheduler),
             method=config.method,
@@ -316,20 +325,11 @@ class _Stages:
             sampler_gap_limit=config.sampler_gap_limit,
             micro_batch=config.micro_batch,
             on_reward_error="skip",
-            reward_limit=_REWARD_SECONDS,
+            reward_limit=REWARD_SECONDS,
             log_directory=self.files.root,
         )
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer
-
-    def _dataset(self) -> Dataset:
-        style = self.config.prompt_style or "instruct"
-        return Dataset.from_list(
-            [
-                {"id": p.id, "prompt": self.task.messages(p, style), "problem": p.problem, "answer": p.answer}
-                for p in self.task.problems("train")
-            ]
-        )
 
     # ---- proof and summary ------------------------------------------------------------------------------------
 

@@ -1,0 +1,158 @@
+"""What a study is handed in memory: reward functions and tasks that are code, by value, with a hash of their source."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rlvr_lite import rewards, tasks
+from rlvr_lite.config import RunConfig
+from rlvr_lite.errors import UserError
+from rlvr_lite.tasks import StoredTask, Task
+
+__all__ = ["Given", "source_hash", "take_functions"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the trials of a study need beside their configurations.
+
+    Attributes:
+        functions: reward functions by the names that configurations have for them.
+        task: the task, where it is code of the user's that no worker would find by its name.
+    """
+
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    task: Task | None = None
+
+    def rewards(self, config: RunConfig) -> list[Any]:
+        """The rewards of a trial: functions where there are some, names otherwise."""
+        return [self.functions.get(name, name) for name in config.rewards]
+
+    def in_memory(self, config: RunConfig, root: Path) -> Task | None:
+        """The task of a trial where a name does not say it: the one that was handed in, or a copy in the study's folder."""
+        return self.task or tasks.kept(config.task, root)
+
+    def sources(self) -> dict[str, str]:
+        """A hash of the source of everything here, by name."""
+        found = {name: source_hash(function) for name, function in self.functions.items()}
+        return found | ({f"task {self.task.name}": source_hash(type(self.task))} if self.task is not None else {})
+
+    def pack(self) -> bytes:
+        """For another process: importable functions by their path, others by value.
+
+        Raises:
+            UserError: something cannot be sent.
+        """
+        parts: dict[str, Any] = {f"reward function {name!r}": function for name, function in self.functions.items()}
+        parts |= {f"task {self.task.name}": self.task} if self.task is not None else {}
+        for what, part in parts.items():
+            try:
+                _load(_dump(part))
+            except Exception as error:  # whatever an object's own pickling raises
+                said = str(error).partition("\n")[0][:100]
+                raise UserError(
+                    f"{what} cannot be sent to another process ({type(error).__name__}: {said}): define it in a module "
+                    "without open files, locks or models, or use the engine 'local'"
+                ) from error
+        return _dump(self)
+
+    @staticmethod
+    def unpack(data: bytes | None) -> Given:
+        """The inverse of :meth:`pack`.
+
+        Raises:
+            UserError: a module is not to be found in this process.
+        """
+        if data is None:
+            return Given()
+        try:
+            found: Given = _load(data)
+        except ImportError as error:
+            raise UserError(
+                f"a worker cannot import {error.name or error}: put the module where all workers find it (PYTHONPATH)"
+            ) from error
+        return found
+
+    @classmethod
+    def of(cls, functions: Mapping[str, Callable[..., Any]], task: Task) -> Given:
+        """Of a study's reward functions and its task."""
+        plain = isinstance(task, StoredTask) or type(task).__module__.startswith("rlvr_lite.")
+        return cls(functions, None if plain else task)
+
+
+def _dump(value: Any) -> bytes:
+    """By value what no import finds; locks and open files, of which dill would send an unrelated copy, are refused."""
+    import dill
+
+    class Pickler(dill.Pickler):
+        dispatch: ClassVar[Any] = {
+            kind: how for kind, how in dill.Pickler.dispatch.items() if kind.__module__ not in ("_thread", "_io")
+        }
+
+    buffer = io.BytesIO()
+    Pickler(buffer, recurse=True).dump(value)
+    return buffer.getvalue()
+
+
+def _load(data: bytes) -> Any:
+    import dill
+
+    return dill.loads(data)
+
+
+def take_functions(value: Any, found: dict[str, Callable[..., Any]]) -> Any:
+    """Rewards as a caller names them, with functions replaced by their names and put into ``found``.
+
+    Raises:
+        UserError: two functions have one name, or one has the name of a reward of the package.
+    """
+    if isinstance(value, list | tuple):
+        return [take_functions(item, found) for item in value]
+    if not callable(value):
+        return value
+    plain: Any = value
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    name = getattr(plain, "__name__", type(plain).__name__)
+    if value in (rewards.accuracy, rewards.format):
+        return name
+    if name in ("accuracy", "format", "overlong") or found.get(name, value) is not value:
+        raise UserError(f"two rewards are called {name!r}: give your function a name of its own")
+    found[name] = value
+    return name
+
+
+def source_hash(thing: Any) -> str:
+    """First 16 hexadecimal digits of SHA-256 over the source of a function or class, and over plain values bound to it."""
+    bound: list[Any] = []
+    while isinstance(thing, functools.partial):
+        bound += [thing.args, sorted(thing.keywords.items())]
+        thing = thing.func
+    if not inspect.isroutine(thing) and not inspect.isclass(thing):
+        bound.append(sorted(vars(thing).items()) if hasattr(thing, "__dict__") else [])
+        thing = type(thing)
+    code = getattr(thing, "__code__", None)
+    if code is not None:
+        bound += [thing.__defaults__, thing.__kwdefaults__]
+        bound += [cell.cell_contents for cell in thing.__closure__ or ()]
+    try:
+        text = inspect.getsource(thing)
+    except (OSError, TypeError):  # typed into an interpreter
+        text = f"{code.co_code.hex()} {_plain(code.co_consts)}" if code is not None else thing.__qualname__
+    return hashlib.sha256(f"{text}\n{_plain(bound)}".encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> str:
+    """A value as text if it is the same text in every process, its type otherwise."""
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return type(value).__qualname__
