@@ -219,9 +219,12 @@ def write_manifest(directory: Path, files: Iterable[Path], **facts: Any) -> None
         **facts: stored beside the hashes.
     """
     hashes = {}
-    for path in sorted(files):
-        _sync(path)
-        hashes[path.relative_to(directory).as_posix()] = hash_file(path)
+    try:
+        for path in sorted(files):
+            _sync(path)
+            hashes[path.relative_to(directory).as_posix()] = hash_file(path)
+    except OSError as error:
+        raise _cannot_write(directory / MANIFEST, error) from error
     write_json(directory / MANIFEST, {**facts, "files": hashes})
 
 
