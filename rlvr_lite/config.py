@@ -207,6 +207,7 @@ class RunConfig:
         backend: who loads the base.
         revision: of a Hub model: branch, tag or commit.
         prompt_style: ``instruct`` adds the task's instruction and worked examples, ``bare`` only the problem.
+        chat_template_kwargs: variables of the chat template, such as ``{"enable_thinking": False}``.
         gradient_checkpointing: recompute activations in the backward pass.
         micro_batch: completions a backward pass; ``None`` takes a whole step at once where that fits.
         eval_problems: held-out problems scored before and after training; ``None`` takes 100, or all where there are
@@ -255,6 +256,7 @@ class RunConfig:
     backend: Literal["auto", "transformers", "unsloth"] = "auto"
     revision: str | None = None
     prompt_style: PromptStyle | None = None
+    chat_template_kwargs: Mapping[str, Option] = field(default_factory=dict)
     gradient_checkpointing: bool | None = None
     micro_batch: int | None = None
     eval_problems: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ from rlvr_lite.bases._backend import claim
 from rlvr_lite.bases._base import Base, count_parameters, linear4bit_layers
 from rlvr_lite.bases._examine import examine
 from rlvr_lite.bases._locate import EMBEDDED, Located, locate
+from rlvr_lite.bases._prompting import end_of_turn, plain_template, preset
 from rlvr_lite.bases._unsloth import load_unsloth
 from rlvr_lite.config import Precision, scale_of
 from rlvr_lite.errors import UserError, unknown_name
@@ -25,10 +26,8 @@ __all__ = ["load"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-#: While transformers loads a model it ties no weights in the whole process, so that two threads would lose the head.
-_LOADING = threading.RLock()
-
-_PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\n\n' }}{% endfor %}"
+import threading
+from collections.abc import Iterator, Mapping
 
 
 def load(
@@ -39,6 +38,7 @@ def load(
     revision: str | None = None,
     device: str | torch.device | None = None,
     compute_dtype: torch.dtype | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Base:
     """A pretrained causal language model, frozen, ready to carry an adapter.
 
@@ -53,10 +53,12 @@ def load(
         revision: of a Hub model: branch, tag or commit.
         device: such as ``cpu`` or ``cuda:1``; by default the first card, if there is one.
         compute_dtype: of an ``nf4`` base; by default what ``auto`` would take.
+        chat_template_kwargs: variables of the chat template, such as ``{"enable_thinking": False}``.
 
     Raises:
         UserError: the base cannot be found or fetched, holds no safetensors, needs code of its own, is not a causal
-            language model, or cannot be had in this precision, on this device or from this backend.
+            language model, or cannot be had in this precision, on this device or from this backend; its chat template
+            does not read such a variable.
     """
     if precision not in get_args(Precision):
         raise unknown_name("precision", precision, get_args(Precision))
@@ -71,9 +73,11 @@ def load(
         loader = load_unsloth if chosen == "unsloth" else _model
         model = loader(name, located, concrete, dtype, place)
     tokenizer = _tokenizer(name, located, model)
+    preset(tokenizer, chat_template_kwargs or {})
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+        _complete_ends(model.generation_config, tokenizer)
     remove_dropout(model)
     model.requires_grad_(False).eval()
     for layer in linear4bit_layers(model):
@@ -184,8 +188,16 @@ def _tokenizer(name: str, located: Located, model: PreTrainedModel) -> Tokenizer
     if len(tokenizer) > rows:
         raise UserError(f"base {name} has {rows} embeddings but its tokenizer {len(tokenizer)} tokens: they differ")
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = _PLAIN_TEMPLATE
+        tokenizer.chat_template = plain_template(tokenizer)
     return tokenizer
+
+
+def _complete_ends(config: Any, tokenizer: Tokenizer) -> None:
+    """Every token that ends an answer, in the generation config: whoever samples reads them there."""
+    listed = config.eos_token_id if isinstance(config.eos_token_id, list | tuple) else [config.eos_token_id]
+    known = {i for i in [tokenizer.eos_token_id, *listed] if i is not None}
+    more = end_of_turn(tokenizer, known)
+    config.eos_token_id = sorted(known if more is None else known | {more})
 
 
 def _first_line(error: BaseException) -> str:

@@ -70,7 +70,13 @@ def base_in_training(run: RunRecord) -> Base:
     from rlvr_lite import bases
 
     config = run.config
-    return bases.load(config.base, config.precision, backend=config.backend, revision=config.revision)
+    return bases.load(
+        config.base,
+        config.precision,
+        backend=config.backend,
+        revision=config.revision,
+        chat_template_kwargs=config.chat_template_kwargs,
+    )
 
 
 @dataclass

@@ -15,6 +15,7 @@ from rlvr_lite.grpo.losses import LossStats, policy_loss, row_weights
 from rlvr_lite.grpo.modes import eval_mode, remove_dropout
 from rlvr_lite.grpo.packer import Packer
 from rlvr_lite.grpo.packing import Packed, pack_groups
+from rlvr_lite.grpo.positions import position_limit
 from rlvr_lite.grpo.scoring import completion_logprobs
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "output_head",
     "pack_groups",
     "policy_loss",
+    "position_limit",
     "prompt_groups",
     "remove_dropout",
     "row_weights",

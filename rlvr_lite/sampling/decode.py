@@ -12,6 +12,7 @@ from transformers import Cache
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.grpo import OutputHead, eval_mode, feed, output_head, takes
+from rlvr_lite.sampling._limits import check_finite, check_length
 from rlvr_lite.sampling.cache import all_growing, growing_cache
 from rlvr_lite.sampling.choice import choose
 from rlvr_lite.sampling.keys import UNIFORM_BLOCK, uniforms
@@ -98,7 +99,9 @@ def rollout(
     padded = [n < width for n in real for _ in range(group_size)]
     row, tail = list(range(rows)), _Tail(rows, length, pad_id, device)
     ends = torch.tensor(sorted(eos_ids), device=device)
+    check_length(head, max(real), length)
     how = way(model)
+    prompt_ids, prompt_mask = input_ids, attention_mask
     cache = None if how == "recomputed" else growing_cache(head.backbone.config)
     given = {} if cache is None else {"past_key_values": cache, "use_cache": True}
     shared = torch.arange(rows, device=device) // group_size
@@ -149,7 +152,9 @@ def rollout(
             if own_mask:
                 shown = seen[:, None, None, : width + step + 1] if any(padded[i] for i in row) else None
             hidden = next_hidden(head, token, shown, position, cache)
-    return tail.rollout()
+    made = tail.rollout()
+    check_finite(model, head, made.logprobs, prompt_ids, prompt_mask, made.tokens)
+    return made
 
 
 class _Tail:

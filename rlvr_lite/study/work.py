@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from rlvr_lite import bases, resolve, tasks
-from rlvr_lite.config import RunConfig
+from rlvr_lite.config import Option, RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.runs import STOPS, Busy, RunDirectory, finish
 from rlvr_lite.study.design import Trial
@@ -31,14 +31,21 @@ class Held:
 
     def __init__(self) -> None:
         self._base: bases.Base | None = None
-        self._asked: tuple[str, str, str, str | None] | None = None
+        self._asked: tuple[str, str, str, str | None, dict[str, Option]] | None = None
 
     def of(self, config: RunConfig) -> bases.Base:
         """The base of a run; another one than before takes its place."""
-        asked = (config.base, config.precision, config.backend, config.revision)
+        kwargs = dict(config.chat_template_kwargs)
+        asked = (config.base, config.precision, config.backend, config.revision, kwargs)
         if self._base is None or asked != self._asked:
             self.drop()
-            self._base = bases.load(config.base, config.precision, backend=config.backend, revision=config.revision)
+            self._base = bases.load(
+                config.base,
+                config.precision,
+                backend=config.backend,
+                revision=config.revision,
+                chat_template_kwargs=kwargs,
+            )
             self._asked = asked
         return self._base
 

@@ -1,0 +1,81 @@
+"""What stops a rollout: sequences longer than the base allows, and logits that are not numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlvr_lite.errors import UserError
+from rlvr_lite.grpo import OutputHead, eval_mode, feed, position_limit
+
+__all__ = ["check_finite", "check_length"]
+
+
+def check_length(head: OutputHead, prompt: int, completion: int) -> None:
+    """Refuse a sequence that the base has no positions for.
+
+    Raises:
+        UserError: naming the longest completion that would fit.
+    """
+    limit, why = position_limit(head.causal_lm.config)
+    if limit is not None and prompt + completion > limit:
+        room = limit - prompt
+        way_out = f"set max_completion_length to at most {room}" if room > 0 else "shorten the prompt"
+        raise UserError(
+            f"a prompt of {prompt} tokens and {completion} of a completion are more than this base allows ({why}): {way_out}"
+        )
+
+
+def check_finite(
+    model: nn.Module, head: OutputHead, logprobs: Tensor, input_ids: Tensor, attention_mask: Tensor, tokens: Tensor
+) -> None:
+    """Refuse samples whose log-probabilities are not numbers: precision and layer are named.
+
+    Args:
+        model: that sampled.
+        head: of it.
+        logprobs: ``[P*G, L]``.
+        input_ids: ``[P, T]``.
+        attention_mask: ``[P, T]``.
+        tokens: ``[P*G, L]``.
+
+    Raises:
+        UserError: some of them are infinite or not a number.
+    """
+    broken = (~torch.isfinite(logprobs)).any(-1)
+    if not broken.any():
+        return
+    row = int(broken.nonzero()[0])
+    prompt = row // max(1, len(tokens) // len(input_ids))
+    ids = torch.cat([input_ids[prompt][attention_mask[prompt].bool()], tokens[row]])[None]
+    where = _first_broken(model, head, ids)
+    precision = str(head.weight.dtype).removeprefix("torch.")
+    wider = "bf16 or fp32" if head.weight.dtype == torch.float16 else "fp32"
+    advice = (
+        f"load the base as {wider}" if precision != "float32" else "its weights are damaged, or the update diverged"
+    )
+    raise UserError(f"the logits are not finite in {precision}: {where} is the first that is not; {advice}")
+
+
+@torch.no_grad()
+def _first_broken(model: nn.Module, head: OutputHead, ids: Tensor) -> str:
+    """Name of the innermost module that is the first to give what is not finite."""
+    found: list[str] = []
+    names = {module: name for name, module in head.causal_lm.named_modules()}
+
+    def look(module: nn.Module, _: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        if not found and isinstance(first, Tensor) and first.is_floating_point() and not first.isfinite().all():
+            found.append(names[module])
+
+    hooks = [module.register_forward_hook(look) for module in names]
+    try:
+        with eval_mode(model):
+            position = torch.arange(ids.shape[1], device=ids.device)[None]
+            head.logits(feed(head.backbone, ids, torch.ones_like(ids), position))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else "the output head"

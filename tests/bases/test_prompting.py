@@ -1,0 +1,106 @@
+"""Prompts begin and end as the tokenizer and its template have it, and what they leave out is added and said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+
+from rlvr_lite import bases, sampling
+from rlvr_lite.bases import EMBEDDED
+from rlvr_lite.errors import UserError
+from tests.zoo import saved
+
+CHAT = [{"role": "user", "content": "2+2="}]
+THINKING = (
+    "{% macro turn(m) %}{{ m['content'] }}{% if enable_thinking is defined and not enable_thinking %}!{% endif %}{% endmacro %}"
+    "{% for m in messages %}{{ turn(m) + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{% if enable_thinking %}<think>{% endif %}{{ suffix }}{% endif %}"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return saved("llama", tmp_path / "base")
+
+
+def with_template(folder: Path, template: str | None) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["tiny"])
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    if template is None:
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+
+
+def with_bos(folder: Path) -> int:
+    """A tokenizer that begins every text with a token, as Llama's does, and a base without a chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["tiny"])
+    name = tokenizer.convert_ids_to_tokens(110)
+    tokenizer.bos_token, tokenizer.chat_template = name, None
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{name} $A", special_tokens=[(name, 110)])
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    return 110
+
+
+def test_plain_text_begins_as_the_tokenizer_begins_it(folder: Path) -> None:
+    bos = with_bos(folder)
+    tokenizer = bases.load(str(folder)).tokenizer
+    own = tokenizer("2+2=")["input_ids"]
+    assert own[0] == bos
+    assert sampling.encode(tokenizer, ["2+2="])[0].tolist() == [own]
+
+
+def test_a_base_without_a_template_gets_one_that_begins_alike(folder: Path) -> None:
+    bos = with_bos(folder)
+    tokenizer = bases.load(str(folder)).tokenizer
+    ids = sampling.encode(tokenizer, [CHAT])[0][0].tolist()
+    assert ids[0] == bos
+    assert ids.count(bos) == 1
+    assert ids == tokenizer("2+2=\n\n")["input_ids"]
+
+
+def test_a_tokenizer_that_adds_nothing_stays_as_it_is(folder: Path) -> None:
+    tokenizer = bases.load(str(folder)).tokenizer
+    assert sampling.encode(tokenizer, ["2+2="])[0].tolist() == [
+        tokenizer("2+2=", add_special_tokens=False)["input_ids"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, "2+2=<|end|>"),
+        ({"enable_thinking": False}, "2+2=!<|end|>"),
+        ({"enable_thinking": True}, "2+2=<|end|><think>"),
+        ({"suffix": 'it\'s "so"'}, '2+2=<|end|>it\'s "so"'),
+    ],
+)
+def test_variables_of_the_template_reach_every_prompt(folder: Path, values: dict[str, Any], expected: str) -> None:
+    with_template(folder, THINKING)
+    tokenizer = bases.load(str(folder), chat_template_kwargs=values).tokenizer
+    assert sampling.render(tokenizer, CHAT) == expected
+
+
+def test_a_variable_that_the_template_does_not_read_is_refused(folder: Path) -> None:
+    with_template(folder, THINKING)
+    with pytest.raises(UserError, match=r"reads no 'enable_thinkin' \(it reads enable_thinking, suffix\)"):
+        bases.load(str(folder), chat_template_kwargs={"enable_thinkin": False})
+
+
+def test_an_end_of_turn_that_is_no_end_token_is_added_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["tiny"])
+    token = tokenizer.convert_ids_to_tokens(110)
+    with_template(folder, "{% for m in messages %}{{ m['content'] + '" + token + "\n' }}{% endfor %}")
+    base = bases.load(str(folder))
+    assert base.eos_ids == (1, 110) == sampling.eos_ids(base.model, base.tokenizer)
+    assert [record for record in caplog.records if token in record.getMessage()]
+
+
+def test_all_end_tokens_of_the_generation_config_count(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 110, 120], "pad_token_id": 0}))
+    assert bases.load(str(folder)).eos_ids == (1, 110, 120)
