@@ -56,7 +56,7 @@ _BLOCK = 64  # numbers that share a scale in NF4, and 256 scales share another
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Sizes of a decoder such as Llama, Qwen 2 or SmolLM.
+    """Sizes of a decoder: those of a Llama or Qwen 2 by arithmetic, of any other as ``bases.shape_of`` has counted them.
 
     Attributes:
         vocabulary: V.
@@ -68,6 +68,13 @@ class Shape:
         head_dim: width of each.
         tied: whether the output head is the embedding.
         qkv_bias: whether the projections of queries, keys and values have biases.
+        numbers: of the whole model, as counted.
+        matrices: its linear layers but the head, as pairs of size and how many there are.
+        caches: of each layer the numbers it caches a token, and how many tokens it keeps (0: all).
+        states: numbers a row that linear attention and convolutions keep, whatever the length.
+        packs: whether a group's prompt is computed once in training.
+        scores: whether attention keeps its scores ``[B, heads, T, T]`` (eager attention).
+        config: the contents of its ``config.json``.
     """
 
     vocabulary: int
@@ -79,6 +86,18 @@ class Shape:
     head_dim: int
     tied: bool = False
     qkv_bias: bool = False
+    numbers: int | None = None
+    matrices: tuple[tuple[int, int], ...] | None = None
+    caches: tuple[tuple[int, int], ...] | None = None
+    states: int = 0
+    packs: bool = True
+    scores: bool = False
+    config: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("matrices", "caches"):  # JSON knows lists only
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(map(tuple, value)))
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Shape:
@@ -109,6 +128,26 @@ class Shape:
         return queries, keys, keys, queries, inner, inner, inner
 
     @property
+    def held(self) -> tuple[tuple[int, int], ...]:
+        """Matrices that 4 bits hold, as pairs of size and how many there are."""
+        return self.matrices if self.matrices is not None else tuple((n, self.layers) for n in self.linears)
+
+    @property
+    def block(self) -> float:
+        """Numbers in the matrices of a block."""
+        return sum(size * count for size, count in self.held) / self.layers
+
+    def cached(self, tokens: int) -> int:
+        """Numbers in the cache of a row after so many tokens, states left out."""
+        layers = self.caches or ((2 * self.kv_heads * self.head_dim, 0),) * self.layers
+        return sum(size * (min(tokens, kept) if kept else tokens) for size, kept in layers)
+
+    @property
+    def widest(self) -> int:
+        """Numbers that one layer caches a token."""
+        return max((size for size, _ in self.caches or ((2 * self.kv_heads * self.head_dim, 0),)), default=0)
+
+    @property
     def others(self) -> int:
         """Numbers outside those matrices: embedding, head, norms, biases."""
         bias = (self.heads + 2 * self.kv_heads) * self.head_dim if self.qkv_bias else 0
@@ -118,6 +157,8 @@ class Shape:
     @property
     def parameters(self) -> int:
         """All numbers; a tied head counts once."""
+        if self.numbers is not None:
+            return self.numbers
         return self.layers * sum(self.linears) + self.others
 
 
@@ -197,7 +238,8 @@ def quantised(numbers: int) -> int:
 def weights(shape: Shape, precision: str, *, full: bool = False) -> int:
     """Bytes of the base; ``full`` fine-tuning holds it in fp32."""
     if precision == "nf4":
-        return shape.layers * sum(map(quantised, shape.linears)) + 2 * shape.others
+        inside = sum(size * count for size, count in shape.held)
+        return sum(quantised(size) * count for size, count in shape.held) + 2 * (shape.parameters - inside)
     return (4 if full or precision == "fp32" else 2) * shape.parameters
 
 
@@ -321,17 +363,28 @@ class _Bill:
         return 4 if self._full else self.size
 
     @property
+    def _tokens(self) -> int:
+        """Tokens of a micro-batch: a prompt counts once where its group shares it."""
+        step = self.step
+        return step.tokens if self.shape.packs else step.micro_batch * (step.prompt_length + step.completion_length - 1)
+
+    @property
     def _kept(self) -> int:
         """What a block keeps for the backward pass when it is recomputed there: its input."""
-        return self.step.tokens * self.shape.hidden * self._stream
+        return self._tokens * self.shape.hidden * self._stream
 
     def _block(self) -> int:
         """Activations of a block at the highest moment of its backward pass."""
         a, b, c, d, _ = self._cost
-        tokens, completion, shape = self.step.tokens, self.step.completion_length, self.shape
+        tokens, completion, shape = self._tokens, self.step.completion_length, self.shape
         quadratic = completion * (completion + self.step.prompt_length)
         a_token = a * shape.hidden + b * shape.intermediate
-        return int(tokens * a_token + c * quadratic + d * sum(shape.linears))
+        return int(tokens * a_token + c * quadratic + d * shape.block + self._scores(3 * self.size + 4))
+
+    def _scores(self, each: int) -> int:
+        """What attention keeps of its scores, at so many bytes each."""
+        step, length = self.step, self.step.prompt_length + self.step.completion_length - 1
+        return step.micro_batch * self.shape.heads * length * length * each if self.shape.scores else 0
 
     def _backward_start(self) -> tuple[int, int]:
         """Gradients and activations when the last block is about to be finished."""
@@ -361,19 +414,24 @@ class _Bill:
         }
 
     def _scored(self) -> dict[str, int]:
-        block = self._without_gradients(self.step.tokens, adapted=False)
+        block = self._without_gradients(self._tokens, adapted=False) + self._scores(self.size + 8)
         logits = self._logits(self.step.micro_batch * self.step.completion_length)
         return {"activations": max(0, block - logits), "head": logits}
 
     def _rollout(self) -> dict[str, int]:
         shape, step, e = self.shape, self.step, self.size
         before, room = last_growth(step.prompt_length, step.completion_length)
-        a_token = shape.kv_heads * shape.head_dim * (self._stream + e) * step.sampled  # keys are rotated in that type
+        half = (self._stream + e) / 2  # keys are rotated in the type of the stream
+        states = 4 * shape.states * step.sampled
+
+        def cached(tokens: int, more: int = 0) -> int:
+            return int(half * step.sampled * (shape.cached(tokens) + more)) + states
+
         prefill = self._without_gradients(step.prompts * step.prompt_length, adapted=True)
         logits = step.sampled * shape.vocabulary * (e + 8)
         kept = self._casts + self.adapter.kept
-        unpacked = max(shape.linears) * e if self.precision == "nf4" else 0
-        growing = {"KV cache": a_token * (shape.layers * room + before), "activations": kept + unpacked}
-        drawing = {"KV cache": a_token * shape.layers * room, "activations": kept, "head": logits}
-        reading = {"KV cache": a_token * shape.layers * step.prompt_length, "activations": kept + prefill}
+        unpacked = max((size for size, _ in shape.held), default=0) * e if self.precision == "nf4" else 0
+        growing = {"KV cache": cached(room, shape.widest * before), "activations": kept + unpacked}
+        drawing = {"KV cache": cached(room), "activations": kept, "head": logits}
+        reading = {"KV cache": cached(step.prompt_length), "activations": kept + prefill}
         return max((growing, drawing, reading), key=lambda x: sum(x.values()))

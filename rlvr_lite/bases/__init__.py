@@ -11,26 +11,36 @@ if TYPE_CHECKING:
     from rlvr_lite.bases._backend import import_unsloth
     from rlvr_lite.bases._base import Base
     from rlvr_lite.bases._decode_check import check_decode
+    from rlvr_lite.bases._examine import blank, config_object, examine
     from rlvr_lite.bases._load import load, native_dtype
+    from rlvr_lite.bases._shape import shape_of
 
 __all__ = [
     "EMBEDDED",
     "WELL_KNOWN",
     "Base",
+    "blank",
     "check_decode",
+    "config_object",
+    "examine",
     "full_name",
     "import_unsloth",
     "load",
     "locate",
     "native_dtype",
+    "shape_of",
 ]
 
 _HOMES = {
     "Base": "_base",
+    "blank": "_examine",
     "check_decode": "_decode_check",
+    "config_object": "_examine",
+    "examine": "_examine",
     "import_unsloth": "_backend",
     "load": "_load",
     "native_dtype": "_load",
+    "shape_of": "_shape",
 }
 
 

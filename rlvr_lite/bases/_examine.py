@@ -9,7 +9,7 @@ from typing import Any
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import output_head
 
-__all__ = ["Examined", "blank", "config_object", "examine"]
+__all__ = ["Examined", "admitted", "blank", "config_object", "examine"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ def examine(name: str, found: Mapping[str, Any]) -> Examined:
     Raises:
         UserError: an encoder-decoder, a model that sees or hears, no causal language model, or an unknown output head.
     """
+    model = admitted(name, found)
+    kind, attention = str(model.config.model_type), "sdpa" if model._supports_sdpa else "eager"
+    return Examined(kind, type(model).__name__, attention)
+
+
+def admitted(name: str, found: Mapping[str, Any]) -> Any:
+    """The model of a text decoder on the meta device; refused as :func:`examine` says."""
     config = config_object(name, found)
     kind = str(config.model_type)
     _refuse_other_kinds(name, config)
@@ -90,7 +97,7 @@ def examine(name: str, found: Mapping[str, Any]) -> Examined:
         output_head(model)
     except ValueError as error:
         raise UserError(f"base {name} cannot be trained exactly: {error}") from error
-    return Examined(kind, architecture, "sdpa" if model._supports_sdpa else "eager")
+    return model
 
 
 def _refuse_other_kinds(name: str, config: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from rlvr_lite import grpo, methods, sampling
+from rlvr_lite import bases, grpo, methods, sampling
 from rlvr_lite.analysis.memory import PHASES, Step, last_growth
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.grpo import logprobs as head_module
@@ -30,10 +30,7 @@ __all__ = ["Runner", "dry_run", "measure_step", "planned_phases"]
 
 def planned_phases(plan: Plan) -> dict[str, dict[str, int]]:
     """The phases of a plan by a dry run of its step, as on a GPU."""
-    from transformers import AutoConfig
-
-    found = dict(config_of(plan.config.base, plan.config.revision))
-    config = AutoConfig.for_model(found.pop("model_type"), **found)
+    config = bases.config_object(plan.config.base, config_of(plan.config.base, plan.config.revision))
     meter = dry_run(config, str(plan.config.precision), plan.config.method, plan.config.adapter, plan.step)
     peaks = {phase: {k: n for k, n in kinds.items() if k != "total"} for phase, kinds in meter.peaks.items()}
     return {phase: peaks[phase] for phase in PHASES if phase in peaks}
@@ -92,11 +89,13 @@ def measure_step(
         fake: whether the model's tensors have no values.
     """
     backbone = grpo.output_head(model).causal_lm.config
-    meter = Meter(_Kinds(backbone), {"bitsandbytes::gemm_4bit": dense_weight})
+    kinds = _Kinds(backbone)
+    meter = Meter(kinds, {"bitsandbytes::gemm_4bit": dense_weight})
     runner = Runner(model, method, compute, step, device, _Proven() if fake else grpo.Packer(), meter)
     with _as_on(device):
         runner.weights()
         runner.first_pass()
+        kinds.cached |= runner.cached
         runner.step_once()
     return meter
 
@@ -105,15 +104,14 @@ class _Kinds:
     """Tells logits and the cache of keys and values from other activations by their shapes."""
 
     def __init__(self, config: Any):
-        self.vocabulary = config.vocab_size
-        heads = config.num_attention_heads
-        self.cached = (config.num_key_value_heads, getattr(config, "head_dim", None) or config.hidden_size // heads)
+        self.vocabulary = config.get_text_config().vocab_size
+        self.cached: set[tuple[int, int]] = set()  # heads and width of what the cache holds, as far as is known
         self.makers = {torch.ops.aten.new_empty.default, torch.ops.aten.index_select.default}
 
     def __call__(self, func: Any, made: Tensor) -> str | None:
         if made.dim() and made.shape[-1] == self.vocabulary:
             return "head"
-        if made.dim() == 4 and func in self.makers and (made.shape[1], made.shape[3]) == self.cached:
+        if made.dim() == 4 and func in self.makers and (made.shape[1], made.shape[3]) in self.cached:
             return "KV cache"
         return None
 
@@ -206,15 +204,10 @@ class Runner:
         from rlvr_lite.sampling.choice import choose
 
         step, rows = self.step, self.step.prompts * self.step.group_size
-        config = self.head.backbone.config
         length, _ = last_growth(step.prompt_length, step.completion_length)
         with self.meter.phase("rollout"), self._autocast(), grpo.eval_mode(self.model):
-            cache = growing_cache(config)
-            shape = (rows, *self._cached(length))
-            for layer in cache.layers:
-                states = torch.empty(shape, dtype=self.compute, device=self.place)
-                layer.update(states, states)
-            del states
+            cache = growing_cache(self.head.backbone.config)
+            self._fill(cache, rows, length)
             hidden = sampling.next_hidden(
                 self.head,
                 torch.ones(rows, dtype=torch.long, device=self.place),
@@ -225,10 +218,41 @@ class Runner:
             uniforms = torch.zeros(rows, dtype=torch.float64, device=self.place)
             choose(self.head.logits(hidden), uniforms, SamplingConfig())
 
-    def _cached(self, length: int) -> tuple[int, int, int]:
-        config = self.head.causal_lm.config
-        heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return config.num_key_value_heads, length, heads
+    def _fill(self, cache: Any, rows: int, length: int) -> None:
+        """Put ``length`` tokens of every row into a cache: one is read, whose keys, values and states are made as many."""
+        one = torch.ones(rows, 1, dtype=torch.long, device=self.place)
+        grpo.feed(self.head.backbone, one, one, one * 0, past_key_values=cache, use_cache=True)
+        for layer in cache.layers:
+            for name in ("conv_states", "recurrent_states"):
+                for state in (getattr(layer, name, None) or {}).values():
+                    if state is not None:
+                        self.meter.add(state, "KV cache")
+            if getattr(layer, "keys", None) is not None and hasattr(layer, "sliding_window"):
+                kept = min(length, layer.sliding_window - 1)
+                layer.keys, layer.values = (
+                    x.new_empty(*x.shape[:2], kept, x.shape[3]) for x in (layer.keys, layer.values)
+                )
+                layer.cumulative_length = length
+                self.meter.add(layer.keys, "KV cache")
+                self.meter.add(layer.values, "KV cache")
+            elif getattr(layer, "keys", None) is not None:
+                wide = [x.new_empty(*x.shape[:2], length - 1, x.shape[3]) for x in (layer.keys, layer.values)]
+                layer.update(*wide)
+                del wide
+
+    @property
+    @torch.no_grad()
+    def cached(self) -> set[tuple[int, int]]:
+        """Heads and width of what each layer caches."""
+        with self.meter.phase("once"), self._autocast(), grpo.eval_mode(self.model):
+            cache = growing_cache(self.head.backbone.config)
+            one = torch.ones(1, 1, dtype=torch.long, device=self.place)
+            grpo.feed(self.head.backbone, one, one, one * 0, past_key_values=cache, use_cache=True)
+            found = [
+                x for layer in cache.layers for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
+            ]
+        del self.meter.peaks["once"]
+        return {(x.shape[1], x.shape[3]) for x in found if x is not None}
 
     # ---- scoring and training ---------------------------------------------------------------------------------
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from rlvr_lite import methods
+import json
+from functools import lru_cache
+
+from rlvr_lite import bases, methods
 from rlvr_lite.analysis.memory import Shape
 
 __all__ = ["layout_of"]
 
 
+@lru_cache(maxsize=64)
+def _built(config: str) -> methods.Layout:
+    return methods.Layout.of_model(bases.blank(bases.config_object("base", json.loads(config))))
+
+
 def layout_of(shape: Shape) -> methods.Layout:
-    """Names and shapes of a Llama or Qwen 2, by arithmetic."""
+    """Names and shapes of a base: of its model on the meta device, where its configuration is known."""
+    if shape.config is not None:
+        return _built(json.dumps(dict(shape.config), sort_keys=True))
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     h, i, bias = shape.hidden, shape.intermediate, shape.qkv_bias
     block = {

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from rlvr_lite import methods, resolve, tasks
+from rlvr_lite import bases, methods, resolve, tasks
 from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
 from rlvr_lite.config import RunConfig, replace_fields, scale_of
@@ -81,7 +81,7 @@ def plan(
     asked = resolve.merge(named, config)
     resolve.check(asked)
     where = card(gpu) if gpu is not None else _this_card()
-    shape = Shape.of_config(config_of(asked.base, asked.revision))
+    shape = bases.shape_of(asked.base, config_of(asked.base, asked.revision))
     return make(asked, shape, where, prompt_length, chosen or _task(asked, config is not None, task))
 
 

@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from rlvr_lite import grpo, methods
+from rlvr_lite import bases, grpo, methods
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods import Attachment, remember
 from rlvr_lite.planning.meter import Meter
@@ -28,11 +28,10 @@ def policy_on_meta(config: Any, precision: str, method: str, adapter: AdapterCon
         adapter: its size and place, resolved.
         compute: dtype of what is not held in 4 bits.
     """
-    from transformers import AutoModelForCausalLM
-
     # The meter answers whoever asks for a number; meta knows no autocast.
     with torch.device("meta"), Meter(), mock.patch.object(torch, "autocast", return_value=nullcontext()):
-        base = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=compute)
+        base = bases.blank(config, dtype=compute)
+        grpo.remove_dropout(base)
         layout = methods.Layout.of_model(base)
         if precision == "nf4":
             _quantise(base, compute)
