@@ -34,6 +34,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": commands.verify,
     "methods": commands.methods,
     "tasks": commands.tasks,
+    "bases": commands.bases,
     "benchmarks": commands.benchmarks,
     "recipes": commands.recipes,
 }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlvr_lite.bases._decode_check import check_decode
     from rlvr_lite.bases._examine import blank, config_object, examine
     from rlvr_lite.bases._load import load, native_dtype
+    from rlvr_lite.bases._proven import list_bases
     from rlvr_lite.bases._shape import shape_of
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "examine",
     "full_name",
     "import_unsloth",
+    "list_bases",
     "load",
     "locate",
     "native_dtype",
@@ -38,6 +40,7 @@ _HOMES = {
     "config_object": "_examine",
     "examine": "_examine",
     "import_unsloth": "_backend",
+    "list_bases": "_proven",
     "load": "_load",
     "native_dtype": "_load",
     "shape_of": "_shape",

@@ -7,7 +7,7 @@ from rlvr_lite.commands._compare import compare
 from rlvr_lite.commands._demo import demo
 from rlvr_lite.commands._eval import evaluate
 from rlvr_lite.commands._export import export, verify_export
-from rlvr_lite.commands._lists import benchmarks, methods, tasks
+from rlvr_lite.commands._lists import bases, benchmarks, methods, tasks
 from rlvr_lite.commands._plan import plan
 from rlvr_lite.commands._recipes import recipes
 from rlvr_lite.commands._show import show
@@ -16,6 +16,7 @@ from rlvr_lite.commands._train import train
 from rlvr_lite.commands._verify import verify
 
 __all__ = [
+    "bases",
     "benchmarks",
     "chat",
     "claims",

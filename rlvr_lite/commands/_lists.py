@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["benchmarks", "methods", "tasks"]
+__all__ = ["bases", "benchmarks", "methods", "tasks"]
+
+
+def bases() -> None:
+    """List the architectures of bases that are proven, and with what restriction."""
+    from rlvr_lite.bases import list_bases
+
+    print(list_bases())
 
 
 def benchmarks() -> None:

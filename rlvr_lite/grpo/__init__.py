@@ -12,7 +12,7 @@ from rlvr_lite.grpo.feed import feed, takes
 from rlvr_lite.grpo.head import OutputHead, output_head
 from rlvr_lite.grpo.logprobs import token_logprobs
 from rlvr_lite.grpo.losses import LossStats, policy_loss, row_weights
-from rlvr_lite.grpo.modes import eval_mode, remove_dropout
+from rlvr_lite.grpo.modes import dropout_rates, eval_mode, remove_dropout
 from rlvr_lite.grpo.packer import Packer
 from rlvr_lite.grpo.packing import Packed, pack_groups
 from rlvr_lite.grpo.positions import position_limit
@@ -25,6 +25,7 @@ __all__ = [
     "Packer",
     "RolloutBatch",
     "completion_logprobs",
+    "dropout_rates",
     "effective_sample_size",
     "eval_mode",
     "feed",

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["eval_mode", "remove_dropout"]
+__all__ = ["dropout_rates", "eval_mode", "remove_dropout"]
 
 
 @contextmanager
@@ -46,26 +46,27 @@ def remove_dropout(model: nn.Module) -> dict[str, float]:
     >>> remove_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)))
     {'1.p': 0.1}
     """
-    found: dict[str, float] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
-            found[f"{name}.p"] = module.p
-            module.p = 0.0
-        found |= {f"{name}.{key}": rate for key, rate in _take(vars(module)).items()}
-    for config in _configs(getattr(model, "config", None)):
-        found |= {f"config.{key}": rate for key, rate in _take(vars(config)).items()}
-    return found
+    found = list(_rates(model))
+    for owner, key, _, _ in found:
+        owner[key] = 0.0
+    return {name: rate for _, _, name, rate in found}
 
 
-def _take(values: dict[str, Any]) -> dict[str, float]:
-    """Rates among the attributes, each replaced by 0: dropout by whatever name, and the noise of a router."""
-    found = {
-        k: v
-        for k, v in values.items()
-        if ("drop" in k.lower() or "jitter" in k.lower()) and isinstance(v, float) and 0 < v < 1
-    }
-    values.update(dict.fromkeys(found, 0.0))
-    return found
+def dropout_rates(model: nn.Module) -> dict[str, float]:
+    """The rates of dropout that :func:`remove_dropout` would set to 0, by name."""
+    return {name: rate for _, _, name, rate in _rates(model)}
+
+
+def _rates(model: nn.Module) -> Iterator[tuple[dict[str, Any], str, str, float]]:
+    """Where each rate stands: dropout by whatever name, and the noise of a router."""
+    owners = [(f"{name}.", vars(module)) for name, module in model.named_modules()]
+    owners += [("config.", vars(config)) for config in _configs(getattr(model, "config", None))]
+    layers = {id(vars(m)) for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)}
+    for prefix, values in owners:
+        for key, rate in values.items():
+            named = "drop" in key.lower() or "jitter" in key.lower() or (key == "p" and id(values) in layers)
+            if named and isinstance(rate, float) and 0 < rate <= 1:
+                yield values, key, f"{prefix}{key}", rate
 
 
 def _configs(config: Any) -> Iterator[Any]:

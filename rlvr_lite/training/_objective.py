@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rlvr_lite import grpo, methods
 from rlvr_lite.errors import UserError
+from rlvr_lite.training._gap import check_gap
 from rlvr_lite.training._policy import Reference, plain
 from rlvr_lite.training._resumable import Resumable
 from rlvr_lite.training.generation_batch import cut, micro_batches_of
@@ -264,6 +265,8 @@ class Objective(Resumable):
         left_out[informative] = False
         found = of_micro_batches(measured, batch.rows(left_out.nonzero().squeeze(-1)), self.loss, kl=bool(self.beta))
         mode = "train" if self.model.training else "eval"
+        if mode == "train" and self.state.global_step == 0:
+            check_gap(self.model, found.get("sampling/logprob_difference"), self.accelerator.device)
         for name, value in found.items():
             self._metrics[mode][name].append(value)
         gap = found.get("sampling/sampling_logp_difference/mean", 0.0)

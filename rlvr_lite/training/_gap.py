@@ -1,0 +1,54 @@
+"""Before the first update the policy that is scored is the one that was sampled: a gap beyond rounding has a cause."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from rlvr_lite import grpo
+from rlvr_lite.errors import UserError
+
+__all__ = ["check_gap"]
+
+#: Nats by which one token's log-probability may differ at most: rounding in single precision (chunked sums of linear
+#: attention too), and in half precision the rare token whose expert or attention falls the other way.
+_MOST = 0.02
+_MOST_HALF = 2.0
+
+
+def check_gap(model: nn.Module, gap: float | None, device: torch.device) -> None:
+    """Stop a run whose scores are not those of its samples, and say what is likely to be the cause.
+
+    Args:
+        model: the policy, in the mode that it is scored in.
+        gap: largest difference between a sampled and a scored log-probability of the first step; ``None`` if unknown.
+        device: whose autocast counts.
+
+    Raises:
+        UserError: it is larger than the precision explains.
+    """
+    head = grpo.output_head(model)
+    types = {p.dtype for p in head.backbone.parameters() if p.is_floating_point()}
+    half = bool(types & {torch.float16, torch.bfloat16}) or _four_bit(model) or device.type == "cuda"
+    most = _MOST_HALF if half else _MOST
+    if gap is None or gap <= most:
+        return
+    raise UserError(
+        f"sampled and scored log-probabilities differ by up to {gap:.3g} nats before the first update, where rounding "
+        f"explains {most:g}: {_cause(model, head)}"
+    )
+
+
+def _four_bit(model: nn.Module) -> bool:
+    return any(type(module).__name__ == "Linear4bit" for module in model.modules())
+
+
+def _cause(model: nn.Module, head: grpo.OutputHead) -> str:
+    rates = grpo.dropout_rates(model) if model.training else {}
+    if rates:
+        name, rate = next(iter(rates.items()))
+        return f"dropout acts while scoring ({name} is {rate:g}): set it to 0"
+    ropes = getattr(head.causal_lm.config.get_text_config(), "rope_parameters", None) or {}
+    if ropes.get("rope_type") in ("dynamic", "longrope"):
+        return "rotary frequencies change with the length: keep prompt and completion below the original length"
+    return "the sampler has other weights, another precision or another template than training; try precision fp32"
