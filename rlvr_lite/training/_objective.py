@@ -265,8 +265,8 @@ class Objective(Resumable):
         left_out[informative] = False
         found = of_micro_batches(measured, batch.rows(left_out.nonzero().squeeze(-1)), self.loss, kl=bool(self.beta))
         mode = "train" if self.model.training else "eval"
-        if mode == "train" and self.state.global_step == 0:
-            check_gap(self.model, found.get("sampling/logprob_difference"), self.accelerator.device)
+        if mode == "train" and self.state.global_step == 0 and self.sampler_gap_limit is not None:
+            check_gap(self.model, found.get("sampling/sampling_logp_difference/max"), self.accelerator.device)
         for name, value in found.items():
             self._metrics[mode][name].append(value)
         gap = found.get("sampling/sampling_logp_difference/mean", 0.0)
