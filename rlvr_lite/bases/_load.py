@@ -26,8 +26,8 @@ __all__ = ["load"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-import threading
-from collections.abc import Iterator, Mapping
+#: While transformers loads a model it ties no weights in the whole process, so that two threads would lose the head.
+_LOADING = threading.RLock()
 
 
 def load(
