@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rlvr_lite.bases._base import Base
     from rlvr_lite.bases._decode_check import check_decode
     from rlvr_lite.bases._examine import blank, config_object, examine
-    from rlvr_lite.bases._load import load, native_dtype
+    from rlvr_lite.bases._load import load, load_for, native_dtype
     from rlvr_lite.bases._proven import list_bases
     from rlvr_lite.bases._shape import shape_of
 
@@ -28,6 +28,7 @@ __all__ = [
     "import_unsloth",
     "list_bases",
     "load",
+    "load_for",
     "locate",
     "native_dtype",
     "shape_of",
@@ -42,6 +43,7 @@ _HOMES = {
     "import_unsloth": "_backend",
     "list_bases": "_proven",
     "load": "_load",
+    "load_for": "_load",
     "native_dtype": "_load",
     "shape_of": "_shape",
 }

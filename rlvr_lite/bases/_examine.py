@@ -36,7 +36,7 @@ def config_object(name: str, found: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    values = dict(found)
+    values = _numbers(dict(found))
     kind = values.pop("model_type", None)
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         if "auto_map" in values:
@@ -51,6 +51,13 @@ def config_object(name: str, found: Mapping[str, Any]) -> Any:
         return AutoConfig.for_model(kind, **values)
     except Exception as error:  # others wrote it
         raise UserError(f"base {name} has a config.json that transformers cannot read: {_line(error)}") from error
+
+
+def _numbers(value: Any) -> Any:
+    """Numbers that JSON does not know, as transformers writes them: ``{"__float__": "Infinity"}``."""
+    if isinstance(value, dict):
+        return float(value["__float__"]) if set(value) == {"__float__"} else {k: _numbers(v) for k, v in value.items()}
+    return [_numbers(x) for x in value] if isinstance(value, list) else value
 
 
 def blank(config: Any, **how: Any) -> Any:

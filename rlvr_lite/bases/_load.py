@@ -18,11 +18,11 @@ from rlvr_lite.bases._examine import examine
 from rlvr_lite.bases._locate import EMBEDDED, Located, locate
 from rlvr_lite.bases._prompting import end_of_turn, plain_template, preset
 from rlvr_lite.bases._unsloth import load_unsloth
-from rlvr_lite.config import Precision, scale_of
+from rlvr_lite.config import Precision, RunConfig, scale_of
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.grpo import remove_dropout
 
-__all__ = ["load"]
+__all__ = ["load", "load_for"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -86,6 +86,17 @@ def load(
         layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
         layer.compute_dtype = dtype  # type: ignore[assignment]
     return Base(model, tokenizer, str(name), located.revision, concrete, scale_of(count_parameters(model)), chosen)
+
+
+def load_for(config: RunConfig) -> Base:
+    """The base of a run, as its configuration asks for it."""
+    return load(
+        config.base,
+        config.precision,
+        backend=config.backend,
+        revision=config.revision,
+        chat_template_kwargs=config.chat_template_kwargs,
+    )
 
 
 def native_dtype(device: torch.device) -> torch.dtype:

@@ -70,13 +70,7 @@ def base_in_training(run: RunRecord) -> Base:
     from rlvr_lite import bases
 
     config = run.config
-    return bases.load(
-        config.base,
-        config.precision,
-        backend=config.backend,
-        revision=config.revision,
-        chat_template_kwargs=config.chat_template_kwargs,
-    )
+    return bases.load_for(config)
 
 
 @dataclass

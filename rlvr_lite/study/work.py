@@ -39,13 +39,7 @@ class Held:
         asked = (config.base, config.precision, config.backend, config.revision, kwargs)
         if self._base is None or asked != self._asked:
             self.drop()
-            self._base = bases.load(
-                config.base,
-                config.precision,
-                backend=config.backend,
-                revision=config.revision,
-                chat_template_kwargs=kwargs,
-            )
+            self._base = bases.load_for(config)
             self._asked = asked
         return self._base
 

@@ -152,13 +152,7 @@ class _Stages:
             if asked.precision not in ("auto", held.precision):
                 raise UserError(f"the loaded base is in {held.precision}, not {asked.precision}: load another")
             return held
-        return bases.load(
-            asked.base,
-            asked.precision,
-            backend=asked.backend,
-            revision=asked.revision,
-            chat_template_kwargs=asked.chat_template_kwargs,
-        )
+        return bases.load_for(asked)
 
     def go(self) -> Run:
         """Run every stage that is still to be done."""
