@@ -237,7 +237,15 @@ def _adapter(asked: RunConfig, facts: BaseFacts) -> AdapterConfig:
 
 
 def eval_problems(asked: RunConfig, task: Task | None) -> int:
-    """How many problems are scored: as many as were asked for and the task has."""
+    """How many problems are scored: as many as were asked for and the task has.
+
+    Args:
+        asked: the configuration.
+        task: what they come from; ``None`` where it is not known yet.
+
+    Raises:
+        UserError: some were asked for, and the task has none.
+    """
     wanted = EVAL_PROBLEMS if asked.eval_problems is None else asked.eval_problems
     if task is None or not wanted:
         return wanted

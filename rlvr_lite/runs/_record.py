@@ -157,7 +157,11 @@ class RunRecord:
 
     @property
     def config(self) -> RunConfig:
-        """What was run, every field filled in."""
+        """What was run, every field filled in.
+
+        Raises:
+            UserError: ``config.json`` is damaged.
+        """
         path = self.files.config
         try:
             return from_json(RunConfig, path.read_text(encoding="utf-8"))
@@ -265,7 +269,11 @@ def finish(files: RunDirectory, summary: Mapping[str, Any]) -> None:
 
 
 def reopen(files: RunDirectory) -> None:
-    """Let a run that was finished or broken off go on: until it ends again nothing is claimed of it."""
+    """Let a run that was finished or broken off go on: until it ends again nothing is claimed of it.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     try:
         files.manifest.unlink(missing_ok=True)
     except OSError as error:

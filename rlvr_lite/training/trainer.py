@@ -355,6 +355,9 @@ class GRPOTrainer(Objective):
                 each measured for itself; ``None`` takes the trainer's.
             ignore_keys: of no use here, as in TRL.
             metric_key_prefix: of the loss and of the times; the rest begins with ``eval_``, as in TRL.
+
+        Raises:
+            UserError: there is nothing to evaluate on.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, str):

@@ -24,7 +24,7 @@ from rlvr_lite import cli, methods, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import compare
-from rlvr_lite.training import train
+from rlvr_lite.training import GRPOTrainer, train
 from tests.docs.reader import REPOSITORY, Command
 
 PROJECT: Mapping[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
@@ -91,7 +91,8 @@ def check_keywords(call: Callable[..., Any], keywords: Sequence[str | None]) -> 
 def check_assignment(span: str) -> None:
     """A span such as ``engine="ray"``: a keyword of training, comparing or a run's configuration."""
     name = span.partition("=")[0]
-    known = {*inspect.signature(train).parameters, *inspect.signature(compare).parameters, *vars(_DEFAULTS)}
+    calls = (train, compare, GRPOTrainer)
+    known = {name for call in calls for name in inspect.signature(call).parameters} | {*vars(_DEFAULTS)}
     assert name in known, f"nothing takes {name}="
 
 
@@ -120,13 +121,14 @@ def parse(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 def _rlvr_lite(words: Sequence[str]) -> None:
     _, arguments = parse(words)
-    config = arguments.get("config", _DEFAULTS)
-    asked = arguments.get("methods", config.method)
-    for name in asked.split(",") if isinstance(asked, str) else asked:
+    named = {name: value for name, value in arguments.items() if value is not None}
+    asked = named.get("methods", named.get("method", _DEFAULTS.method))
+    for name in asked.replace(",", " ").split() if isinstance(asked, str) else asked:
         methods.get(name)
+    task = named.get("task", _DEFAULTS.task)
     stored = {row["task"] for row in tasks.list_tasks().rows if row["from"] != "generated"}
-    if not config.task.endswith(".jsonl") and config.task not in stored:  # those need files or the network
-        tasks.get(config.task, **config.task_options)
+    if not task.endswith(".jsonl") and task not in stored:  # those need files or the network
+        tasks.get(task, **named.get("task_options", {}))
 
 
 def _python(words: Sequence[str]) -> None:
