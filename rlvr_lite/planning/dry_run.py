@@ -52,7 +52,7 @@ def dry_run(
         config: transformers configuration of the base.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``nf4``.
         method: its name.
-        adapter: its size and place, resolved.
+        adapter: its size and place; missing values take the defaults, as where a method is attached.
         step: sizes.
         device: ``cuda`` counts what a GPU would hold (chunks of the head, 8-bit moments), ``cpu`` what a CPU would.
         compute: dtype of activations; by default that of the precision, 16 bits for ``nf4``.

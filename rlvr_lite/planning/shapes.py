@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlvr_lite import bases, grpo, methods
-from rlvr_lite.config import AdapterConfig
+from rlvr_lite.config import AdapterConfig, scale_of
 from rlvr_lite.methods import Attachment, remember
 from rlvr_lite.planning.meter import Meter
 
@@ -25,7 +25,7 @@ def policy_on_meta(config: Any, precision: str, method: str, adapter: AdapterCon
         config: of the base.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``nf4``.
         method: its name.
-        adapter: its size and place, resolved.
+        adapter: its size and place; missing values take the defaults, as where a method is attached.
         compute: dtype of what is not held in 4 bits.
     """
     # The meter answers whoever asks for a number; meta knows no autocast.
@@ -33,14 +33,15 @@ def policy_on_meta(config: Any, precision: str, method: str, adapter: AdapterCon
         base = bases.blank(config, dtype=compute)
         grpo.remove_dropout(base)
         layout = methods.Layout.of_model(base)
+        adapter = methods.resolve(method, adapter, scale_of(layout.parameters), layout)
         if precision == "nf4":
             _quantise(base, compute)
         base.requires_grad_(False)
         names = frozenset(n for n, _ in (*base.named_parameters(), *base.named_buffers()))
         build = methods.Build(adapter=adapter, layout=layout, total_steps=100, seed=0, blank=True)
         model = methods.get(method).build(base, build)
-    remember(model, Attachment(method, build, names, "", ""))
-    grpo.output_head(model)  # checks the architecture now; later there would be no values to compare
+        remember(model, Attachment(method, build, names, "", ""))
+        grpo.output_head(model)  # checks the architecture now; later there would be no values to compare
     return model
 
 
