@@ -49,6 +49,7 @@ class RunOptions(TypedDict, total=False):
     backend: Literal["auto", "transformers", "unsloth"] | None
     revision: str | None
     prompt_style: PromptStyle | None
+    chat_template_kwargs: Mapping[str, Option] | None
     gradient_checkpointing: bool | None
     micro_batch: int | None
     eval_problems: int | None

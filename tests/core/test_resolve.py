@@ -12,6 +12,7 @@ import rlvr_lite
 from rlvr_lite import bases, methods, rewards, tasks
 from rlvr_lite.config import RunConfig, scale_of
 from rlvr_lite.errors import UserError
+from rlvr_lite.planning.layouts import layout_of
 from rlvr_lite.resolve import BaseFacts, check, fill, merge, reward_functions
 
 VALUES = {
@@ -162,7 +163,8 @@ def test_overlong_gets_the_length_of_the_run(tmp_path):
 @pytest.mark.parametrize("base", ["tiny", "Qwen2.5-0.5B", "DeepSeek-R1-Distill-Qwen-1.5B"])
 def test_plan_and_train_fill_alike(base, task):
     planned = rlvr_lite.plan(base, "dora", "t4", task=task)
-    facts = BaseFacts(scale_of(planned.shape.parameters), "fp16")
+    layout = layout_of(planned.shape)  # train knows it too, from the model
+    facts = BaseFacts(scale_of(layout.parameters), "fp16", layout)
     run = fill(merge({"base": base, "method": "dora", "task": task}), facts=facts, task=tasks.get(task))
     differs = {name for name in FIELDS if getattr(run, name) != getattr(planned.config, name)}
     assert differs <= {"micro_batch"}
