@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rlvr_lite.config import Precision, PromptStyle
+from rlvr_lite.config import Option, Precision, PromptStyle
 from rlvr_lite.errors import UserError
 
 __all__ = ["evaluate"]
@@ -28,6 +28,7 @@ def evaluate(
     adapter: Path | None = None,
     precision: Precision = "auto",
     revision: str | None = None,
+    chat_template_kwargs: dict[str, Option] | None = None,
     engine: Literal["transformers", "vllm"] = "transformers",
     out: Path | None = None,
     progress: bool = True,
@@ -51,6 +52,7 @@ def evaluate(
         adapter: directory of an adapter on that model.
         precision: of the base.
         revision: of a Hub model.
+        chat_template_kwargs: variables of the chat template as NAME VALUE, such as `enable_thinking False`.
         engine: who draws the answers.
         out: directory for the results; a run has its own.
         progress: show progress bars; -q shows none.
@@ -85,6 +87,7 @@ def evaluate(
             adapter=adapter,
             precision=precision,
             revision=revision,
+            chat_template_kwargs=chat_template_kwargs,
             engine=engine,
             out=out,
             progress=progress,

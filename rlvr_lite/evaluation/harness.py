@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlvr_lite import tasks
-from rlvr_lite.config import Precision, PromptStyle, SamplingConfig
+from rlvr_lite.config import Option, Precision, PromptStyle, SamplingConfig
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.evaluation.loading import ProblemSet, load_problems
 from rlvr_lite.evaluation.policies import Policy, describe_policy, load_policy
@@ -48,6 +48,7 @@ def evaluate(
     adapter: str | Path | None = None,
     precision: Precision = "auto",
     revision: str | None = None,
+    chat_template_kwargs: Mapping[str, Option] | None = None,
     engine: str | Sampler = "transformers",
     out: str | Path | None = None,
     progress: bool = True,
@@ -76,6 +77,7 @@ def evaluate(
         adapter: directory of an adapter on that model.
         precision: of the base; ``auto`` is the one a run was trained in.
         revision: of a Hub model.
+        chat_template_kwargs: variables of the chat template, such as ``{"enable_thinking": False}``; ``None`` takes a run's.
         engine: who samples: ``transformers``, ``vllm`` (extra) for long answers, a name given to
             ``sampling.register_sampler``, or a ``Sampler``. vLLM holds no 4-bit base: a run trained on one is refused
             unless another ``precision`` is named.
@@ -93,7 +95,17 @@ def evaluate(
     if isinstance(engine, str) and engine not in sampler_names():
         raise unknown_name("engine", engine, sampler_names())
     settings = _settings(PRESETS[preset], sampling, {"temperature": temperature, "top_p": top_p}, k, n)
-    policy = describe_policy(run_or_model, adapter=adapter, precision=precision, revision=revision)
+    policy = describe_policy(
+        run_or_model,
+        adapter=adapter,
+        precision=precision,
+        revision=revision,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+    if policy.facts.get("chat_template_kwargs") and engine == "vllm":
+        raise UserError(
+            "vllm renders the base's own chat template: leave chat_template_kwargs out, or --engine transformers"
+        )
     names = _names(benchmarks, preset, policy)
     options = dict([policy.task]) if policy.task else {}
     sets = [load_problems(name, settings.n, task_options=options, near=policy.run) for name in names]

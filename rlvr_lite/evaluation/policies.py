@@ -58,6 +58,7 @@ def describe_policy(
     adapter: str | Path | None = None,
     precision: Precision = "auto",
     revision: str | None = None,
+    chat_template_kwargs: Mapping[str, Option] | None = None,
 ) -> Policy:
     """What is to be evaluated, as far as names and files tell; loads no weights.
 
@@ -67,10 +68,16 @@ def describe_policy(
         adapter: directory of an adapter on that base, of this package or of PEFT.
         precision: of the base; for a run ``auto`` is the one it was trained in.
         revision: of a Hub model.
+        chat_template_kwargs: variables of the chat template; ``None`` takes a run's own.
 
     Raises:
-        UserError: the run did not finish, its proof failed, or its adapter is damaged.
+        UserError: variables for a model in memory, whose tokenizer has them already; the run did not finish, its proof failed, or its adapter is damaged.
     """
+    in_memory = isinstance(run_or_model, tuple) or hasattr(run_or_model, "tokenizer")
+    if chat_template_kwargs and in_memory:
+        raise UserError(
+            "chat_template_kwargs are given to rlvr_lite.bases.load, or to the tokenizer, of a model in memory"
+        )
     if isinstance(run_or_model, tuple) and len(run_or_model) == 2:
         model, tokenizer = run_or_model
         return Policy({"model": _name_of(model)}, model=model, tokenizer=tokenizer)
@@ -83,20 +90,22 @@ def describe_policy(
     if RunRecord.is_run(path):
         if adapter is not None:
             raise UserError(f"{path} is a run with an adapter of its own: leave --adapter out")
-        return _run_policy(path, precision)
+        return _run_policy(path, precision, chat_template_kwargs)
     if hasattr(run_or_model, "directory"):
         raise UserError(f"{path} is not a run: it has no config.json")
     chosen = Path(adapter) if adapter is not None else None
-    facts = {"base": str(run_or_model), "revision": revision, "precision": precision}
+    named: dict[str, Any] = {"base": str(run_or_model), "revision": revision, "precision": precision}
     if chosen is not None:
-        facts["adapter"] = _adapter_hash(chosen)
-    return Policy(facts, base=str(run_or_model), adapter=chosen)
+        named["adapter"] = _adapter_hash(chosen)
+    if chat_template_kwargs:
+        named["chat_template_kwargs"] = dict(chat_template_kwargs)
+    return Policy(named, base=str(run_or_model), adapter=chosen)
 
 
-def _run_policy(path: Path, precision: Precision) -> Policy:
+def _run_policy(path: Path, precision: Precision, template: Mapping[str, Option] | None) -> Policy:
     run = RunRecord.open(path).gate()
     config, files = run.config, run.files
-    facts = {
+    facts: dict[str, Any] = {
         "base": config.base,
         "revision": config.revision,
         "precision": config.precision if precision == "auto" else precision,
@@ -104,6 +113,9 @@ def _run_policy(path: Path, precision: Precision) -> Policy:
         "seed": config.seed,
         "adapter": _adapter_hash(files.adapter),
     }
+    template = config.chat_template_kwargs if template is None else template
+    if template:
+        facts["chat_template_kwargs"] = dict(template)
     return Policy(
         facts,
         base=config.base,
@@ -147,7 +159,8 @@ def load_policy(policy: Policy) -> Policy:
 
     assert policy.base is not None
     facts = dict(policy.facts)
-    base = bases.load(policy.base, facts["precision"], revision=facts["revision"])
+    template = facts.get("chat_template_kwargs")
+    base = bases.load(policy.base, facts["precision"], revision=facts["revision"], chat_template_kwargs=template)
     model: nn.Module = base.model
     recorded = _recorded(policy.adapter) if policy.run is not None else None
     if recorded is not None and not recorded["precision"] == base.precision == facts["precision"]:

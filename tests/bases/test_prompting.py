@@ -10,7 +10,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from rlvr_lite import bases, sampling
+from rlvr_lite import bases, evaluation, sampling
 from rlvr_lite.bases import EMBEDDED
 from rlvr_lite.errors import UserError
 from tests.zoo import saved
@@ -104,3 +104,17 @@ def test_an_end_of_turn_that_is_no_end_token_is_added_and_said(folder: Path, cap
 def test_all_end_tokens_of_the_generation_config_count(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 110, 120], "pad_token_id": 0}))
     assert bases.load(str(folder)).eos_ids == (1, 110, 120)
+
+
+def test_an_evaluation_asks_in_the_template_it_is_told(folder: Path, tmp_path: Path) -> None:
+    with_template(
+        folder, "{{ messages[0]['content'] }}{% if not enable_thinking %}{{ raise_exception('closed') }}{% endif %}"
+    )
+    rows = [{"id": str(i), "problem": f"{i}+2=", "answer": str(i + 2)} for i in range(2)]
+    ask = {"k": 1, "max_new_tokens": 2, "style": "bare", "progress": False}
+    with pytest.raises(Exception, match="closed"):
+        evaluation.evaluate(str(folder), rows, **ask)
+    found = evaluation.evaluate(str(folder), rows, chat_template_kwargs={"enable_thinking": True}, **ask)
+    assert found.facts["policy"]["chat_template_kwargs"] == {"enable_thinking": True}
+    with pytest.raises(UserError, match="chat_template_kwargs"):
+        evaluation.evaluate(bases.load(str(folder)), rows, chat_template_kwargs={"enable_thinking": True}, **ask)
