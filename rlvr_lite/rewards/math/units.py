@@ -97,6 +97,7 @@ _CHANGING = frozenset(
     )
 )
 _PART = re.compile(r"([A-Za-z][A-Za-z'.-]*)|([/*·])|\^?\s*\{?\s*(-?\d+)\s*\}?|([ ,^{}()])")
+_MORE = re.compile(r" *(?!per\b)[A-Za-z]")
 _LONGEST = 6
 
 
@@ -154,7 +155,8 @@ def unit_of(tokens: Sequence[Token]) -> Unit:
             count += 1
             if not _allowed(word) or count > _LONGEST:
                 raise Unreadable(f"{text!r} after a number")
-            if word.lower() in ("per", "a", "an", "each", "every") and last:
+            alone = word in _ALIASES and not _MORE.match(text, at)  # 12 in, 3 A; not 12 in total
+            if word.lower() in ("per", "a", "an", "each", "every") and last and not alone:
                 sign = -1
             elif word.lower() in _POWERS:
                 if word.lower().endswith("ed"):
@@ -163,7 +165,7 @@ def unit_of(tokens: Sequence[Token]) -> Unit:
                     found[last] *= _POWERS[word.lower()]
                 else:
                     pending = _POWERS[word.lower()]
-            elif word.lower() in _MODIFIERS:
+            elif word.lower() in _MODIFIERS and not alone:
                 continue
             else:
                 last = _name(word)
