@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr_lite.bases import EMBEDDED
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json, refuse_pickles
 
@@ -26,8 +27,10 @@ _CONFIG = "adapter_config.json"
 _PLAIN = re.compile(r"[\w.^$\\-]*")  # a name, anchored perhaps; nothing that can be matched in two ways
 _PREFIX = "base_model.model."
 #: What makes PEFT load further code, data or tokenizers, or build another model than the base.
-_REACHING = ("megatron_config", "corda_config", "eva_config", "layer_replication", "auto_mapping", "tokenizer_kwargs")
+_REACHING = ("megatron_config", "corda_config", "eva_config", "layer_replication", "tokenizer_kwargs")
 _MIXED = ("XLORA", "POLY")
+#: Named by PEFT in every adapter without a task type, for `AutoPeftModel` to import: not handed on, as the base is given.
+_CLASS = "auto_mapping"
 
 
 def check_stranger(adapter: Path, base: str) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def check_stranger(adapter: Path, base: str) -> dict[str, Any]:
         )
     _same_base(adapter, config.get("base_model_name_or_path"), base)
     _refuse_unbounded(adapter, config, _shapes(adapter))
-    return {name: value for name, value in config.items() if name in fields}
+    return {name: value for name, value in config.items() if name in fields and name != _CLASS}
 
 
 def load_stranger(model: nn.Module, adapter: Path, base: str) -> nn.Module:
@@ -124,7 +127,8 @@ def _such(names: Any) -> str:
 
 
 def _same_base(adapter: Path, named: Any, base: str) -> None:
-    if named and _last(str(named)) != _last(base):
+    folder = EMBEDDED.get(base)  # which is what PEFT notes of the base that ships with the package
+    if named and _last(str(named)) not in {_last(base), _last(str(folder or base))}:
         raise UserError(
             f"the adapter in {adapter} was trained on {named}, not on {base}: give that base, or, if it is the same, "
             f"write its name into base_model_name_or_path of {_CONFIG}"

@@ -62,6 +62,12 @@ def test_a_regular_expression_is_read_off_the_tensors_and_never_matched(adapter:
     assert torch.equal(logits(load(adapter)), expected)
 
 
+def test_the_class_that_peft_notes_is_not_imported(adapter: Path) -> None:
+    expected = logits(load(adapter))
+    configure(adapter, task_type=None, auto_mapping={"base_model_class": "Evil", "parent_library": "no_such_module"})
+    assert torch.equal(logits(load(adapter)), expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
