@@ -13,7 +13,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]
 
 
 def printable(text: str) -> str:
-    """Text from outside as it may be shown: no terminal escapes, no other control characters but tab and newline.
+    r"""Text from outside as it may be shown: no terminal escapes, no other control characters but tab and newline.
 
     >>> printable("\x1b[31mred\x1b[2J and\x00 plain")
     'red and plain'

@@ -81,6 +81,9 @@ def test_a_full_disk_leaves_no_half_line_and_no_half_folder(tmp_path):
 
     from rlvr_lite.training import checkpoints
 
+    def policy(folder):
+        raise AssertionError("what comes after a failed write is not begun")
+
     log = JsonLines(tmp_path / "log.jsonl")
     log.append({"a": 1})
     ignored, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -89,7 +92,7 @@ def test_a_full_disk_leaves_no_half_line_and_no_half_folder(tmp_path):
         with pytest.raises(UserError, match="cannot write"):
             log.append({"a": "b" * 30_000})
         with pytest.raises(UserError, match="cannot write"):
-            checkpoints.write(tmp_path / "checkpoint-1", {"trained": {"a": torch.zeros(10_000)}}, "{}")
+            checkpoints.write(tmp_path / "checkpoint-1", {"trained": {"a": torch.zeros(10_000)}}, "{}", policy=policy)
         with pytest.raises(UserError, match="cannot write"):
             write_json(tmp_path / "x.json", "b" * 30_000)
     finally:
