@@ -307,12 +307,17 @@ def test_a_rank_the_layers_have_no_room_for_is_refused(name):
     [
         *[{"rank": rank} for rank in (0, -1, 2.5, "8", True)],
         *[{"alpha": alpha} for alpha in (0, -1.0, float("nan"), float("inf"), "16")],
-        *[{"targets": targets} for targets in ((), "q_proj", (3,), 7)],
+        *[{"targets": targets} for targets in ((), "", " , ", (3,), 7)],
     ],
 )
 def test_sizes_that_mean_nothing_are_refused(given_):
     with pytest.raises(UserError):
         AdapterConfig(**given_)
+
+
+def test_one_word_is_one_target_and_never_its_letters():
+    assert AdapterConfig(targets="q_proj").targets == ("q_proj",)
+    assert AdapterConfig(targets="q_proj, v_proj").targets == ("q_proj", "v_proj")
 
 
 def test_a_base_without_linear_layers_is_refused():
