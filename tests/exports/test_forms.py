@@ -177,12 +177,13 @@ def test_sixteen_bits_lose_only_the_rounding_of_the_weights(dtype, torch_dtype, 
 
 def test_a_merged_model_brings_tokenizer_template_and_end(exported, run_of):
     folder = exported("dora", "merged")
-    ours = bases.load("tiny", "fp32").tokenizer
+    base = bases.load("tiny", "fp32")
+    ours = base.tokenizer
     theirs = AutoTokenizer.from_pretrained(folder)
     chat = [{"role": "user", "content": "1+2=?"}]
     assert theirs.apply_chat_template(chat, tokenize=False) == ours.apply_chat_template(chat, tokenize=False)
     assert theirs("1+2=?")["input_ids"] == ours("1+2=?")["input_ids"]
-    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == ours.eos_token_id
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == list(base.eos_ids)
 
 
 def test_the_lost_effect_is_measured_and_a_small_update_is_warned_of(tmp_path, run_of, exported):

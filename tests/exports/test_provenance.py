@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import rlvr_lite
 from rlvr_lite import bases, exports, records
 from rlvr_lite.errors import UserError
+from rlvr_lite.runs import finish
 from tests.exports.helpers import about, edit, made_run, random_base
 
 
@@ -172,6 +173,7 @@ def test_a_base_that_was_changed(part, on_a_folder):
 def test_a_run_whose_task_came_in_memory_is_exported_on_its_fingerprint(tmp_path):
     run = made_run(tmp_path / "run", "lora")
     edit(run.files.config, task="dataset")
+    finish(run.files, run.summary)
     folder = run.export(progress=False)
     assert len(json.loads((folder / "reference.json").read_text())["prompts"]) == 8
     assert about(folder)["measured"]["logits"] == 0
