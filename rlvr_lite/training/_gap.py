@@ -16,20 +16,21 @@ _MOST = 0.02
 _MOST_HALF = 2.0
 
 
-def check_gap(model: nn.Module, gap: float | None, device: torch.device) -> None:
-    """Stop a run whose scores are not those of its samples, and say what is likely to be the cause.
+def check_gap(model: nn.Module, gap: float | None, device: torch.device, *, autocast: bool = False) -> None:
+    """Stop a run that samples from its own model and scores otherwise, and say what is likely to be the cause.
 
     Args:
         model: the policy, in the mode that it is scored in.
         gap: largest difference between a sampled and a scored log-probability of the first step; ``None`` if unknown.
-        device: whose autocast counts.
+        device: that computes; a GPU rounds in single precision too (TF32).
+        autocast: whether products are taken in half precision, whatever the weights are held in.
 
     Raises:
         UserError: it is larger than the precision explains.
     """
     head = grpo.output_head(model)
     types = {p.dtype for p in head.backbone.parameters() if p.is_floating_point()}
-    half = bool(types & {torch.float16, torch.bfloat16}) or _four_bit(model) or device.type == "cuda"
+    half = autocast or bool(types & {torch.float16, torch.bfloat16}) or _four_bit(model) or device.type == "cuda"
     most = _MOST_HALF if half else _MOST
     if gap is None or gap <= most:
         return

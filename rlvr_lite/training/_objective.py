@@ -34,6 +34,7 @@ class Objective(Resumable):
         on_policy: whether every update is the first on its rollouts.
         sampler_correction: ``truncated`` importance weights between sampler and scorer, or ``none``.
         sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which the run stops.
+        samples_itself: whether the model samples as it stands, so that before the first update only rounding differs.
     """
 
     loss: grpo.losses.Loss
@@ -50,6 +51,7 @@ class Objective(Resumable):
     off_policy_mask_threshold: float | None
     sampler_correction: str
     sampler_gap_limit: float | None
+    samples_itself: bool
     aux_loss_enabled: bool
     router_aux_loss_coef: float
     current_gradient_accumulation_steps: int
@@ -265,8 +267,15 @@ class Objective(Resumable):
         left_out[informative] = False
         found = of_micro_batches(measured, batch.rows(left_out.nonzero().squeeze(-1)), self.loss, kl=bool(self.beta))
         mode = "train" if self.model.training else "eval"
-        if mode == "train" and self.state.global_step == 0 and self.sampler_gap_limit is not None:
-            check_gap(self.model, found.get("sampling/sampling_logp_difference/max"), self.accelerator.device)
+        if (
+            mode == "train"
+            and self.state.global_step == 0
+            and self.samples_itself
+            and self.sampler_gap_limit is not None
+        ):
+            largest = found.get("sampling/sampling_logp_difference/max")
+            autocast = self.accelerator.mixed_precision != "no"
+            check_gap(self.model, largest, self.accelerator.device, autocast=autocast)
         for name, value in found.items():
             self._metrics[mode][name].append(value)
         gap = found.get("sampling/sampling_logp_difference/mean", 0.0)

@@ -224,7 +224,8 @@ def of_micro_batches(
     gaps = [one.gap for one in measured if one.gap is not None]
     if gaps:
         found |= {
-            "sampling/sampling_logp_difference/mean": sum(gap.total for gap in gaps) / sum(gap.tokens for gap in gaps),
+            "sampling/sampling_logp_difference/mean": sum(gap.total for gap in gaps)
+            / max(sum(gap.tokens for gap in gaps), 1.0),
             "sampling/sampling_logp_difference/max": max(gap.largest for gap in gaps),
             "sampling/effective_sample_size": effective_sample_size(torch.cat([gap.log_weights for gap in gaps])),
         }

@@ -196,6 +196,7 @@ class GRPOTrainer(Objective):
         foreign = self.collector.rollout is not None  # its log-probabilities are the user's affair, as in TRL
         self.sampler_correction = "none" if foreign else sampler_correction
         self.sampler_gap_limit = None if foreign else sampler_gap_limit
+        self.samples_itself = sampler is None and not foreign
 
     def _collector(self, max_resample: int, sampler: sampling.Sampler | None, at_once: CompletionsAtOnce) -> Collector:
         args, tokenizer = self.args, self._tokenizer

@@ -18,6 +18,7 @@ def test_rounding_passes_and_more_does_not() -> None:
     check_gap(model, None, CPU)
     with pytest.raises(UserError, match=r"differ by up to 0\.5 nats"):
         check_gap(model, 0.5, CPU)
+    check_gap(model, 0.5, CPU, autocast=True)
     check_gap(model.bfloat16(), 0.5, CPU)
     with pytest.raises(UserError, match="explains 2"):
         check_gap(model, 3.0, CPU)

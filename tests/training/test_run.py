@@ -44,7 +44,7 @@ def test_a_run_directory_can_be_read_by_a_person(run):
         "eval/after.json",
     }
     assert expected <= files
-    assert {Path(name).suffix for name in files} == {".json", ".jsonl", ".safetensors"}
+    assert {Path(name).suffix for name in files} == {".json", ".jsonl", ".safetensors", ".jinja"}
     assert len(run.metrics()) == 3
     assert len(run.rollouts()) == 3 * 16
     assert len(run.rollouts(step=2)) == 16

@@ -13,7 +13,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import evaluate
 from rlvr_lite.sampling import TransformersSampler
 from tests.sampling.scripted import Scripted
-from tests.training.helpers import gradients, policy, relative, trainer
+from tests.training.helpers import dataset, gradients, policy, relative, trained, trainer
 
 
 def test_training_takes_its_completions_from_the_sampler_it_is_given(tmp_path):
@@ -89,6 +89,22 @@ def test_a_sampler_of_another_policy_stops_the_run(tmp_path):
         made.train()
     with pytest.raises(UserError, match="sampler_correction"):
         trainer(tmp_path, sampler_correction="tis")
+
+
+def test_a_model_that_does_not_score_as_it_samples_stops_before_its_first_update(tmp_path):
+    model = policy()
+    made = trainer(tmp_path, model)
+    made.collector = dataclasses.replace(made.collector, sampler=_off(model))
+    before = trained(model)
+    with pytest.raises(UserError, match=r"0\.3 nats before the first update"):
+        made.train()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained(model).items())
+
+
+def test_an_evaluation_of_which_every_answer_is_cut_has_no_gap(tmp_path):
+    found = trainer(tmp_path, mask_truncated_completions=True, max_completion_length=1).evaluate(dataset(4))
+    assert found["eval_completions/clipped_ratio"] == 1
+    assert found["eval_sampling/sampling_logp_difference/mean"] == 0
 
 
 class Small(TransformersSampler):

@@ -89,8 +89,8 @@ def _our_gradient(folder, accumulation, gap=0.0, **options):
 
     def moved(rollouts):
         batch = scored(rollouts)
-        old = batch.old_logprobs
-        return dataclasses.replace(batch, old_logprobs=old + gap * torch.randn(old.shape, generator=noise))
+        old = batch.old_logprobs + gap * torch.randn(batch.old_logprobs.shape, generator=noise)
+        return dataclasses.replace(batch, old_logprobs=old, sampled_logprobs=old)  # it scored as it sampled
 
     if gap:
         ours.scored = moved
