@@ -46,7 +46,7 @@ def evaluate(
         n: problems a benchmark at most.
         temperature: of the drawn answers; by default the preset's.
         top_p: smallest set of tokens whose probability reaches this is kept; by default the preset's.
-        max_new_tokens: longest answer in tokens.
+        max_new_tokens: longest answer in tokens; by default the preset's, as far as task and base have room for it.
         seed: of the drawn answers.
         style: how problems are put to the model.
         adapter: directory of an adapter on that model.

@@ -70,7 +70,8 @@ def evaluate(
         sampling: replaces the preset's.
         temperature: replaces the sampling's, as do the next two.
         top_p: smallest set of tokens whose probability reaches this is kept.
-        max_new_tokens: longest answer in tokens.
+        max_new_tokens: longest answer in tokens; by default the preset's, or less where the task's answers are shorter or
+            the base has no positions for more.
         n: problems a benchmark at most, always the same ones.
         seed: of the drawn answers; on a GPU the answers repeat as far as its kernels do.
         style: ``bare`` or ``instruct``; ``None`` takes a run's own, else what suits the size of the base.
@@ -132,11 +133,14 @@ def evaluate(
     scores, sources = {}, {}
     with _alone(directory, wait):
         for problems in sets:
+            messages = lambda problem, task=problems.task: task.messages(problem, style)  # noqa: E731
             decoding = _decoding(settings.sampling, problems, sampling is None, max_new_tokens)
+            if sampling is None and max_new_tokens is None:
+                decoding = _with_room(decoding, drawn_by.longest([messages(p) for p in problems.problems]))
             scores[problems.name] = score_with(
                 drawn_by,
                 problems.problems,
-                messages=lambda problem, task=problems.task: task.messages(problem, style),  # type: ignore[misc]
+                messages=messages,
                 k=1 if decoding.greedy else settings.k or problems.k or _DEFAULT_K,
                 sampling=decoding,
                 greedy=settings.greedy,
@@ -213,6 +217,11 @@ def _decoding(
         longest = min(sampling.max_new_tokens, problems.max_new_tokens)
         return dataclasses.replace(sampling, max_new_tokens=longest)
     return sampling
+
+
+def _with_room(sampling: SamplingConfig, room: int | None) -> SamplingConfig:
+    """A preset's length, no longer than the base has positions for; without any, sampling refuses the prompt."""
+    return dataclasses.replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room)) if room else sampling
 
 
 def _sampler(engine: str | Sampler, policy: Policy) -> tuple[Sampler, Policy]:

@@ -79,6 +79,10 @@ class Sampler(Protocol):
         """Tokens that the key-value cache may hold; without a limit if the sampler sees to its memory itself."""
         return _ANY_ROOM
 
+    def longest(self, prompts: Sequence[Messages]) -> int | None:
+        """The longest completion in tokens that each of ``prompts`` has positions for; ``None`` where nothing limits it."""
+        return None
+
     def portions(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, room: int) -> Iterable[Portion]:
         """What is sampled together so that no more than ``room`` tokens are cached."""
         step = max(1, _ROWS // k)

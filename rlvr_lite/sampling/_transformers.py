@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.grpo import output_head
+from rlvr_lite.grpo import output_head, position_limit
 from rlvr_lite.sampling._portions import Portion, plan_portions
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
 from rlvr_lite.sampling.decode import rollout
@@ -82,6 +82,11 @@ class TransformersSampler(Sampler):
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         item = parameter.element_size() if parameter.is_floating_point() else 2
         return int(free // (2 * config.num_hidden_layers * heads * head * item))
+
+    def longest(self, prompts: Sequence[Messages]) -> int | None:
+        """The base's positions less the longest prompt; 0 where that leaves none."""
+        limit = position_limit(output_head(self._model).causal_lm.config)[0]
+        return limit and max(0, limit - encode(self._tokenizer, prompts, self._template)[0].shape[1])
 
     def portions(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, room: int) -> Iterable[Portion]:
         """Prompts of like length together, at most 256 completions."""

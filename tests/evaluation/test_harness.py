@@ -228,13 +228,33 @@ def test_the_paper_preset_takes_each_benchmarks_own_k(monkeypatch: pytest.Monkey
         asked[name] = (len(problems), k, sampling.max_new_tokens, sampling.temperature, greedy)
         raise StopIteration
 
+    roomy = bases.load("tiny")
+    monkeypatch.setattr(roomy.model.config, "max_position_embeddings", 40_000)
     rows = [{"problem": f"{i}+1", "answer": "1"} for i in range(5)]
     (tmp_path / "amc23.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.setenv("RLVR_LITE_DATA", str(tmp_path))
     monkeypatch.setattr("rlvr_lite.evaluation.harness.score_with", score_with)
     with pytest.raises(StopIteration), pytest.warns(UserWarning, match="checksum"):
-        evaluate("tiny", "amc23", preset="paper", progress=False)
+        evaluate(roomy, "amc23", preset="paper", progress=False)
     assert asked == {"amc23": (5, 32, 32_768, 0.6, False)}
+
+
+def test_a_length_that_nobody_named_fits_the_positions_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = bases.load("tiny")
+    chats = [[{"role": "user", "content": text}] for text in ("1+2=?", "1+2+3+4=?")]
+    longest = max(len(base.tokenizer.apply_chat_template(c, add_generation_prompt=True)["input_ids"]) for c in chats)
+    monkeypatch.setattr(base.model.config, "max_position_embeddings", longest + 6)
+    rows = [{"problem": chat[0]["content"], "answer": "3"} for chat in chats]
+    found = evaluate(base, rows, style="bare", **QUICK)
+    (source,) = found.sources.values()
+    assert source["max_new_tokens"] == 6
+    assert max(sample.tokens for score in found.values() for sample in score.samples) == 6
+    for named in ({"max_new_tokens": 7}, {"sampling": SamplingConfig(max_new_tokens=7)}):
+        with pytest.raises(UserError, match="at most 6"):
+            evaluate(base, rows, style="bare", **QUICK, **named)
+    monkeypatch.setattr(base.model.config, "max_position_embeddings", longest)
+    with pytest.raises(UserError, match="shorten the prompt"):
+        evaluate(base, rows, style="bare", **QUICK)
 
 
 def test_single_dials_replace_those_of_the_preset() -> None:
