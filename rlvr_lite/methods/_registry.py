@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from pathlib import Path
 
-import rlvr_lite.methods as _room
 from rlvr_lite.errors import unknown_name
 from rlvr_lite.methods._spec import Method
 
@@ -26,9 +26,9 @@ def register(method: Method) -> Method:
 @cache
 def _discover() -> None:
     """Import every public module of this folder, each of which registers its method."""
-    for module in pkgutil.iter_modules(_room.__path__):
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if not module.name.startswith("_"):
-            importlib.import_module(f"{_room.__name__}.{module.name}")
+            importlib.import_module(f"{__package__}.{module.name}")
 
 
 def names() -> list[str]:

@@ -11,7 +11,7 @@ from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.planning.cards import CARDS, smallest
+from rlvr_lite.planning.cards import CARDS, USABLE, smallest
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -126,19 +126,8 @@ def _verdict(plan: Plan) -> str:
 
 def smallest_card(plan: Plan) -> str:
     """The card with the least memory that the plan fits on as it is, sampling as few prompts at once as it must."""
-    from rlvr_lite.planning.planned import make
-
-    for chosen in sorted(CARDS, key=lambda c: c.memory):
-        if make(_asked(plan, chosen.half), plan.shape, chosen, plan.step.prompt_length).fits:
-            return str(chosen)
-    return "none of those known here"
-
-
-def _asked(plan: Plan, half: str) -> RunConfig:
-    """The configuration, in the 16-bit type of a card."""
-    if plan.config.precision not in ("bf16", "fp16"):
-        return plan.config
-    return dataclasses.replace(plan.config, precision=half)  # type: ignore[arg-type]
+    fitting = (chosen for chosen in sorted(CARDS, key=lambda c: c.memory) if plan.on_card(chosen).fits)
+    return str(next(fitting, "none of those known here"))
 
 
 _ORDER = ("gradient_checkpointing", "micro_batch", "precision", "max_completion_length", "group_size")
@@ -156,18 +145,12 @@ def fit(plan: Plan) -> RunConfig:
             return _open(_widest(candidate, plan))
         least = min(least, candidate, key=lambda p: p.needed())
     needed = least.needed() / GIB
-    bigger = smallest(int(least.needed() / _usable()))
+    bigger = smallest(int(least.needed() / USABLE))
     raise UserError(
         f"{plan.config.method} on {plan.config.base} does not fit {plan.card}: the least is {needed:.1f} GiB "
         f"({least.config.precision}, group_size {least.config.group_size}, {least.config.max_completion_length} tokens, "
         f"micro_batch {least.step.micro_batch}); take {bigger or 'a larger card'} or a smaller base"
     )
-
-
-def _usable() -> float:
-    from rlvr_lite.planning.planned import USABLE
-
-    return USABLE
 
 
 def _candidates(plan: Plan) -> Iterator[Plan]:
@@ -190,11 +173,9 @@ def _widest(candidate: Plan, plan: Plan) -> Plan:
     """With the largest micro-batch that fits, up to what was asked for."""
     if candidate is plan and plan.asked.micro_batch is not None:
         return candidate
-    from rlvr_lite.planning.planned import room_of
-
     assert candidate.card is not None
     size = memory.micro_batch(
-        candidate.shape, str(candidate.config.precision), candidate.adapter, candidate.step, room_of(candidate.card)
+        candidate.shape, str(candidate.config.precision), candidate.adapter, candidate.step, candidate.card.room
     )
     most = plan.asked.micro_batch or (size if candidate is plan else plan.step.micro_batch)
     return candidate.with_fields(micro_batch=max(1, min(size, most)))

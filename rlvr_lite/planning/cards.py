@@ -10,7 +10,13 @@ from typing import Literal
 from rlvr_lite.analysis.memory import GIB
 from rlvr_lite.errors import UserError, unknown_name
 
-__all__ = ["CARDS", "Card", "card", "smallest"]
+__all__ = ["CARDS", "CONTEXT", "FRAGMENTATION", "USABLE", "Card", "card", "smallest"]
+
+#: Assumed, not measured: the CUDA context with the libraries' workspaces, what the allocator loses between blocks (a share
+#: of everything but weights), and the share of a card's memory that programs get (a T4 sold with 16 GB gives 14.7 GiB).
+CONTEXT = 3 * GIB // 4
+FRAGMENTATION = 0.05
+USABLE = 0.92
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,16 @@ class Card:
     def half(self) -> Literal["bf16", "fp16"]:
         """The 16-bit type it computes in."""
         return "bf16" if self.capability >= 8 else "fp16"
+
+    @property
+    def usable(self) -> int:
+        """Bytes that it gives to programs."""
+        return int(self.memory * USABLE)
+
+    @property
+    def room(self) -> int:
+        """Bytes of live tensors that it has room for, after context and fragmentation."""
+        return int((self.memory * USABLE - CONTEXT) / (1 + FRAGMENTATION))
 
     def __str__(self) -> str:
         size = f"{self.memory / GIB:g} GiB"

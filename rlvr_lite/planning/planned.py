@@ -19,7 +19,7 @@ from rlvr_lite.methods import footprint
 from rlvr_lite.options import RunOptions, with_options
 from rlvr_lite.planning import advice
 from rlvr_lite.planning.bases import config_of
-from rlvr_lite.planning.cards import Card, card
+from rlvr_lite.planning.cards import CONTEXT, FRAGMENTATION, USABLE, Card, card
 from rlvr_lite.planning.layouts import layout_of
 from rlvr_lite.planning.prompts import prompt_tokens
 from rlvr_lite.table import Table
@@ -29,13 +29,7 @@ if TYPE_CHECKING:
 
     from rlvr_lite.figure import Figure
 
-__all__ = ["CONTEXT", "FRAGMENTATION", "USABLE", "Plan", "make", "plan"]
-
-#: Assumed, not measured: the CUDA context with the libraries' workspaces, what the allocator loses between blocks (a share
-#: of everything but weights), and the share of a card's memory that programs get (a T4 sold with 16 GB gives 14.7 GiB).
-CONTEXT = 3 * GIB // 4
-FRAGMENTATION = 0.05
-USABLE = 0.92
+__all__ = ["Plan", "make", "plan"]
 
 
 @with_options()
@@ -122,8 +116,8 @@ def make(
         reference=config.kl_coef > 0,
     )
     if chosen is not None:
-        room = room_of(chosen)
-        step = dataclasses.replace(step, prompts=memory.prompts_at_once(shape, precision, adapter, step, room) or 1)
+        prompts = memory.prompts_at_once(shape, precision, adapter, step, chosen.room) or 1
+        step = dataclasses.replace(step, prompts=prompts)
     bill = memory.phases(shape, precision, adapter, step)
     return Plan(asked, config, shape, chosen, adapter, step, bill)
 
@@ -136,11 +130,6 @@ def _this_card() -> Card | None:
         return None
     facts = torch.cuda.get_device_properties(0)
     return Card(facts.name, int(facts.total_memory / USABLE), facts.major + facts.minor / 10)
-
-
-def room_of(chosen: Card) -> int:
-    """Bytes of live tensors that a card has room for, after context and fragmentation."""
-    return int((chosen.memory * USABLE - CONTEXT) / (1 + FRAGMENTATION))
 
 
 @dataclass(frozen=True)
@@ -188,7 +177,7 @@ class Plan:
     @property
     def available(self) -> int | None:
         """Bytes the card gives to programs."""
-        return None if self.card is None else int(self.card.memory * USABLE)
+        return None if self.card is None else self.card.usable
 
     @property
     def fits(self) -> bool | None:
@@ -198,6 +187,13 @@ class Plan:
     def with_fields(self, **fields: Any) -> Plan:
         """The plan of the same run with other values for ``fields`` of its configuration."""
         return make(resolve.merge(fields, self.config), self.shape, self.card, self.step.prompt_length)
+
+    def on_card(self, chosen: Card) -> Plan:
+        """The plan of the same run on another card; a base held in 16 bits is held in that card's 16-bit type."""
+        config = self.config
+        if config.precision in ("bf16", "fp16"):
+            config = dataclasses.replace(config, precision=chosen.half)
+        return make(config, self.shape, chosen, self.step.prompt_length)
 
     @cached_property
     def knobs(self) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -150,8 +150,6 @@ def sample_portions(
 
 def joined(parts: Sequence[tuple[Portion, Samples]], k: int, pad_id: int) -> Samples:
     """The samples of several portions as one, in the order of the prompts, padded to the longest."""
-    from rlvr_lite.sampling._sampler import Samples
-
     places = [at * k + i for portion, _ in parts for at in portion.prompts for i in range(portion.start, portion.stop)]
     order = sorted(range(len(places)), key=places.__getitem__)
     width = max(samples.ids.shape[1] for _, samples in parts)
@@ -162,4 +160,11 @@ def joined(parts: Sequence[tuple[Portion, Samples]], k: int, pad_id: int) -> Sam
 
     texts = [text for _, samples in parts for text in samples.texts]
     ended = torch.cat([samples.ended for _, samples in parts])[order]
-    return Samples(column("ids", pad_id), column("mask", 0), column("logprobs", 0), [texts[i] for i in order], ended)
+    return replace(
+        parts[0][1],
+        ids=column("ids", pad_id),
+        mask=column("mask", 0),
+        logprobs=column("logprobs", 0),
+        texts=[texts[i] for i in order],
+        ended=ended,
+    )

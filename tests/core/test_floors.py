@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -83,6 +85,42 @@ def test_no_room_reaches_for_a_private_name_of_another(path):
 
 def _is_private(parts: list[str]) -> bool:
     return any(part.startswith("_") and not part.startswith("__") for part in parts)
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_module(path): path for path in FILES}
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def _imports_at_run_time(name: str, node: ast.AST) -> set[str]:
+    """Modules of the package that a syntax tree imports, in functions too; what is for type checkers alone is left out."""
+    found: set[str] = set()
+    if isinstance(node, ast.Import):
+        found = {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+        package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+        source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+        taken = {f"{source}.{alias.name}" for alias in node.names}
+        found = {full if full in MODULES else source for full in taken}
+    children = node.orelse if _is_for_types(node) else ast.iter_child_nodes(node)
+    return found.union(*(_imports_at_run_time(name, child) for child in children)) & set(MODULES)
+
+
+@pytest.mark.parametrize("room", sorted({_room(path) for path in FILES} - {"__init__"}))
+def test_no_modules_of_a_room_import_each_other_in_a_circle(room):
+    """An import inside a function hides a circle, it does not mend it."""
+    inside = {name for name, path in MODULES.items() if _room(path) == room}
+    graph = {
+        name: _imports_at_run_time(name, ast.parse(MODULES[name].read_text(encoding="utf-8"))) & inside
+        for name in inside
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 def test_the_core_knows_nothing_of_the_rest():

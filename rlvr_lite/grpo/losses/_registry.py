@@ -7,12 +7,11 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
-
-import rlvr_lite.grpo.losses as _folder
 
 __all__ = [
     "Level",
@@ -126,9 +125,9 @@ def register(loss: Loss) -> Loss:
 @cache
 def _discover() -> None:
     """Import every public module of this folder, each of which registers its losses."""
-    for module in pkgutil.iter_modules(_folder.__path__):
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if not module.name.startswith("_"):
-            importlib.import_module(f"{_folder.__name__}.{module.name}")
+            importlib.import_module(f"{__package__}.{module.name}")
 
 
 def names() -> list[str]:
