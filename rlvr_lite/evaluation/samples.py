@@ -32,6 +32,7 @@ class Sample:
         tokens: length, the end token included.
         truncated: cut at the longest length before an end token.
         reward: what it earned where it is rewards that are scored; ``None`` where verdicts are.
+        opened: whether the prompt ends inside of thinking, so that an answer has to close it.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Sample:
     tokens: int
     truncated: bool
     reward: float | None = None
+    opened: bool = False
 
     @property
     def value(self) -> float:
@@ -50,14 +52,17 @@ class Sample:
         return float(bool(self.correct)) if self.reward is None else self.reward
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name; the reward where there is one."""
+        """The fields by name; the reward where there is one, and the opened thinking."""
         fields = dataclasses.asdict(self)
         if self.reward is None:
             del fields["reward"]
+        if not self.opened:
+            del fields["opened"]
         return fields
 
 
-_FIELDS = {field.name for field in dataclasses.fields(Sample)} - {"reward"}
+_OPTIONAL = {"reward", "opened"}
+_FIELDS = {field.name for field in dataclasses.fields(Sample)} - _OPTIONAL
 
 
 class SampleLog:
@@ -98,7 +103,7 @@ class SampleLog:
         self._lines.cut(self._lines.whole())
         found: dict[tuple[str, int], Sample] = {}
         for number, row in enumerate(self._lines.rows(), start=1):
-            if set(row) - {"reward"} != _FIELDS:
+            if set(row) - _OPTIONAL != _FIELDS:
                 raise UserError(f"{self.path}, line {number} is not a sample: it was edited; choose another --out")
             sample = Sample(**row)
             found.setdefault((sample.id, sample.index), sample)

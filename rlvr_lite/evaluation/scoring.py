@@ -176,8 +176,20 @@ def score_with(
 
 
 def _judge(cells: Sequence[tuple[Problem, int]], drawn: Sequence[Completion], grade: Grade) -> list[Sample]:
+    from rlvr_lite.rewards import thinking_open
+
     answers = [
-        Sample(problem.id, index, completion.text, None, False, "", completion.tokens, completion.truncated)
+        Sample(
+            problem.id,
+            index,
+            completion.text,
+            None,
+            False,
+            "",
+            completion.tokens,
+            completion.truncated,
+            opened=thinking_open(completion.prompt),
+        )
         for (problem, index), completion in zip(cells, drawn, strict=True)
     ]
     return _judged(answers, grade([problem for problem, _ in cells], drawn))
@@ -200,13 +212,16 @@ def graded_by(task: Task) -> Grade | None:
     """How the answers to a task's problems are judged; ``None`` where it is by their golds."""
     if task.reads_answers:
         return None
-    return lambda problems, drawn: task.grade(problems, [completion.text for completion in drawn])
+    return lambda problems, drawn: task.verdicts(
+        problems, [completion.text for completion in drawn], [completion.prompt for completion in drawn]
+    )
 
 
 def _by_gold(problems: Sequence[Problem], drawn: Sequence[Completion]) -> list[Verdict]:
     from rlvr_lite.rewards import verify_batch
 
-    return verify_batch([problem.answer or "" for problem in problems], [completion.text for completion in drawn])
+    golds, texts = [problem.answer or "" for problem in problems], [completion.text for completion in drawn]
+    return verify_batch(golds, texts, prompts=[completion.prompt for completion in drawn])
 
 
 def rescore(path: Path, problems: Sequence[Problem], name: str | None = None) -> Score:
@@ -227,7 +242,11 @@ def rescore(path: Path, problems: Sequence[Problem], name: str | None = None) ->
     unknown = next((sample.id for sample in samples if sample.id not in golds), None)
     if unknown is not None:
         raise UserError(f"{path} answers a problem {unknown!r} that is not among those given: name its benchmark")
-    verdicts = verify_batch([golds[sample.id] for sample in samples], [sample.completion for sample in samples])
+    verdicts = verify_batch(
+        [golds[sample.id] for sample in samples],
+        [sample.completion for sample in samples],
+        prompts=["<think>" if sample.opened else "" for sample in samples],
+    )
     return Score.of(name or path.stem, _judged(samples, verdicts))
 
 

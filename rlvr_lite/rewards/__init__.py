@@ -53,6 +53,7 @@ has no cap.
 """
 
 from rlvr_lite.rewards.functions import RewardFunction, accuracy, combine, format, get, overlong, text_of
+from rlvr_lite.rewards.math.extract import thinking_open
 from rlvr_lite.rewards.math.second_opinion import audit
 from rlvr_lite.rewards.math.verdict import Verdict
 from rlvr_lite.rewards.math.verifier import explain, unreadable_golds, verify, verify_batch
@@ -68,6 +69,7 @@ __all__ = [
     "get",
     "overlong",
     "text_of",
+    "thinking_open",
     "unreadable_golds",
     "verify",
     "verify_batch",

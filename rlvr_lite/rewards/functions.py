@@ -46,18 +46,20 @@ def accuracy(
     answer: Sequence[str],
     prompts: Sequence[Any] | None = None,
     fallback: str | None = None,
+    rendered_prompts: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     r"""1 where the boxed answer equals the gold in column ``answer``, else 0; ``None`` where there is no gold that can be
     read, or the comparison was cut short (see :class:`~rlvr_lite.rewards.Verdict`).
 
-    ``prompts`` (TRL passes them) and ``fallback`` are those of :func:`~rlvr_lite.rewards.verify`.
+    ``prompts`` (TRL passes them) and ``fallback`` are those of :func:`~rlvr_lite.rewards.verify`; ``rendered_prompts``,
+    the same after the chat template (this package passes them), go before ``prompts``.
 
     >>> accuracy([r"so \boxed{2}", r"so \boxed{3}", r"so \boxed{4}"], answer=["2", "2", ""])
     [1.0, 0.0, None]
     """
     texts = [text_of(completion) for completion in completions]
-    verdicts = verify_batch(answer, texts, prompts=prompts, fallback=fallback)
+    verdicts = verify_batch(answer, texts, prompts=rendered_prompts or prompts, fallback=fallback)
     missing = [gold is None or not str(gold).strip() for gold in answer]
     return [
         None if empty or verdict.correct is None else float(verdict.correct)
@@ -65,16 +67,21 @@ def accuracy(
     ]
 
 
-def format(completions: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> list[float | None]:
+def format(
+    completions: Sequence[Any],
+    prompts: Sequence[Any] | None = None,
+    rendered_prompts: Sequence[str] | None = None,
+    **columns: Any,
+) -> list[float | None]:
     r"""1 where the completion has the form that the verifier reads: thinking closed, then a box with something in it.
 
-    ``prompts`` as the model saw them (TRL passes them): where one ends in an opened ``<think>``, so does its completion
-    begin.
+    ``prompts`` (TRL passes them) or ``rendered_prompts``, the same after the chat template (this package passes them):
+    where one ends in an opened ``<think>``, so does its completion begin.
 
     >>> format([r"<think>a</think> \boxed{2}", r"<think>so \boxed{2}"])
     [1.0, 0.0]
     """
-    shown = [""] * len(completions) if prompts is None else prompts
+    shown = rendered_prompts or prompts or [""] * len(completions)
     pairs = zip(completions, shown, strict=True)
     return [float(extract(text_of(completion), prompt).answer is not None) for completion, prompt in pairs]
 

@@ -160,6 +160,7 @@ def joined(parts: Sequence[tuple[Portion, Samples]], k: int, pad_id: int) -> Sam
 
     texts = [text for _, samples in parts for text in samples.texts]
     ended = torch.cat([samples.ended for _, samples in parts])[order]
+    shown = [prompt for _, samples in parts for prompt in samples.prompts]
     return replace(
         parts[0][1],
         ids=column("ids", pad_id),
@@ -167,4 +168,5 @@ def joined(parts: Sequence[tuple[Portion, Samples]], k: int, pad_id: int) -> Sam
         logprobs=column("logprobs", 0),
         texts=[texts[i] for i in order],
         ended=ended,
+        prompts=[shown[i] for i in order] if len(shown) == len(order) else (),
     )

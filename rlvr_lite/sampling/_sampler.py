@@ -34,6 +34,7 @@ class Samples:
         logprobs: float32 ``[B, T]``, of each token under softmax(logits / temperature); 0 at padding.
         texts: B texts, without special tokens.
         ended: bool ``[B]``, whether there is an end token; the others were cut at max_new_tokens.
+        prompts: B texts that the completions continue, after the chat template; none where the sampler does not tell.
     """
 
     ids: Tensor
@@ -41,14 +42,18 @@ class Samples:
     logprobs: Tensor
     texts: Sequence[str]
     ended: Tensor
+    prompts: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def completions(self) -> list[Completion]:
-        """Text, length, end and tokens of each row."""
-        rows = zip(self.texts, self.mask.sum(-1).tolist(), self.ended.tolist(), self.ids.tolist(), strict=True)
-        return [Completion(text, length, not ended, tuple(ids[:length])) for text, length, ended, ids in rows]
+        """Text, length, end, tokens and prompt of each row."""
+        lengths, ended, prompts = self.mask.sum(-1).tolist(), self.ended.tolist(), self.prompts or [""] * len(self)
+        rows = zip(self.texts, lengths, ended, self.ids.tolist(), prompts, strict=True)
+        return [
+            Completion(text, length, not end, tuple(ids[:length]), prompt) for text, length, end, ids, prompt in rows
+        ]
 
 
 class Sampler(Protocol):

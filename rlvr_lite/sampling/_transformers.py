@@ -15,7 +15,7 @@ from rlvr_lite.grpo import output_head, position_limit
 from rlvr_lite.sampling._portions import Portion, plan_portions
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
 from rlvr_lite.sampling.decode import rollout
-from rlvr_lite.sampling.text import Messages, encode, eos_ids, pad_id
+from rlvr_lite.sampling.text import Messages, encode, eos_ids, pad_id, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,7 +112,8 @@ class TransformersSampler(Sampler):
         rows = [row[:length] for row, length in zip(drawn.tokens.tolist(), lengths, strict=True)]
         texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
         ended = torch.tensor([row[-1] in self._ends for row in rows], device=device)
-        return Samples(drawn.tokens, drawn.mask, drawn.logprobs, texts, ended)
+        shown = [render(self._tokenizer, prompt, self._template) for prompt in prompts for _ in range(k)]
+        return Samples(drawn.tokens, drawn.mask, drawn.logprobs, texts, ended, shown)
 
 
 def _build(policy: SampledPolicy) -> Sampler:

@@ -17,6 +17,7 @@ from rlvr_lite.sampling.text import Messages
 __all__ = ["VLLMSampler"]
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
+_PROMPT_END = 32  # tokens of a prompt that say whether it opens a thought
 
 
 class VLLMSampler(Sampler):
@@ -108,7 +109,12 @@ class VLLMSampler(Sampler):
             chosen = zip(answer.token_ids, answer.logprobs, strict=True)
             logprobs[row, :length] = torch.tensor([found[token].logprob for token, found in chosen])
         ended = torch.tensor([answer.finish_reason != "length" for answer in answers])
-        return Samples(ids, mask, logprobs, [answer.text for answer in answers], ended)
+        texts = [answer.text for answer in answers]
+        return Samples(ids, mask, logprobs, texts, ended, [self._shown(output) for output in outputs])
+
+    def _shown(self, output: Any) -> str:
+        """The prompt after the chat template, at least its end; of a chat vLLM keeps only the tokens."""
+        return str(output.prompt or self._llm.get_tokenizer().decode(output.prompt_token_ids[-_PROMPT_END:]))
 
 
 def _held(llm: Any) -> str:

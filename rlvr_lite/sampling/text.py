@@ -30,12 +30,14 @@ class Completion:
         tokens: how many were sampled, the end token included.
         truncated: whether it was cut at max_new_tokens before an end token.
         ids: the tokens themselves.
+        prompt: what it continues, after the chat template; empty if unknown.
     """
 
     text: str
     tokens: int
     truncated: bool
     ids: tuple[int, ...] = ()
+    prompt: str = ""
 
 
 def eos_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -135,7 +136,9 @@ class Task(ABC):
         chat[0]["content"] = f"{self.instruction}\n\n{chat[0]['content']}"
         return chat
 
-    def grade(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+    def grade(
+        self, problems: Sequence[Problem], completions: Sequence[str], prompts: Sequence[str] | None = None
+    ) -> list[Verdict]:
         """The verdict on each completion; what the reward ``accuracy`` and every score of this task are made of.
 
         By default the boxed answer is compared with the gold (:func:`rlvr_lite.rewards.verify_batch`). A task with
@@ -144,6 +147,8 @@ class Task(ABC):
         Args:
             problems: one a completion.
             completions: texts, special tokens left out; hostile, as a policy is paid for fooling what grades it.
+            prompts: what they continue, after the chat template: one that ends in an opened ``<think>`` leaves its completion
+                to close it. A task that has no use for them may leave the argument out.
 
         Raises:
             UserError: a problem has no gold.
@@ -153,7 +158,16 @@ class Task(ABC):
             raise UserError(
                 f"problem {missing} has no answer to compare with: give it one, or train on a reward of your own"
             )
-        return verify_batch([problem.answer or "" for problem in problems], list(completions))
+        return verify_batch([problem.answer or "" for problem in problems], list(completions), prompts=prompts)
+
+    def verdicts(
+        self, problems: Sequence[Problem], completions: Sequence[str], prompts: Sequence[str] | None
+    ) -> list[Verdict]:
+        """What :meth:`grade` says, told the prompts if it takes them."""
+        taken = inspect.signature(self.grade).parameters
+        if "prompts" in taken or any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+            return self.grade(problems, completions, prompts=prompts)
+        return self.grade(problems, completions)
 
     @property
     def reads_answers(self) -> bool:

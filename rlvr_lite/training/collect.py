@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlvr_lite import grpo, sampling
 from rlvr_lite.config import SamplingConfig
+from rlvr_lite.rewards import thinking_open
 from rlvr_lite.training._at_once import CompletionsAtOnce
 from rlvr_lite.training._rollout_func import RolloutFunction
 from rlvr_lite.training.generation_batch import join, on_device
@@ -211,6 +212,8 @@ class Collector:
         if self.rollout is not None:
             repeated = [row | extra for row, extra in zip(repeated, self.rollout.columns, strict=True)]
         chats = [_as_asked(text, row["prompt"]) for text, row in zip(texts, repeated, strict=True)]
+        shown = self.rendered(rows, group_size)
+        repeated = [{"rendered_prompts": prompt} | row for prompt, row in zip(shown, repeated, strict=True)]
         if self.processes.count == 1:
             rewards, noted = self.score(repeated, chats, tokens)
             return rewards, texts, noted
@@ -221,6 +224,11 @@ class Collector:
         rewards, noted = self.score([repeated[i] for i in own], [chats[i] for i in own], [tokens[i] for i in own])
         every = [note for part in self.processes.gather(noted) for note in part]
         return rewards[: len(texts)], texts, every[: len(texts)]
+
+    def rendered(self, rows: Sequence[Mapping[str, Any]], group_size: int) -> list[str]:
+        """What the completions of ``rows`` continue, after the chat template, which may open a thought."""
+        shown = [sampling.render(self.tokenizer, row["prompt"], self.template) for row in rows]
+        return [prompt for prompt in shown for _ in range(group_size)]
 
     def _round(self, number: int, attempt: int, chosen: Sequence[int]) -> _Round:
         rows = [self.dataset[i] for i in chosen]
@@ -236,6 +244,7 @@ class Collector:
         rewards = combine(by_function, weights).view(-1, group_size)
         ended = self.ended(rollouts).tolist()
         lengths = rollouts.mask.sum(1).tolist()
+        opened = [thinking_open(prompt) for prompt in self.rendered(rows, group_size)]
         samples = [
             {
                 "generation_batch": number,
@@ -249,6 +258,7 @@ class Collector:
                 "truncated": not ended[i],
             }
             | ({"extra": noted[i]} if noted[i] else {})
+            | ({"opened": True} if opened[i] else {})
             for i in range(len(texts))
         ]
         return _Round(rollouts, rewards, by_function, samples, rows)

@@ -26,7 +26,10 @@ __all__ = ["REWARD_SECONDS", "Graded", "Objective", "dataset"]
 REWARD_SECONDS = 60.0
 
 #: What TRL passes to a reward function besides the columns.
-_PASSED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+_PASSED = (
+    *("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments"),
+    "rendered_prompts",  # passed by the collector
+)
 #: Columns that TRL takes for itself and no reward function sees.
 _TAKEN = ("completion", "completion_ids")
 
@@ -43,10 +46,16 @@ class Graded:
     def _by_id(self) -> dict[str, Problem]:
         return {problem.id: problem for problem in self.task.problems("train")}
 
-    def __call__(self, completions: Sequence[Any], id: Sequence[str], **columns: Any) -> list[float | None]:
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        id: Sequence[str],
+        rendered_prompts: Sequence[str] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
         """In TRL's signature; ``id`` is the column of the data set that :func:`dataset` makes."""
         texts = [rewards.text_of(completion) for completion in completions]
-        verdicts = self.task.grade([self._by_id[one] for one in id], texts)
+        verdicts = self.task.verdicts([self._by_id[one] for one in id], texts, rendered_prompts)
         return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]
 
 
@@ -109,6 +118,7 @@ class Objective:
             "prompts": prompts,
             "completions": [[{"role": "assistant", "content": completion.text}] for completion in drawn],
             "completion_ids": [list(completion.ids) for completion in drawn],
+            "rendered_prompts": [completion.prompt for completion in drawn],
             "trainer_state": None,
             "log_extra": lambda *_: None,
             "log_metric": lambda *_: None,

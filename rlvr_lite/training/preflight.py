@@ -121,12 +121,12 @@ def preflight(trainer: GRPOTrainer, *, scored_on: int | None = None, reads_boxes
     restore_generators(states)
     trainer.model.zero_grad(set_to_none=True)
     trainer.forget_metrics()
-    valid = rewards[~rewards.isnan()]
+    valid, pairs = rewards[~rewards.isnan()], zip(texts, collector.rendered(rows, size), strict=True)
     return Preflight(
         completions=len(rollouts),
         max_completion_length=collector.sampling_config.max_new_tokens,
         truncated=float((~collector.ended(rollouts)).float().mean()),
-        unreadable=sum(extract(text).answer is None for text in texts) / len(texts) if reads_boxes else 0.0,
+        unreadable=sum(extract(*pair).answer is None for pair in pairs) / len(texts) if reads_boxes else 0.0,
         idle=1 - float(grpo.live_groups(rewards).float().mean()),
         reward=float(valid.mean()) if len(valid) else 0.0,
         unreadable_golds=_unread(collector) if reads_boxes and "accuracy" in collector.reward_names else (),

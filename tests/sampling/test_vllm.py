@@ -29,11 +29,16 @@ class FakeLLM:
         dtype = {"auto": "bfloat16"}.get(options["dtype"], options["dtype"])
         self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(dtype=f"torch.{dtype}"))
 
+    def get_tokenizer(self) -> Any:
+        return SimpleNamespace(decode=lambda ids: f"<think>{len(ids)}")
+
     def chat(self, chats: Any, parameters: Any, **options: Any) -> Any:
         self.asked = (chats, parameters, options)
         FakeLLM.calls += 1
         return [
             SimpleNamespace(
+                prompt=None,
+                prompt_token_ids=[1, 2],
                 outputs=[
                     SimpleNamespace(
                         text=f"\\boxed{{{chat[-1]['content']}/{p.seed}}}",
@@ -41,7 +46,7 @@ class FakeLLM:
                         logprobs=[{7: SimpleNamespace(logprob=-0.25)}] * 5,
                         finish_reason="length" if p.seed % 2 else "stop",
                     )
-                ]
+                ],
             )
             for chat, p in zip(chats, parameters, strict=True)
         ]
@@ -65,6 +70,7 @@ def test_vllm_is_asked_for_every_answer_with_its_own_seed(tmp_path: Path) -> Non
     answers = engine.sample(prompts, 2, SAMPLING, [3, 4, 5, 2**63 + 8])
     assert answers.texts == ["\\boxed{a/3}", "\\boxed{a/4}", "\\boxed{b/5}", "\\boxed{b/8}"]
     assert answers.ended.tolist() == [False, True, False, True]
+    assert [completion.prompt for completion in answers.completions()] == ["<think>2"] * 4  # of the tokens
     assert answers.ids.tolist() == [[7] * 5] * 4
     assert answers.logprobs.tolist() == [[-0.25] * 5] * 4
     assert engine._llm.options["max_lora_rank"] == 32

@@ -13,6 +13,7 @@ from rlvr_lite import rewards, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.rewards import Verdict
+from rlvr_lite.sampling import Completion
 from rlvr_lite.tasks import Problem
 from rlvr_lite.training.objective import Objective, dataset
 
@@ -151,12 +152,10 @@ def test_the_weights_of_rewards_are_those_of_the_score():
     async def one(completions, **columns):
         return [1.0] * len(completions)
 
-    class Drawn:
-        text, ids = "12345678", (1, 2, 3)
-
+    drawn = [Completion("12345678", 3, False, (1, 2, 3))] * 2
     problems = task.problems("test", 2)
-    assert Objective.of([length, one], config, task).grade()(problems, [Drawn(), Drawn()]) == [6.0, 6.0]
-    assert Objective.of([functools.partial(length), one], config, task).grade()(problems, [Drawn()] * 2) == [6.0, 6.0]
+    assert Objective.of([length, one], config, task).grade()(problems, drawn) == [6.0, 6.0]
+    assert Objective.of([functools.partial(length), one], config, task).grade()(problems, drawn) == [6.0, 6.0]
 
 
 def test_rows_that_lack_a_column_and_columns_of_two_kinds():

@@ -30,8 +30,8 @@ def audit(rollouts: Iterable[Mapping[str, Any]]) -> Table:
     r"""The verdicts that a second opinion disagrees with and the golds that cannot be read, by kind, most frequent first.
 
     Args:
-        rollouts: rows such as those of ``rollouts.jsonl``: ``answer`` (or ``gold``), ``completion``, and, if a verdict is
-            on record, ``correct`` or ``rewards["accuracy"]``; without one the completion is verified now.
+        rollouts: rows such as those of ``rollouts.jsonl``: ``answer`` (or ``gold``), ``completion``, ``opened`` where
+            the prompt opened the thinking, and, if a verdict is on record, ``correct`` or ``rewards["accuracy"]``; without one the completion is verified now.
 
     Returns:
         A table with one row a disputed pair of gold and answer. Its note says how many pairs were looked at, how many are
@@ -45,7 +45,8 @@ def audit(rollouts: Iterable[Mapping[str, Any]]) -> Table:
         if row.get("answer", row.get("gold")) is None or "completion" not in row:
             raise UserError(f"rollout {number} has no answer or no completion: audit needs both columns")
     golds = [str(row.get("answer", row.get("gold"))) for row in rows]
-    verdicts = verify_batch(golds, [text_of(row["completion"]) for row in rows])
+    opened = ["<think>" if row.get("opened") else "" for row in rows]
+    verdicts = verify_batch(golds, [text_of(row["completion"]) for row in rows], prompts=opened)
     found: dict[tuple[str, str, bool | None], list[Any]] = {}
     for row, gold, verdict in zip(rows, golds, verdicts, strict=True):
         if verdict.extracted is not None:
