@@ -192,7 +192,7 @@ class RunConfig:
         advantage_scale: what the centred reward is divided by: the group's standard deviation, the batch's, nothing.
         clip_low: lower clip of the probability ratio (epsilon).
         clip_high: upper clip of the probability ratio (DAPO's clip-higher); the bound is 1 more, for every loss.
-        kl_coef: weight of the KL term to the frozen base (beta); 0 leaves it out.
+        kl_coef: weight of the KL term to the frozen base (beta), of which full fine-tuning keeps a copy; 0 leaves it out.
         max_resample: rounds of fresh prompts for groups without variance (dynamic sampling); 0 is off.
         sampler_correction: ``truncated`` importance weights where what samples rounds otherwise than what is scored, as in
             half precision; ``none`` leaves them out.

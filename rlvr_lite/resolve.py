@@ -140,13 +140,12 @@ def check(asked: RunConfig) -> None:
     """Refuse what can be refused before a weight is loaded.
 
     Raises:
-        UserError: an unknown method, loss or tracker, a tracker that is not installed, a method on a base it cannot sit on or
-            with a KL term it has no base for, or an option it does not use.
+        UserError: an unknown method, loss or tracker, a tracker that is not installed, a method on a base it cannot sit
+            on, or an option it does not use.
     """
     methods.get(asked.method)
     if asked.precision != "auto":
         methods.check_precision(asked.method, asked.precision)
-    methods.check_reference(asked.method, asked.kl_coef)
     methods.resolve(asked.method, asked.adapter, "tiny")
     _check_loss(asked)
     if not asked.report_to:

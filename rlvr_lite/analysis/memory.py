@@ -94,7 +94,7 @@ class Step:
         micro_batch: completions a backward pass.
         rows: completions of the whole step.
         checkpointing: whether activations are recomputed in the backward pass.
-        reference: whether the frozen base scores completions too (``kl_coef > 0``).
+        reference: whether the frozen base scores completions too (``kl_coef > 0``); full fine-tuning keeps a copy of it.
     """
 
     prompts: int
@@ -229,6 +229,8 @@ class _Bill:
         if not self._full:
             base["adapter"] = 4 * self.adapter.trained + self.adapter.frozen
         held = base | {"optimizer": self.adapter.moments}
+        if self._full and self.step.reference:
+            held["reference"] = 4 * self.adapter.trained
         earlier = self._gradients if self.step.rows > self.step.micro_batch else 0
         last = max(self._backward_start(), self._backward_end(), key=lambda x: x[0] + x[1])
         bill = {

@@ -12,7 +12,7 @@ from rlvr_lite.methods._footprint import eight_bit, footprint
 from rlvr_lite.methods._hosting import Hosting, list_hosting, on_unsloth
 from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout, Linear
 from rlvr_lite.methods._registry import get, names, register
-from rlvr_lite.methods._resolve import check_fits, check_precision, check_reference, learning_rate, resolve
+from rlvr_lite.methods._resolve import check_fits, check_precision, learning_rate, resolve
 from rlvr_lite.methods._spec import Build, LearningRate, Method
 from rlvr_lite.methods._table import list_methods
 
@@ -50,7 +50,6 @@ __all__ = [
     "base_hash",
     "check_fits",
     "check_precision",
-    "check_reference",
     "detach",
     "disabled",
     "eight_bit",

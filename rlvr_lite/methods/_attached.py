@@ -177,7 +177,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
     """
     name = attachment(model).method
     if get(name).trains_base:
-        raise UserError(f"{name} keeps no frozen base: set kl_coef to 0, or use an adapter")
+        raise UserError(f"{name} trains the base and keeps none beside it: load the base anew, or use an adapter")
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         with model.disable_adapter():  # type: ignore[operator]

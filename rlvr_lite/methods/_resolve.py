@@ -11,7 +11,7 @@ from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._spec import LearningRate, Method
 
-__all__ = ["check_fits", "check_precision", "check_reference", "learning_rate", "resolve"]
+__all__ = ["check_fits", "check_precision", "learning_rate", "resolve"]
 
 
 def resolve(name: str, adapter: AdapterConfig, scale: str, layout: Layout | None = None) -> AdapterConfig:
@@ -81,16 +81,6 @@ def check_precision(name: str, precision: str) -> None:
     method = get(name)
     if precision in method.unsupported:
         raise UserError(f"{name} cannot sit on a {precision} base: {method.unsupported[precision]}")  # type: ignore[index]
-
-
-def check_reference(name: str, kl_coef: float) -> None:
-    """Refuse a KL term beside a method that keeps no frozen base to measure it from.
-
-    Raises:
-        UserError: with the way out.
-    """
-    if kl_coef > 0 and get(name).trains_base:
-        raise UserError(f"{name} keeps no frozen base for a KL term: set kl_coef to 0, or use an adapter")
 
 
 def check_fits(name: str, adapter: AdapterConfig, layout: Layout) -> None:

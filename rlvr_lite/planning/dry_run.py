@@ -153,7 +153,15 @@ class Runner:
         fake = isinstance(self.packer, _Proven)
         with self.meter.phase("once"), torch.no_grad():
             self._logprobs(self._micro_batch(2 if fake else self.step.completion_length))
+        with self.meter.phase("once"), self.meter.kind("reference"):
+            self.reference = [p.detach().clone() for p in self._copied()]
         del self.meter.peaks["once"]
+
+    def _copied(self) -> list[nn.Parameter]:
+        """What a KL term keeps a copy of: the base, where it is the base that is trained."""
+        if not (self.step.reference and methods.get(self.method).trains_base):
+            return []
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     def step_once(self) -> None:
         """Every phase, training first: from then on the optimizer's moments stay."""
@@ -260,7 +268,8 @@ class Runner:
     def score(self) -> None:
         """Log-probabilities of one micro-batch under the frozen base, as a KL term needs them."""
         if self.step.reference:
-            with self.meter.phase("scoring"), grpo.eval_mode(self.model), methods.disabled(self.model):
+            base = contextlib.nullcontext() if self.reference else methods.disabled(self.model)  # the copy is as large
+            with self.meter.phase("scoring"), grpo.eval_mode(self.model), base:
                 self._logprobs(self._micro_batch())
 
     def train(self) -> Any:

@@ -99,7 +99,6 @@ def make(
     half = chosen.half if chosen else "bf16"
     precision = half if asked.precision == "auto" else asked.precision
     methods.check_precision(asked.method, precision)
-    methods.check_reference(asked.method, asked.kl_coef)
     config = resolve.fill(asked, facts=resolve.BaseFacts(scale_of(layout.parameters), precision, layout), task=task)
     methods.check_fits(config.method, config.adapter, layout)
     rows = (config.prompts_per_step or 1) * config.group_size

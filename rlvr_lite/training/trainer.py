@@ -330,6 +330,7 @@ class GRPOTrainer(Objective):
     def release(self) -> None:
         """Let go of the model and all that was built on it, so that its memory can be used again."""
         self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = self._generation_batch = None
+        self.reference = None
         self.callback_handler.model = self.callback_handler.optimizer = self.callback_handler.lr_scheduler = None
         del self.collector
         self.accelerator.free_memory()

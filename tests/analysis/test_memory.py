@@ -114,6 +114,10 @@ def test_full_fine_tuning_holds_master_weights_and_gradients_of_every_weight():
     bill = phases(QWEN_1_5B, "bf16", full, STEP)
     assert bill["load"] == {"weights": 4 * QWEN_1_5B.parameters}
     assert bill["backward"]["gradients"] > 7 * QWEN_1_5B.parameters  # an earlier micro-batch's and this one's
+    compared = phases(QWEN_1_5B, "bf16", full, dataclasses.replace(STEP, reference=True))
+    for phase, kinds in compared.items():
+        assert kinds.get("reference", 0) == (0 if phase == "load" else 4 * QWEN_1_5B.parameters)
+    assert not any("reference" in kinds for kinds in phases(QWEN_1_5B, "nf4", LORA, STEP).values())
 
 
 def test_one_piece_a_step_keeps_no_earlier_gradients():

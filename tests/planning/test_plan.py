@@ -193,7 +193,6 @@ def test_a_config_that_fits_needs_a_card(monkeypatch):
     ("fields", "said"),
     [
         ({"method": "full", "precision": "nf4"}, "4-bit"),
-        ({"method": "full", "kl_coef": 0.1}, "kl_coef"),
         ({"method": "c3a", "precision": "nf4"}, "cannot sit on a nf4 base"),
         ({"method": "lora", "rank": 4000}, "rank 4000 exceeds"),
         ({"method": "lorra"}, "did you mean 'lora'"),

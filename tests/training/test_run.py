@@ -66,6 +66,19 @@ def test_full_fine_tuning_holds_fp32_and_computes_in_the_dtype_of_the_base(tmp_p
     assert products == {(torch.float32, torch.bfloat16)}
 
 
+def test_full_fine_tuning_with_a_kl_term_compares_with_the_base_it_began_with(tmp_path):
+    found = [
+        rlvr_lite.train("full", kl_coef=kl, learning_rate=1e-3, out=tmp_path / str(kl), **SMALL | {"steps": 2})
+        for kl in (0.0, 10.0)
+    ]
+    assert [run.status for run in found] == ["done", "done"]
+    first, second = (row["kl"] for row in found[1].metrics() if "kl" in row)
+    assert abs(first) < 1e-6 < 1e-4 < second
+    free, held = ([path.read_bytes() for path in sorted(run.directory.rglob("*.safetensors"))] for run in found)
+    assert len(free) == len(held) > 0
+    assert free != held
+
+
 def test_the_summary_says_what_happened(run):
     summary = run.summary
     assert summary["identity"] == "proven"
@@ -219,7 +232,6 @@ def test_a_stopped_run_goes_on(tmp_path):
         ({"targets": ("nothing",)}, "nothing"),
         ({"method": "full", "rank": 4}, "rank"),
         ({"method": "full", "precision": "nf4"}, "4-bit"),
-        ({"method": "full", "kl_coef": 0.1}, "kl_coef"),
         ({"loss": "dapoo"}, "did you mean 'dapo'"),
         ({"loss": "sapo", "loss_options": {"temperature": 1.0}}, "temperature_pos"),
         ({"loss": "dapo", "loss_options": {"delta": -1}}, "positive"),
