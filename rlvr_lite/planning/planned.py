@@ -188,7 +188,11 @@ class Plan:
         return make(resolve.merge(fields, self.config), self.shape, self.card, self.step.prompt_length)
 
     def on_card(self, chosen: Card) -> Plan:
-        """The plan of the same run on another card; a base held in 16 bits is held in that card's 16-bit type."""
+        """The plan of the same run on another card; a base held in 16 bits is held in that card's 16-bit type.
+
+        Args:
+            chosen: the other card.
+        """
         config = self.config
         if config.precision in ("bf16", "fp16"):
             config = dataclasses.replace(config, precision=chosen.half)

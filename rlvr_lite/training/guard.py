@@ -141,6 +141,11 @@ class _Guarded:
         self.failures: Counter[str] = Counter()
         self.invalid = 0
         self._works = False
+        self._own = {"rendered_prompts"} - _taken(function)
+
+    def _arguments(self, completions: Sequence[Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+        """What the function is called with: all that TRL passes, and what only we add where it takes that."""
+        return {"completions": completions, **{k: v for k, v in columns.items() if k not in self._own}}
 
     def _checked(self, values: Any, count: int) -> list[float | None]:
         """The rewards of a batch as numbers, counted."""
@@ -201,7 +206,7 @@ class GuardedReward(_Guarded):
 
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
         """One reward a completion, ``None`` where there is none."""
-        arguments = {"completions": completions, **columns}
+        arguments = self._arguments(completions, columns)
         try:
             with time_limit(self.limit):
                 values = self.function(**arguments)
@@ -234,7 +239,7 @@ class AsyncGuardedReward(_Guarded):
 
     async def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
         """One reward a completion, ``None`` where there is none."""
-        arguments = {"completions": completions, **columns}
+        arguments = self._arguments(completions, columns)
         try:
             values = await self._awaited(self.function(**arguments), self.limit)
         except Exception as error:
@@ -266,6 +271,16 @@ class AsyncGuardedReward(_Guarded):
             else:
                 values.append(self._numbers(value, 1)[0])
         return values
+
+
+def _taken(function: Any) -> set[str]:
+    """The keywords that a function names; what only we pass is all taken by one that takes any."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    return {p.name for p in parameters} | ({"rendered_prompts"} if anything else set())
 
 
 def _is_none(value: Any) -> bool:

@@ -260,3 +260,21 @@ def test_a_run_survives_a_reward_that_raises_and_lies(tmp_path, caplog):
     assert sum(row["invalid_rewards"] for row in rows) > 0
     assert all(row["loss"] == row["loss"] for row in rows)
     assert "hostile" in caplog.text
+
+
+def test_a_function_is_passed_what_trl_passes_and_more_only_where_it_takes_it():
+    seen: dict[str, set[str]] = {}
+
+    def strict(prompts, completions, completion_ids):
+        seen["strict"] = {"prompts", "completions", "completion_ids"}
+        return [1.0] * len(completions)
+
+    def open_(completions, **columns):
+        seen["open"] = set(columns)
+        return [1.0] * len(completions)
+
+    given = {"prompts": ["a"], "completion_ids": [[1]], "rendered_prompts": ["<a>"]}
+    for function in guard([strict, open_], None, "raise"):
+        assert function(completions=["b"], **given) == [1.0]
+    assert seen["strict"]
+    assert seen["open"] == set(given)
