@@ -105,7 +105,7 @@ ZOO: Mapping[str, Callable[[], Any]] = {
     "arcee": _of("arcee"),
     "seed_oss": _of("seed_oss", head_dim=8),
     "nanochat": _of("nanochat", final_logit_softcapping=2.0),
-    "minicpm3": _of("minicpm3", **MLA),
+    "minicpm3": _of("minicpm3", dim_model_base=64, **MLA),
     "hunyuan_v1_dense": _of("hunyuan_v1_dense", head_dim=8),
     "diffllama": _of("diffllama"),
     "hyperclovax": _of("hyperclovax", logits_scaling=4.0),

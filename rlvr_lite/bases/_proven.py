@@ -16,6 +16,7 @@ _STATES = (
     "bamba", "falcon_h1", "granitemoehybrid", "jamba", "lfm2", "mamba", "mamba2", "nemotron_h", "qwen3_5_text",
     "qwen3_next", "zamba2",
 )  # fmt: skip
+_FUSED = ("bamba", "falcon_h1", "granitemoehybrid", "mamba", "mamba2", "nemotron_h", "zamba2")
 _OTHERS = (
     "apertus", "arcee", "biogpt", "cohere", "cohere2", "diffllama", "ernie4_5", "exaone4", "falcon", "gemma",
     "gemma3_text", "gemma3n_text", "gemma4_text", "glm", "glm4", "gpt2", "gpt_bigcode", "gpt_neox", "granite", "helium",
@@ -54,6 +55,8 @@ def _restrictions(kind: str) -> str | None:
         said.append("no sdpa attention")
     if kind in _MIXTURES:
         said.append("experts held as one tensor carry no adapter and stay in 16 bits under nf4")
+    if kind in _FUSED:
+        said.append("output layers of Mamba carry no adapter: fused kernels read their weights past it")
     if kind in _STATES:
         said.append("linear attention or convolutions: stepwise and chunked sums round apart, by up to 1e-4")
     if kind not in _PACKED:

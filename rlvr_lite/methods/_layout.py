@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import ALL_LINEAR, LINEAR_LAYERS
@@ -36,7 +39,8 @@ class Layout:
     """Shapes of a base model.
 
     Attributes:
-        linears: every linear layer of the transformer blocks, by its full name.
+        linears: every linear layer of the transformer blocks that an adapter can act in, by its full name; not routers
+            with a forward pass of their own, nor layers whose weight the block reads itself, past an adapter.
         norms: width of every normalisation layer, by its full name.
         tensors: shape of every parameter, by its full name.
     """
@@ -64,7 +68,9 @@ class Layout:
         for name in names:
             if name != ALL_LINEAR and not any(matches(full, name) for full in self.linears):
                 known = ", ".join(dict.fromkeys(full.rpartition(".")[2] for full in self.linears))
-                raise UserError(f"target {name!r} matches no linear layer of this base: choose among {known}")
+                held = any(matches(tensor, f"{name}.weight") for tensor in self.tensors)
+                what = "is no layer an adapter can act in" if held else "matches no linear layer"
+                raise UserError(f"target {name!r} {what} on this base: choose among {known}")
         everywhere = self._blocks() if ALL_LINEAR in names else set()
         return {f: s for f, s in self.linears.items() if f in everywhere or any(matches(f, name) for name in names)}
 
@@ -122,8 +128,12 @@ class Layout:
 
         head = getattr(model, "get_output_embeddings", lambda: None)()
         linears, norms = {}, {}
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Linear) and module is not head:
+        modules = dict(model.named_modules())
+        for name, module in modules.items():
+            parent, _, child = name.rpartition(".")
+            if isinstance(module, nn.Linear):
+                if module is head or not _called(module, modules[parent], child):
+                    continue
                 linears[name] = Linear(module.out_features, module.in_features, module.bias is not None)
             elif isinstance(module, Conv1D):
                 linears[name] = Linear(module.nf, module.nx, True, transposed=True)
@@ -133,6 +143,32 @@ class Layout:
         held = {n: (s.inp, s.out) if s.transposed else (s.out, s.inp) for n, s in linears.items()}
         tensors |= {f"{n}.weight": shape for n, shape in held.items() if f"{n}.weight" in tensors}
         return cls(linears, norms, tensors)
+
+
+def _called(module: nn.Linear, parent: nn.Module, name: str) -> bool:
+    """Whether ``parent`` calls its layer ``name`` as the linear layer it is, so that an adapter there acts.
+
+    Mixers of Mamba hand the weight of their output layer to a fused kernel in training, past an adapter; routers give tuples.
+    """
+    import torch
+
+    if name in _read_by(type(parent)):
+        return False
+    if type(module).__module__.startswith("transformers.models.") and "forward" in vars(type(module)):
+        with torch.no_grad():
+            return isinstance(module(module.weight.new_zeros(1, module.in_features)), torch.Tensor)
+    return True
+
+
+@cache
+def _read_by(kind: type) -> frozenset[str]:
+    """Layers of an architecture's module whose whole weight its code reads."""
+    if not kind.__module__.startswith("transformers.models."):
+        return frozenset()
+    try:
+        return frozenset(re.findall(r"self\.(\w+)\.weight\b(?![.\[])", inspect.getsource(kind)))
+    except (OSError, TypeError):  # no source at hand
+        return frozenset()
 
 
 def matches(full: str, name: str) -> bool:

@@ -17,6 +17,7 @@ from rlvr_lite.config import LINEAR_LAYERS, AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods import Layout
 from tests.methods import cells
+from tests.zoo import ZOO, random_model
 
 _LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": None, "eos_token_id": 1}
@@ -150,10 +151,26 @@ def test_a_structure_that_is_not_the_methods_is_refused_when_it_is_attached_and_
     assert not hasattr(model, "peft_config")
 
 
-def test_what_peft_cannot_adapt_is_one_line():
-    config = CONFIG_MAPPING["mamba"](vocab_size=64, hidden_size=32, num_hidden_layers=1, state_size=4)
-    with pytest.raises(UserError, match="lora cannot sit on this base") as caught:
-        attach(AutoModelForCausalLM.from_config(config), "lora", rank=4)
+@pytest.mark.parametrize(
+    ("kind", "past", "kept"),
+    [
+        ("mamba", "out_proj", {"in_proj"}),
+        ("mamba2", "out_proj", {"in_proj"}),
+        ("jamba", "dt_proj", {"out_proj", "down_proj"}),
+        ("phimoe", "router", {"q_proj", "o_proj"}),
+        ("falcon", "nothing", {"query_key_value", "dense"}),
+        ("bloom", "nothing", {"query_key_value", "dense"}),
+    ],
+)
+def test_layers_that_an_adapter_cannot_act_in_are_left_out_and_refused_in_one_line_if_named(kind, past, kept):
+    model = random_model(ZOO[kind]())
+    layout = Layout.of_model(model)
+    names = layout.names(("all-linear",))
+    assert past not in names
+    assert kept <= {name.rpartition(".")[2] for name in names}
+    assert past == "nothing" or any(past in name for name in layout.without_adapter(names))
+    with pytest.raises(UserError, match=past) as caught:
+        attach(model, "lora", rank=4, targets=(past,))
     assert "\n" not in str(caught.value)
 
 
