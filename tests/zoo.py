@@ -57,7 +57,8 @@ ZOO: Mapping[str, Callable[[], Any]] = {
     "gemma": _of("gemma", head_dim=16, tie_word_embeddings=True),
     "gemma2": _of("gemma2", head_dim=16, sliding_window=12, query_pre_attn_scalar=16, final_logit_softcapping=2.0),
     "gemma3_text": _of("gemma3_text", head_dim=16, sliding_window=12, query_pre_attn_scalar=16, layer_types=SLIDING),
-    "gemma3n_text": _of("gemma3n_text", head_dim=16, sliding_window=12, layer_types=SLIDING, num_kv_shared_layers=0,
+    # A padding row of zeros would have no gradient there: the root of the mean square at 0.
+    "gemma3n_text": _of("gemma3n_text", pad_token_id=None, head_dim=16, sliding_window=12, layer_types=SLIDING, num_kv_shared_layers=0,
                         vocab_size_per_layer_input=128, hidden_size_per_layer_input=8, intermediate_size=48,
                         activation_sparsity_pattern=[0.0] * 3, laurel_rank=4, altup_num_inputs=2),
     "gemma4_text": _of("gemma4_text", head_dim=16, global_head_dim=16, sliding_window=12, layer_types=SLIDING,

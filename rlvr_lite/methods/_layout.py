@@ -88,13 +88,12 @@ class Layout:
         if ALL_LINEAR not in names:
             return tuple(names)
         wanted = self.targets(names)
-        others = [*(f for f in self.linears if f not in wanted), *(t.rpartition(".")[0] for t in self.tensors)]
-        others = [full for full in others if full not in wanted]
+        parts = [tensor.split(".") for tensor in self.tensors]
+        modules = {".".join(found[:n]) for found in parts for n in range(1, len(found))}  # blocks end in numbers too
+        taken = {end for other in (modules | set(self.linears)) - set(wanted) for end in _ends(other)}
 
         def shortest(full: str) -> str:
-            parts = full.split(".")
-            ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-            return next((end for end in ends if not any(matches(other, end) for other in others)), full)
+            return next((end for end in _ends(full) if end not in taken), full)
 
         return tuple(dict.fromkeys(map(shortest, wanted)))
 
@@ -152,7 +151,8 @@ def _called(module: nn.Linear, parent: nn.Module, name: str) -> bool:
     """
     import torch
 
-    if name in _read_by(type(parent)):
+    kind: type = type(parent)
+    if name in _read_by(kind):
         return False
     if type(module).__module__.startswith("transformers.models.") and "forward" in vars(type(module)):
         with torch.no_grad():
@@ -174,6 +174,12 @@ def _read_by(kind: type) -> frozenset[str]:
 def matches(full: str, name: str) -> bool:
     """Whether a full module name ends in a target name."""
     return full == name or full.endswith("." + name)
+
+
+def _ends(full: str) -> list[str]:
+    """The names that match a full module name, shortest first."""
+    parts = full.split(".")
+    return [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
 
 
 def _product(shape: Sequence[int]) -> int:

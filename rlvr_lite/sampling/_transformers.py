@@ -78,8 +78,9 @@ class TransformersSampler(Sampler):
         else:
             free = _CPU_CACHE_BYTES
         config: Any = self._model.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        attention = getattr(config, "num_attention_heads", 1)  # Mamba has none
+        head = getattr(config, "head_dim", None) or config.hidden_size // attention
+        heads = getattr(config, "num_key_value_heads", None) or attention
         item = parameter.element_size() if parameter.is_floating_point() else 2
         return int(free // (2 * config.num_hidden_layers * heads * head * item))
 

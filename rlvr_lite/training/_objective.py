@@ -172,10 +172,16 @@ class Objective(Resumable):
             output = plain(self.model)(
                 input_ids=ids, attention_mask=mask, output_router_logits=True, logits_to_keep=1, use_cache=False
             )
+        balance = getattr(output, "aux_loss", None)
+        if balance is None:  # Llama 4 computes none, whatever its configuration says
+            if self.args.router_aux_loss_coef:
+                raise UserError("this base computes no load-balancing loss: leave out router_aux_loss_coef")
+            self.aux_loss_enabled = False
+            return torch.zeros((), device=self.accelerator.device)
         steps = self.current_gradient_accumulation_steps
-        loss = self.router_aux_loss_coef * output.aux_loss / (steps * self.processes.count)
+        loss = self.router_aux_loss_coef * balance / (steps * self.processes.count)
         self.accelerator.backward(loss)
-        self._metrics["train"]["aux_loss"].append(output.aux_loss.item())
+        self._metrics["train"]["aux_loss"].append(balance.item())
         return loss.detach()
 
     def _differentiate(self, rows: grpo.RolloutBatch, parameters: list[nn.Parameter]) -> Tensor:
