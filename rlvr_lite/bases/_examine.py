@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,8 @@ def blank(config: Any, **how: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     # In its own type transformers would change torch's default one meanwhile, under the feet of other threads.
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a model's code that is imported only now
         return AutoModelForCausalLM.from_config(config, **({"dtype": torch.float32} | how))
 
 

@@ -193,6 +193,12 @@ def test_any_text_gets_a_verdict(rows: list[tuple[str, str]]) -> None:
     _check(rows)
 
 
+def test_what_breaks_the_second_reader_is_wrong_and_not_left_out():
+    matrix = r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
+    found = verify(matrix, r"\boxed{0.0000.0000.0000.0000.0000.0000.0000.0000.0000.000}")
+    assert found.correct is False
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("part", range(20))

@@ -357,6 +357,6 @@ def counted(
     except MemoryError:
         return None, "not judged: out of memory"
     except Exception as error:
-        return None, f"not judged ({type(error).__name__})"
+        return False, f"equality was not shown ({type(error).__name__})"  # as the input has it, whatever the machine
     finally:
         sys.settrace(before)
