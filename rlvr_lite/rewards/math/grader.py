@@ -184,9 +184,21 @@ def _judge_texts(gold: str, answer: str) -> tuple[bool | None, str]:
     from math_verify import grader
 
     grader.TIMEOUT_WARNING_SHOWN = True
-    left, right = parsed(gold), parsed(answer)
+    left = parsed(gold)
     if left is None:
         return None, "not judged: the gold cannot be read"
+    try:
+        return _same(left, parsed(answer))
+    except MemoryError:
+        raise
+    except Exception as error:  # sympy has no answer for every pair of kinds; an answer must not escape its verdict so
+        return False, f"the two cannot be compared ({type(error).__name__})"
+
+
+def _same(left: Any, right: Any) -> tuple[bool, str]:
+    """Whether math-verify finds what it read of gold and answer equal."""
+    from math_verify import grader
+
     if right is None:
         return False, "the answer cannot be read as mathematics"
     equal = type(left).__name__ == type(right).__name__ or (left.is_number and right.is_number)
@@ -357,6 +369,6 @@ def counted(
     except MemoryError:
         return None, "not judged: out of memory"
     except Exception as error:
-        return False, f"equality was not shown ({type(error).__name__})"  # as the input has it, whatever the machine
+        return None, f"not judged ({type(error).__name__})"
     finally:
         sys.settrace(before)
