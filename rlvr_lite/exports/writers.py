@@ -80,7 +80,8 @@ def write_lora(trained: Trained, folder: Path, rank: int | None) -> Written:
     if not any(update.weight().ndim == 2 for update in methods.updates(trained.model, base)):
         raise UserError(f"{name} changes no matrix, and LoRA holds nothing else: export to adapter or merged")
     found = low_rank(updates, rank, default)
-    targets = tuple(sorted({module.rpartition(".")[2] for module in found.factors}))
+    ends = {module.rpartition(".")[2] for module in found.factors}
+    targets = tuple(sorted(layout.shortest(full for full in layout.linears if full.rpartition(".")[2] in ends)))
     plain = methods.detach(trained.model) if base is None else base
     adapter = AdapterConfig(rank=found.rank, alpha=float(found.rank), targets=targets)
     lora = methods.attach(plain, "lora", adapter, total_steps=run.adapter["total_steps"], seed=run.adapter["seed"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -87,15 +87,16 @@ class Layout:
         """
         if ALL_LINEAR not in names:
             return tuple(names)
-        wanted = self.targets(names)
+        return self.shortest(self.targets(names))
+
+    def shortest(self, wanted: Iterable[str]) -> tuple[str, ...]:
+        """The shortest names that match the linear layers ``wanted``, by their full names, and no other module."""
+        wanted = dict.fromkeys(wanted)
         parts = [tensor.split(".") for tensor in self.tensors]
         modules = {".".join(found[:n]) for found in parts for n in range(1, len(found))}  # blocks end in numbers too
         taken = {end for other in (modules | set(self.linears)) - set(wanted) for end in _ends(other)}
 
-        def shortest(full: str) -> str:
-            return next((end for end in _ends(full) if end not in taken), full)
-
-        return tuple(dict.fromkeys(map(shortest, wanted)))
+        return tuple(dict.fromkeys(next((end for end in _ends(full) if end not in taken), full) for full in wanted))
 
     def without_adapter(self, names: Sequence[str]) -> dict[str, int]:
         """Matrices of the blocks that carry no adapter on targets ``names``: how many, by name within the block."""
