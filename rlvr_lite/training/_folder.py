@@ -40,7 +40,7 @@ def is_done(directory: RunDirectory, asked: RunConfig) -> bool:
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose another --out")
     if not directory.config.exists():
-        if root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        if root.is_dir() and not _begun(directory):
             raise UserError(f"{root} holds other files: choose an empty or new --out")
         return False
     record = RunRecord(root)
@@ -51,6 +51,12 @@ def is_done(directory: RunDirectory, asked: RunConfig) -> bool:
                 f"{root} holds a run with {name} = {before.get(name)!r}, not {value!r}: choose another --out"
             )
     return not _more_steps(record, asked) and record.settled
+
+
+def _begun(directory: RunDirectory) -> bool:
+    """Whether a folder without a configuration is empty, or what a run killed at its very start leaves there."""
+    names = {path.name for path in directory.root.iterdir() if not path.name.startswith(".")}
+    return not names or (names <= {directory.env.name, "tasks"} and "asked" in RunRecord(directory.root).env)
 
 
 def _more_steps(record: RunRecord, asked: RunConfig) -> bool:
