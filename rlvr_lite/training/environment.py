@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,12 +83,19 @@ def peak_memory_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+_TURN = threading.RLock()
+
+
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many threads inside: a tiny model gains nothing from a second one, and waits for it where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    """So many threads inside: a tiny model gains nothing from a second one, and waits for it where cores are shared.
+
+    The number, the random states and accelerate's state belong to the process, so callers in several threads take turns.
+    """
+    with _TURN:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
