@@ -7,8 +7,10 @@ import pytest
 import rlvr_lite
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import read_json
+from rlvr_lite.records import read_json, write_json
+from rlvr_lite.runs import RunDirectory
 from rlvr_lite.training import Run
+from rlvr_lite.training._folder import is_done
 
 SMALL = {
     "prompts_per_step": 4,
@@ -69,3 +71,12 @@ def test_the_folder_of_a_run_does_not_depend_on_what_changes_nothing(tmp_path, m
     run = rlvr_lite.train("lora", steps=1, **SMALL)
     assert rlvr_lite.train("lora", steps=1, max_hours=2, **SMALL).directory == run.directory
     assert RunConfig().max_hours is None
+
+
+def test_what_a_run_killed_at_its_very_start_leaves_is_not_taken_for_somebodys_files(tmp_path):
+    files = RunDirectory(tmp_path)
+    write_json(files.env, {"asked": {"method": "lora"}, "base": {}})
+    assert not is_done(files, RunConfig())
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="other files"):
+        is_done(files, RunConfig())
