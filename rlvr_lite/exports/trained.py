@@ -33,8 +33,8 @@ __all__ = [
 
 
 def precision_of(run: RunRecord) -> Precision:
-    """In which the base of a run is loaded; where training writes the base, all its weights are in the run, in fp32."""
-    return "fp32" if methods.get(run.config.method).writes_base else run.config.precision
+    """In which the base of a run is loaded; where the base itself is trained, all its weights are in the run, in fp32."""
+    return "fp32" if methods.get(run.config.method).trains_base else run.config.precision
 
 
 def base_of(run: RunRecord) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def opened(engine: FakeEngine) -> Iterator[FakeEngine]:
     yield engine
 
 
-def die_once(root: Path, trial: Trial, device: str | None = None) -> bool:
+def die_once(root: Path, trial: Trial, *_: object) -> bool:
     """A worker that is killed the first time it takes a trial, and does it the second time."""
     mark = root / f".tried-{trial.config.seed}-{trial.stage}-{trial.config.method}"
     if not mark.exists():
@@ -78,7 +78,7 @@ def die_once(root: Path, trial: Trial, device: str | None = None) -> bool:
     return True
 
 
-def die_always(root: Path, trial: Trial, device: str | None = None) -> bool:
+def die_always(root: Path, trial: Trial, *_: object) -> bool:
     """A worker that no machine has room for."""
     if trial.config.method == "dora" and trial.stage != "base":
         os.kill(os.getpid(), signal.SIGKILL)

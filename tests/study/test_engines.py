@@ -64,14 +64,14 @@ def test_a_study_killed_again_and_again_ends_with_the_same_leaderboard(tmp_path)
 
 @pytest.mark.slow
 def test_a_lost_process_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvr_lite.study.engines._alone", fake_engine.die_once)
+    monkeypatch.setattr("rlvr_lite.study.engines.alone", fake_engine.die_once)
     study = compare(["lora", "dora"], out=tmp_path / "s", engine="process", workers=2, **FAKED)
     assert all(not row.problem for row in study.rows.values())
 
 
 @pytest.mark.slow
 def test_a_run_that_kills_every_process_costs_its_row_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvr_lite.study.engines._alone", fake_engine.die_always)
+    monkeypatch.setattr("rlvr_lite.study.engines.alone", fake_engine.die_always)
     study = compare(["lora", "dora"], out=tmp_path / "s", engine="process", workers=2, **FAKED)
     assert "died 3 times" in study.rows["dora"].problem
     assert not study.rows["lora"].problem
@@ -80,7 +80,7 @@ def test_a_run_that_kills_every_process_costs_its_row_only(tmp_path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs the extra ray")
 def test_a_lost_worker_of_ray_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvr_lite.study.engines._alone", fake_engine.die_once)
+    monkeypatch.setattr("rlvr_lite.study.engines.alone", fake_engine.die_once)
     study = compare(["lora", "dora"], out=tmp_path / "s", engine="ray", workers=2, **FAKED)
     assert all(not row.problem for row in study.rows.values())
 
