@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import EVALUATION_FILE, Evaluation
-from rlvr_lite.study import Study
-from rlvr_lite.study.store import MANIFEST
+from rlvr_lite.study import MANIFEST, Study
 from rlvr_lite.training import Run
 
 if TYPE_CHECKING:

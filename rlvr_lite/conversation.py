@@ -12,7 +12,7 @@ from typing import Any
 from rlvr_lite import tasks
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.exports.trained import Trained, load_trained, quietly
+from rlvr_lite.exports import Trained, load_trained, quietly
 from rlvr_lite.runs import RunRecord
 from rlvr_lite.sampling import Completion, TransformersSampler, row_keys
 

@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from rlvr_lite.bases._unsloth_host import forget_casts
-from rlvr_lite.grpo.packing import TreeMask
+from rlvr_lite.grpo import TreeMask
 
 __all__ = ["host_backbone"]
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlvr_lite import methods
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.exports import gguf_file, hub
-from rlvr_lite.exports.model_card import card
-from rlvr_lite.exports.provenance import EXPORT_FILE, REFERENCE_FILE, ROUNDING, open_form, same_tokens
-from rlvr_lite.exports.reference import Distance, Reference, answer, distance, logits, prompts_of, with_held
-from rlvr_lite.exports.trained import Trained, base_of, load_trained, quietly
-from rlvr_lite.exports.writers import DTYPES, Written, merge, write_adapter, write_lora, write_merged
+from rlvr_lite.exports import _gguf_file as gguf_file
+from rlvr_lite.exports import _hub as hub
+from rlvr_lite.exports._model_card import card
+from rlvr_lite.exports._provenance import EXPORT_FILE, REFERENCE_FILE, ROUNDING, open_form, same_tokens
+from rlvr_lite.exports._reference import Distance, Reference, answer, distance, logits, prompts_of, with_held
+from rlvr_lite.exports._trained import Trained, base_of, load_trained, quietly
+from rlvr_lite.exports._writers import DTYPES, Written, merge, write_adapter, write_lora, write_merged
 from rlvr_lite.records import atomic_directory, read_json, write_json, write_text
 from rlvr_lite.runs import RunRecord, lock_beside, sweep, writer
 

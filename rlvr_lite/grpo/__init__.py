@@ -5,18 +5,18 @@ computation, up to rounding.
 """
 
 from rlvr_lite.grpo import losses
-from rlvr_lite.grpo.advantages import group_advantages, live_groups, select_groups
-from rlvr_lite.grpo.batch import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
-from rlvr_lite.grpo.correction import effective_sample_size, truncated_weights
-from rlvr_lite.grpo.feed import feed, takes
-from rlvr_lite.grpo.head import OutputHead, output_head
+from rlvr_lite.grpo._advantages import group_advantages, live_groups, select_groups
+from rlvr_lite.grpo._batch import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
+from rlvr_lite.grpo._correction import effective_sample_size, truncated_weights
+from rlvr_lite.grpo._feed import feed, takes
+from rlvr_lite.grpo._head import OutputHead, output_head
+from rlvr_lite.grpo._modes import dropout_rates, eval_mode, remove_dropout
+from rlvr_lite.grpo._packer import Packer
+from rlvr_lite.grpo._packing import Packed, TreeMask, pack_groups
+from rlvr_lite.grpo._positions import position_limit
+from rlvr_lite.grpo._scoring import completion_logprobs
 from rlvr_lite.grpo.logprobs import token_logprobs
 from rlvr_lite.grpo.losses import LossStats, policy_loss, row_weights
-from rlvr_lite.grpo.modes import dropout_rates, eval_mode, remove_dropout
-from rlvr_lite.grpo.packer import Packer
-from rlvr_lite.grpo.packing import Packed, pack_groups
-from rlvr_lite.grpo.positions import position_limit
-from rlvr_lite.grpo.scoring import completion_logprobs
 
 __all__ = [
     "LossStats",
@@ -24,6 +24,7 @@ __all__ = [
     "Packed",
     "Packer",
     "RolloutBatch",
+    "TreeMask",
     "completion_logprobs",
     "dropout_rates",
     "effective_sample_size",

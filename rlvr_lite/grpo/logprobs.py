@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 __all__ = ["token_logprobs"]
 
-_CHUNK = {"cpu": 2**23, "cuda": 2**25}  # logits at a time: 32 MiB of fp32 on a CPU, 128 MiB on a GPU
+CHUNK = {"cpu": 2**23, "cuda": 2**25}  # logits at a time: 32 MiB of fp32 on a CPU, 128 MiB on a GPU
 
 
 def token_logprobs(
@@ -59,7 +59,7 @@ def token_logprobs(
     if not torch.is_grad_enabled():
         trained, hidden = False, hidden.detach()  # the derivative would be formed for nothing
     function = _TrainedHead if trained else _FrozenHead
-    rows = max(16, _CHUNK.get(hidden.device.type, _CHUNK["cpu"]) // weight.shape[0])
+    rows = max(16, CHUNK.get(hidden.device.type, CHUNK["cpu"]) // weight.shape[0])
     return function.apply(hidden, weight, bias, targets, _Final(float(scale), cap, float(temperature)), rows)
 
 

@@ -23,9 +23,7 @@ from rlvr_lite.paper._rules import Evidence, Finding
 from rlvr_lite.paper._statements import DECODED, Claim, declared, misplaced
 from rlvr_lite.records import write_json, write_text
 from rlvr_lite.runs import writer
-from rlvr_lite.study.conduct import compare
-from rlvr_lite.study.engines import EngineName
-from rlvr_lite.study.study import Row, Study
+from rlvr_lite.study import EngineName, Row, Study, compare
 from rlvr_lite.table import Table
 
 __all__ = ["Claim", "Claims", "Finding", "claims", "declared"]

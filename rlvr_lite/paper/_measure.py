@@ -15,7 +15,7 @@ from rlvr_lite.exports import base_in_training, updates_of
 from rlvr_lite.records import read_json, write_json
 
 if TYPE_CHECKING:
-    from rlvr_lite.study.study import Row
+    from rlvr_lite.study import Row
 
 __all__ = ["DECODINGS", "decoded", "put_back", "ratios", "shares", "wrong_base"]
 

@@ -13,8 +13,8 @@ import torch
 from rlvr_lite import bases, grpo, methods
 from rlvr_lite.analysis.memory import GIB, PHASES
 from rlvr_lite.errors import UserError
-from rlvr_lite.planning.dry_run import Runner
-from rlvr_lite.planning.planned import Plan
+from rlvr_lite.planning._dry_run import Runner
+from rlvr_lite.planning._planned import Plan
 from rlvr_lite.records import write_json
 from rlvr_lite.table import Table
 

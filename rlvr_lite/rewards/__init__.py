@@ -52,11 +52,11 @@ runs in a thread, with the same number of calls, but a single long call into C c
 has no cap.
 """
 
-from rlvr_lite.rewards.functions import RewardFunction, accuracy, combine, format, get, overlong, text_of
-from rlvr_lite.rewards.math.extract import thinking_open
-from rlvr_lite.rewards.math.second_opinion import audit
-from rlvr_lite.rewards.math.verdict import Verdict
-from rlvr_lite.rewards.math.verifier import explain, unreadable_golds, verify, verify_batch
+from rlvr_lite.rewards._functions import RewardFunction, accuracy, combine, format, get, overlong, text_of
+from rlvr_lite.rewards.math._extract import extract, thinking_open
+from rlvr_lite.rewards.math._second_opinion import audit
+from rlvr_lite.rewards.math._verdict import Verdict
+from rlvr_lite.rewards.math._verifier import explain, unreadable_golds, verify, verify_batch
 
 __all__ = [
     "RewardFunction",
@@ -65,6 +65,7 @@ __all__ = [
     "audit",
     "combine",
     "explain",
+    "extract",
     "format",
     "get",
     "overlong",

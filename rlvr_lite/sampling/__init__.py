@@ -1,6 +1,10 @@
 """Sampling completions: prefill once a group, drop finished rows; shared by training, evaluation and chat."""
 
 from rlvr_lite.grpo import eval_mode
+from rlvr_lite.sampling._cache import growing_cache
+from rlvr_lite.sampling._choice import choose
+from rlvr_lite.sampling._decode import Rollout, next_hidden, rollout
+from rlvr_lite.sampling._keys import row_keys
 from rlvr_lite.sampling._portions import Portion, even_portions, joined, plan_portions, sample_portions
 from rlvr_lite.sampling._sampler import (
     SampledPolicy,
@@ -10,12 +14,10 @@ from rlvr_lite.sampling._sampler import (
     sampler,
     sampler_names,
 )
+from rlvr_lite.sampling._text import Completion, Messages, encode, eos_ids, pad_id, render
 from rlvr_lite.sampling._transformers import TransformersSampler
 from rlvr_lite.sampling._vllm import VLLMSampler
-from rlvr_lite.sampling.decode import Rollout, next_hidden, rollout
-from rlvr_lite.sampling.keys import row_keys
-from rlvr_lite.sampling.text import Completion, Messages, encode, eos_ids, pad_id, render
-from rlvr_lite.sampling.ways import way
+from rlvr_lite.sampling._ways import way
 
 __all__ = [
     "Completion",
@@ -27,10 +29,12 @@ __all__ = [
     "Samples",
     "TransformersSampler",
     "VLLMSampler",
+    "choose",
     "encode",
     "eos_ids",
     "eval_mode",
     "even_portions",
+    "growing_cache",
     "joined",
     "next_hidden",
     "pad_id",

@@ -16,7 +16,7 @@ from rlvr_lite.errors import UserError
 
 if TYPE_CHECKING:
     from rlvr_lite.sampling._sampler import Sampler, Samples
-    from rlvr_lite.sampling.text import Messages
+    from rlvr_lite.sampling._text import Messages
 
 __all__ = ["Portion", "even_portions", "joined", "plan_portions", "sample_portions"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import unknown_name
 from rlvr_lite.sampling._portions import Portion
-from rlvr_lite.sampling.text import Completion, Messages
+from rlvr_lite.sampling._text import Completion, Messages
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,10 +12,10 @@ from torch import nn
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.grpo import output_head, position_limit
+from rlvr_lite.sampling._decode import rollout
 from rlvr_lite.sampling._portions import Portion, plan_portions
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
-from rlvr_lite.sampling.decode import rollout
-from rlvr_lite.sampling.text import Messages, encode, eos_ids, pad_id, render
+from rlvr_lite.sampling._text import Messages, encode, eos_ids, pad_id, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,7 +12,7 @@ from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
-from rlvr_lite.sampling.text import Messages
+from rlvr_lite.sampling._text import Messages
 
 __all__ = ["VLLMSampler"]
 

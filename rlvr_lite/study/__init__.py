@@ -1,11 +1,15 @@
 """Studies: methods compared fairly, with a search for each, several seeds, and what may be said afterwards."""
 
-from rlvr_lite.study.conduct import compare
-from rlvr_lite.study.design import Design, Trial, Variant
-from rlvr_lite.study.study import Row, SearchResult, Study
+from rlvr_lite.study._conduct import compare
+from rlvr_lite.study._design import Design, Trial, Variant
+from rlvr_lite.study._engines import EngineName
+from rlvr_lite.study._store import MANIFEST
+from rlvr_lite.study._study import Row, SearchResult, Study
 
 __all__ = [
+    "MANIFEST",
     "Design",
+    "EngineName",
     "Row",
     "SearchResult",
     "Study",

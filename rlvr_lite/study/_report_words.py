@@ -14,7 +14,7 @@ from rlvr_lite.analysis.replication import seed_problem_interval
 if TYPE_CHECKING:
     from rlvr_lite.analysis.replication import Comparison
     from rlvr_lite.config import RunConfig
-    from rlvr_lite.study.study import Study
+    from rlvr_lite.study._study import Study
 
 __all__ = ["config_text", "differing", "duration", "method_words", "verdict_words"]
 

@@ -22,11 +22,11 @@ from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.figure import Figure
 from rlvr_lite.study._labels import name_points, shown
 from rlvr_lite.table import Table
-from rlvr_lite.training.figures import COLOURS, smooth
+from rlvr_lite.training import COLOURS, smooth
 
 if TYPE_CHECKING:
     from rlvr_lite.analysis.statistics import Interval
-    from rlvr_lite.study.study import Row, Study
+    from rlvr_lite.study._study import Row, Study
 
 __all__ = [
     "accuracy_against_share",

@@ -1,5 +1,6 @@
 """Problems, the splits they come in, the prompts that ask them, and what grades an answer."""
 
+from rlvr_lite.tasks._benchmarks import BENCHMARKS, PAPER, Benchmark, PinnedTask, list_benchmarks, pinned
 from rlvr_lite.tasks._chain_sum import Chain, ChainSum, draw_chain
 from rlvr_lite.tasks._generated import GeneratedTask
 from rlvr_lite.tasks._linear_equation import LinearEquation
@@ -9,7 +10,6 @@ from rlvr_lite.tasks._registry import get, list_tasks, register
 from rlvr_lite.tasks._saved import kept, recall, save
 from rlvr_lite.tasks._stored import StoredTask, checksum_of, problems_in
 from rlvr_lite.tasks._task import SPLITS, Problem, Task
-from rlvr_lite.tasks.benchmarks import BENCHMARKS, PAPER, Benchmark, PinnedTask, list_benchmarks, pinned
 
 __all__ = [
     "BENCHMARKS",

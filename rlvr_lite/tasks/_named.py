@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlvr_lite.tasks._benchmarks import pinned
 from rlvr_lite.tasks._problems import problems_of
 from rlvr_lite.tasks._read import from_hub, read
 from rlvr_lite.tasks._stored import StoredTask, complete
 from rlvr_lite.tasks._task import Problem
-from rlvr_lite.tasks.benchmarks import pinned
 
 __all__ = ["NAMED", "named"]
 

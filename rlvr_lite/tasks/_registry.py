@@ -10,6 +10,7 @@ from typing import Any
 
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.table import Table
+from rlvr_lite.tasks._benchmarks import BENCHMARKS, pinned
 from rlvr_lite.tasks._chain_sum import ChainSum
 from rlvr_lite.tasks._generated import GeneratedTask
 from rlvr_lite.tasks._gym import GymTask
@@ -18,7 +19,6 @@ from rlvr_lite.tasks._named import NAMED, named
 from rlvr_lite.tasks._read import SUFFIXES, is_source
 from rlvr_lite.tasks._stored import from_source, hub_task, is_hub_id
 from rlvr_lite.tasks._task import Task
-from rlvr_lite.tasks.benchmarks import BENCHMARKS, pinned
 
 __all__ = ["get", "list_tasks", "register"]
 

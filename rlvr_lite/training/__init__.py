@@ -6,20 +6,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlvr_lite.training._accuracy import accuracy
+    from rlvr_lite.training._environment import threads
+    from rlvr_lite.training._figures import COLOURS, smooth, training_curves
+    from rlvr_lite.training._grading import Objective
+    from rlvr_lite.training._run import Run
     from rlvr_lite.training._stock import GRPOConfig
-    from rlvr_lite.training.figures import training_curves
-    from rlvr_lite.training.run import Run
-    from rlvr_lite.training.trainer import GRPOTrainer
-    from rlvr_lite.training.workflow import train
+    from rlvr_lite.training._trainer import GRPOTrainer
+    from rlvr_lite.training._workflow import train
 
-__all__ = ["GRPOConfig", "GRPOTrainer", "Run", "train", "training_curves"]
+__all__ = [
+    "COLOURS",
+    "GRPOConfig",
+    "GRPOTrainer",
+    "Objective",
+    "Run",
+    "accuracy",
+    "smooth",
+    "threads",
+    "train",
+    "training_curves",
+]
 
 _HOMES = {
+    "COLOURS": "_figures",
+    "Objective": "_grading",
+    "accuracy": "_accuracy",
+    "smooth": "_figures",
+    "threads": "_environment",
     "GRPOConfig": "_stock",
-    "GRPOTrainer": "trainer",
-    "Run": "run",
-    "train": "workflow",
-    "training_curves": "figures",
+    "GRPOTrainer": "_trainer",
+    "Run": "_run",
+    "train": "_workflow",
+    "training_curves": "_figures",
 }
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from rlvr_lite import grpo, methods
 from rlvr_lite.errors import UserError
 from rlvr_lite.training._gap import check_gap
+from rlvr_lite.training._generation_batch import cut, micro_batches_of
 from rlvr_lite.training._policy import Reference, plain
 from rlvr_lite.training._resumable import Resumable
-from rlvr_lite.training.generation_batch import cut, micro_batches_of
-from rlvr_lite.training.scoring import MicroBatchStats, of_micro_batches
+from rlvr_lite.training._scoring import MicroBatchStats, of_micro_batches
 
 __all__ = ["Objective"]
 

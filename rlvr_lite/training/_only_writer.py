@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.runs import RunDirectory, sweep, writer
-from rlvr_lite.training.parallel import Processes
+from rlvr_lite.training._parallel import Processes
 
 __all__ = ["only_writer"]
 

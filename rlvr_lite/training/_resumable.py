@@ -17,11 +17,11 @@ from transformers.trainer_utils import TrainOutput
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
-from rlvr_lite.training import checkpoints
+from rlvr_lite.training import _checkpoints as checkpoints
+from rlvr_lite.training._generation_batch import fields_of
+from rlvr_lite.training._parallel import Processes
 from rlvr_lite.training._policy import attached, load_trained_state, load_weights, trained_state
 from rlvr_lite.training._stock import GRPOTrainer
-from rlvr_lite.training.generation_batch import fields_of
-from rlvr_lite.training.parallel import Processes
 
 if TYPE_CHECKING:
     from rlvr_lite.grpo import RolloutBatch

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rlvr_lite import bases
-from rlvr_lite.bases import _backend
-from rlvr_lite.bases._backend import claim, import_unsloth
+from rlvr_lite.bases import _backend, import_unsloth
+from rlvr_lite.bases._backend import claim
 from rlvr_lite.errors import UserError
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")

@@ -8,9 +8,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rlvr_lite import bases
-from rlvr_lite.bases import EMBEDDED
+from rlvr_lite.bases import EMBEDDED, native_dtype
 from rlvr_lite.bases._base import linear4bit_layers
-from rlvr_lite.bases._load import native_dtype
 from rlvr_lite.errors import UserError
 
 TINY = EMBEDDED["tiny"]

@@ -11,8 +11,7 @@ from rlvr_lite import bases, records
 from rlvr_lite.bases import EMBEDDED, tiny
 from rlvr_lite.bases._tiny_lessons import Lessons, draw_lesson, write_solution
 from rlvr_lite.rewards import verify
-from rlvr_lite.tasks import ChainSum
-from rlvr_lite.tasks._chain_sum import draw_chain
+from rlvr_lite.tasks import ChainSum, draw_chain
 
 FOLDER = EMBEDDED["tiny"]
 MANIFEST = records.read_json(FOLDER / records.MANIFEST)

@@ -160,8 +160,7 @@ def speed(problems: int = 16, k: int = 8, new_tokens: int = 48, repeats: int = 2
 
     from rlvr_lite import bases
     from rlvr_lite.config import SamplingConfig
-    from rlvr_lite.evaluation import load_problems
-    from rlvr_lite.evaluation.scoring import score
+    from rlvr_lite.evaluation import load_problems, score
     from rlvr_lite.sampling import TransformersSampler, encode, row_keys
 
     torch.set_num_threads(1)

@@ -26,10 +26,10 @@ import torch
 import rlvr_lite
 from rlvr_lite import bases, methods
 from rlvr_lite.errors import UserError
-from rlvr_lite.exports import reference
-from rlvr_lite.exports.reference import answer, distance, logits
+from rlvr_lite.exports import _reference as reference
+from rlvr_lite.exports._reference import answer, distance, logits
 from rlvr_lite.table import Table
-from rlvr_lite.training.run import Run
+from rlvr_lite.training import Run
 from tests.exports.helpers import FOURTEEN, about, made_run
 
 FORMS = (("adapter", None), ("lora", None), ("merged", "fp32"), ("merged", "bf16"), ("gguf", "fp16"), ("gguf", "q8_0"))

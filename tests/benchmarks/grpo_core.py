@@ -37,7 +37,7 @@ from rlvr_lite.grpo import (
     token_logprobs,
 )
 from rlvr_lite.table import Table
-from rlvr_lite.training.generation_batch import micro_batches_of
+from rlvr_lite.training._generation_batch import micro_batches_of
 
 
 def peft_model(name: str, seed: int, vocab: int = 128) -> tuple[Any, bool]:

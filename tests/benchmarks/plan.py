@@ -28,7 +28,7 @@ from rlvr_lite.analysis.memory import GIB, Step, phases
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods import footprint
 from rlvr_lite.planning import plan
-from rlvr_lite.planning.layouts import layout_of
+from rlvr_lite.planning._layouts import layout_of
 from rlvr_lite.table import Table
 from tests.methods.cells import THE_PAPERS
 
@@ -158,7 +158,7 @@ def _measured(base: str, precision: str, name: str) -> dict[str, Any]:
     import transformers
 
     from rlvr_lite import bases
-    from rlvr_lite.planning.dry_run import dry_run, measure_step
+    from rlvr_lite.planning._dry_run import dry_run, measure_step
 
     small = base == "tiny"
     length = 48 if small else 96
@@ -201,9 +201,9 @@ def full(length: int) -> Table:
     import torch
     from transformers import AutoConfig
 
-    from rlvr_lite.planning.bases import config_of
-    from rlvr_lite.planning.dry_run import dry_run, measure_step
-    from rlvr_lite.planning.shapes import materialise, policy_on_meta
+    from rlvr_lite.planning._bases import config_of
+    from rlvr_lite.planning._dry_run import dry_run, measure_step
+    from rlvr_lite.planning._shapes import materialise, policy_on_meta
 
     found = dict(config_of(BASES["1.5B"]))
     config = AutoConfig.for_model(found.pop("model_type"), **found)

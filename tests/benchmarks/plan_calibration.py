@@ -10,8 +10,8 @@ import numpy as np
 from rlvr_lite import methods
 from rlvr_lite.analysis.memory import BASE, Shape, Step
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.planning.dry_run import dry_run
-from rlvr_lite.planning.layouts import layout_of
+from rlvr_lite.planning._dry_run import dry_run
+from rlvr_lite.planning._layouts import layout_of
 
 #: Hidden width, inner width, query heads, key heads, tokens of a completion.
 CELLS = (

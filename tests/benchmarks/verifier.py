@@ -30,11 +30,12 @@ from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 
 from rlvr_lite.rewards import verify, verify_batch
-from rlvr_lite.rewards.math import verifier, workers
-from rlvr_lite.rewards.math.extract import extract
-from rlvr_lite.rewards.math.grader import LIMITS, build
-from rlvr_lite.rewards.math.readings import Value
-from rlvr_lite.rewards.math.structure import read
+from rlvr_lite.rewards.math import _verifier as verifier
+from rlvr_lite.rewards.math import _workers as workers
+from rlvr_lite.rewards.math._extract import extract
+from rlvr_lite.rewards.math._grader import LIMITS, build
+from rlvr_lite.rewards.math._readings import Value
+from rlvr_lite.rewards.math._structure import read
 from rlvr_lite.table import Table
 from tests.rewards.perturb import perturbations
 from tests.rewards.strategies import completions, golds

@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_no_half_line_and_no_half_folder(tmp_path):
     """A limit on the size of a file stands for the disk; safetensors has an error of its own for both."""
     import torch
 
-    from rlvr_lite.training import checkpoints
+    from rlvr_lite.training import _checkpoints as checkpoints
 
     def policy(folder):
         raise AssertionError("what comes after a failed write is not begun")

@@ -12,7 +12,7 @@ import rlvr_lite
 from rlvr_lite import bases, methods, rewards, tasks
 from rlvr_lite.config import RunConfig, scale_of
 from rlvr_lite.errors import UserError
-from rlvr_lite.planning.layouts import layout_of
+from rlvr_lite.planning._layouts import layout_of
 from rlvr_lite.resolve import BaseFacts, check, fill, merge, reward_functions
 
 VALUES = {

@@ -11,7 +11,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json
 from rlvr_lite.runs import RunRecord, finish
 from rlvr_lite.study import Study
-from rlvr_lite.study.store import Store
+from rlvr_lite.study._store import Store
 from tests.exports.helpers import made_run
 from tests.study.fake import make_design, make_study
 

@@ -18,7 +18,7 @@ from rlvr_lite import bases, methods
 from rlvr_lite.config import RunConfig, SamplingConfig, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import PRESETS, Evaluation, check_fingerprint, evaluate, fingerprint
-from rlvr_lite.evaluation.policies import PARITY_LIMIT, fingerprint_distance
+from rlvr_lite.evaluation._policies import PARITY_LIMIT, fingerprint_distance
 from rlvr_lite.records import write_json
 from rlvr_lite.runs import RunDirectory, finish
 from rlvr_lite.sampling import TransformersSampler
@@ -233,7 +233,7 @@ def test_the_paper_preset_takes_each_benchmarks_own_k(monkeypatch: pytest.Monkey
     rows = [{"problem": f"{i}+1", "answer": "1"} for i in range(5)]
     (tmp_path / "amc23.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.setenv("RLVR_LITE_DATA", str(tmp_path))
-    monkeypatch.setattr("rlvr_lite.evaluation.harness.score_with", score_with)
+    monkeypatch.setattr("rlvr_lite.evaluation._harness.score_with", score_with)
     with pytest.raises(StopIteration), pytest.warns(UserWarning, match="checksum"):
         evaluate(roomy, "amc23", preset="paper", progress=False)
     assert asked == {"amc23": (5, 32, 32_768, 0.6, False)}

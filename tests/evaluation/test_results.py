@@ -10,7 +10,7 @@ import pytest
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import Evaluation, Sample, Score, compare_evaluations, power_table
-from rlvr_lite.evaluation.lighteval import results
+from rlvr_lite.evaluation._lighteval import results
 
 
 def make(

@@ -11,9 +11,8 @@ import torch
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.evaluation.samples import Sample
-from rlvr_lite.evaluation.scores import Score
-from rlvr_lite.evaluation.scoring import rescore, score_with
+from rlvr_lite.evaluation import Sample, Score, rescore
+from rlvr_lite.evaluation._scoring import score_with
 from rlvr_lite.tasks import Problem
 from tests.evaluation.fakes import PROBLEMS, FakeSampler, ask
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from rlvr_lite import bases
 from rlvr_lite.errors import UserError
-from rlvr_lite.evaluation.policies import describe_policy, load_policy
+from rlvr_lite.evaluation._policies import describe_policy, load_policy
 
 TARGETS = ["q_proj", "v_proj"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvr_lite.training.run import Run
+from rlvr_lite.training import Run
 from tests.exports.helpers import made_run
 
 

@@ -13,7 +13,7 @@ from rlvr_lite import bases, evaluation, methods, tasks
 from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.records import read_json, write_json, write_text
 from rlvr_lite.runs import RunDirectory, finish
-from rlvr_lite.training.run import Run
+from rlvr_lite.training import Run
 from tests.models import random_qwen2
 
 #: The paper's methods, as they are exported.

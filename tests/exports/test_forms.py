@@ -262,7 +262,7 @@ def test_a_residual_rounded_to_16_bits_is_told_from_an_adapter_on_the_whole_base
 
 def test_untied_and_sharded(tmp_path, monkeypatch):
     base = random_base(tmp_path / "base", tied=False)
-    monkeypatch.setattr("rlvr_lite.exports.writers._SHARD", "100KB")
+    monkeypatch.setattr("rlvr_lite.exports._writers._SHARD", "100KB")
     run = made_run(tmp_path / "run", "lora", str(base))
     folder = run.export("merged", dtype="fp32", progress=False)
     assert len(list(folder.glob("*.safetensors"))) > 1

@@ -26,8 +26,8 @@ from transformers import (
 
 from rlvr_lite import bases
 from rlvr_lite.errors import UserError
-from rlvr_lite.exports.gguf_file import _tokenizers_are_read, read_gguf, write_gguf
-from rlvr_lite.exports.gguf_tokens import vocabulary
+from rlvr_lite.exports._gguf_file import _tokenizers_are_read, read_gguf, write_gguf
+from rlvr_lite.exports._gguf_tokens import vocabulary
 from tests.exports.helpers import about, greedy, made_run
 from tests.models import random_qwen2
 
@@ -268,7 +268,7 @@ assert config["dtype"] == "float32" and (pathlib.Path(found.model) / "tokenizer.
 """
 CONVERT = """\
 from rlvr_lite import bases
-from rlvr_lite.exports.gguf_file import write_gguf
+from rlvr_lite.exports._gguf_file import write_gguf
 made = bases.load(found.model, "fp32")
 write_gguf(made.model, made.tokenizer, pathlib.Path(found.outfile), "fp16", "by the script")
 """

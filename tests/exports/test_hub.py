@@ -12,8 +12,8 @@ import pytest
 
 import rlvr_lite
 from rlvr_lite.errors import UserError
-from rlvr_lite.exports import hub
-from rlvr_lite.exports.model_card import card
+from rlvr_lite.exports import _hub as hub
+from rlvr_lite.exports._model_card import card
 from rlvr_lite.records import damage, hash_file
 from tests.exports.helpers import failed, made_run
 

@@ -32,7 +32,7 @@ def full(
 
 @pytest.fixture(params=[1, 10**6], ids=["many chunks", "one chunk"])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK", {"cpu": request.param})
+    monkeypatch.setattr(module, "CHUNK", {"cpu": request.param})
 
 
 @pytest.mark.usefixtures("chunk")

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlvr_lite.grpo import Packer, RolloutBatch, completion_logprobs, output_head, pack_groups
-from rlvr_lite.grpo import packer as packer_module
-from rlvr_lite.grpo import packing as packing_module
+from rlvr_lite.grpo import _packer as packer_module
+from rlvr_lite.grpo import _packing as packing_module
 from tests.grpo.reference import gradients, relative, step_batch
 from tests.models import random_qwen2
 

@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from rlvr_lite import methods
 from rlvr_lite.config import LINEAR_LAYERS, AdapterConfig
-from rlvr_lite.methods._attachment import attachment, remember
+from rlvr_lite.methods import attachment, remember
 from rlvr_lite.methods._lora import ADAPTER, lora_layers
 from tests.methods import cells
 from tests.methods.cells import DEFAULT

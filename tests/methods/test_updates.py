@@ -9,9 +9,8 @@ from rlvr_lite import methods
 from rlvr_lite.analysis.spectrum import compare_updates, directions
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.methods._layout import Layout
+from rlvr_lite.methods import Layout, updates
 from rlvr_lite.methods._starts import weight_of as dequantised
-from rlvr_lite.methods._updates import updates
 from tests.methods.cells import fresh
 from tests.models import random_qwen2
 

@@ -14,13 +14,13 @@ import torch
 from rlvr_lite import bases, methods
 from rlvr_lite.config import AdapterConfig, RunConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.paper import Finding, claims, declared
 from rlvr_lite.paper import _claims as verdicts
 from rlvr_lite.paper import _rules as rules
-from rlvr_lite.paper._claims import claims, declared
 from rlvr_lite.paper._experiments import EXPERIMENTS, FACTORS, cause_settings, setting
 from rlvr_lite.paper._measure import put_back, ratios, shares, wrong_base
-from rlvr_lite.paper._rules import Evidence, Finding
-from rlvr_lite.study.design import make_variants
+from rlvr_lite.paper._rules import Evidence
+from rlvr_lite.study._design import make_variants
 
 SEEDS, PROBLEMS = 5, 200
 
@@ -367,7 +367,7 @@ def test_claims_run_end_to_end_and_a_second_call_trains_nothing(tmp_path, monkey
     def refuse(*args, **kwargs):
         raise AssertionError("trained or drew answers again")
 
-    monkeypatch.setattr("rlvr_lite.study.work.train", refuse)
+    monkeypatch.setattr("rlvr_lite.study._work.train", refuse)
     monkeypatch.setattr("rlvr_lite.sampling.TransformersSampler.sample", refuse)
     again = claims(out=tmp_path, only=only, at=MICRO, engine="local", progress=False)
     assert again.findings == found.findings

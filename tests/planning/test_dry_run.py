@@ -14,9 +14,9 @@ from rlvr_lite.analysis.memory import GIB, Shape, Step, phases
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods import footprint
 from rlvr_lite.planning import plan
-from rlvr_lite.planning.dry_run import dry_run, measure_step
-from rlvr_lite.planning.layouts import layout_of
-from rlvr_lite.planning.meter import Meter
+from rlvr_lite.planning._dry_run import dry_run, measure_step
+from rlvr_lite.planning._layouts import layout_of
+from rlvr_lite.planning._meter import Meter
 
 STEP = Step(prompts=2, group_size=4, prompt_length=12, completion_length=20, micro_batch=4, rows=8, checkpointing=True)
 

@@ -12,8 +12,8 @@ from rlvr_lite.analysis.memory import GIB, Shape
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.planning import Plan, card, plan
-from rlvr_lite.planning.bases import KNOWN, config_of
-from rlvr_lite.planning.layouts import layout_of
+from rlvr_lite.planning._bases import KNOWN, config_of
+from rlvr_lite.planning._layouts import layout_of
 
 PAPER = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
 

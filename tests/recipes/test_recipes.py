@@ -14,7 +14,8 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.planning import plan
 from rlvr_lite.recipes import list_recipes, read_recipe, recipe
 from rlvr_lite.resolve import check, merge
-from rlvr_lite.study import Study, compare, conduct
+from rlvr_lite.study import Study, compare
+from rlvr_lite.study import _conduct as conduct
 
 NAMES = [row["recipe"] for row in list_recipes()]
 VARIANTS = [name for name in NAMES if name.endswith("gb")]

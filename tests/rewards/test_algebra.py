@@ -9,14 +9,14 @@ import sympy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rlvr_lite.rewards.math.algebra import Normaliser, equal_forms
-from rlvr_lite.rewards.math.exact import TooLarge, TooMuchWork, Undefined, decimal, factorise, meter
-from rlvr_lite.rewards.math.grader import build
-from rlvr_lite.rewards.math.grammar import expression
-from rlvr_lite.rewards.math.lexer import lex
-from rlvr_lite.rewards.math.nodes import Node, Unreadable, add, divide, fn, mul, num, power, sym
-from rlvr_lite.rewards.math.numeric import differ
-from rlvr_lite.rewards.math.scalars import same
+from rlvr_lite.rewards.math._algebra import Normaliser, equal_forms
+from rlvr_lite.rewards.math._exact import TooLarge, TooMuchWork, Undefined, decimal, factorise, meter
+from rlvr_lite.rewards.math._grader import build
+from rlvr_lite.rewards.math._grammar import expression
+from rlvr_lite.rewards.math._lexer import lex
+from rlvr_lite.rewards.math._nodes import Node, Unreadable, add, divide, fn, mul, num, power, sym
+from rlvr_lite.rewards.math._numeric import differ
+from rlvr_lite.rewards.math._scalars import same
 
 _NUMBERS = st.builds(lambda p, q: num(Fraction(p, q)), st.integers(-12, 12), st.integers(1, 6))
 _LEAVES = st.one_of(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_lite.rewards.math.extract import ANSWER, TAIL, THINKING, extract
+from rlvr_lite.rewards.math._extract import ANSWER, TAIL, THINKING, extract
 
 
 @pytest.mark.parametrize(

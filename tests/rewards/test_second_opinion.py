@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvr_lite.commands._verify import verify
+from rlvr_lite.commands import verify
 from rlvr_lite.errors import UserError
 from rlvr_lite.rewards import audit
 

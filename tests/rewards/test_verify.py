@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.rewards import explain, verify, verify_batch
-from rlvr_lite.rewards.math import verifier
-from rlvr_lite.rewards.math.structure import read
+from rlvr_lite.rewards.math import _verifier as verifier
+from rlvr_lite.rewards.math._structure import read
 from tests.rewards.perturb import perturbations
 from tests.rewards.strategies import completions, golds
 

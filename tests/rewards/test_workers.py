@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from rlvr_lite.rewards import accuracy, verify_batch
-from rlvr_lite.rewards.math import grader, workers
+from rlvr_lite.rewards.math import _grader as grader
+from rlvr_lite.rewards.math import _workers as workers
 from tests.rewards import checks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -196,7 +197,7 @@ def _run(code: str, *, as_file: Path | None, timeout: float = 120) -> subprocess
 QUESTION = r"""
     print("main runs")
     from rlvr_lite.rewards import verify
-    from rlvr_lite.rewards.math import workers
+    from rlvr_lite.rewards.math import _workers as workers
     print(verify(r"\sin 2x", r"\boxed{2\sin x\cos x}"))
     assert workers._state.pool is not None
 """

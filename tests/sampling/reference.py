@@ -12,8 +12,8 @@ from torch import Tensor
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.grpo import eval_mode, output_head
 from rlvr_lite.sampling import Rollout, next_hidden
-from rlvr_lite.sampling.cache import growing_cache
-from rlvr_lite.sampling.choice import choose
+from rlvr_lite.sampling._cache import growing_cache
+from rlvr_lite.sampling._choice import choose
 
 _SLACK = 8
 

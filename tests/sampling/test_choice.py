@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.sampling import choice as module
-from rlvr_lite.sampling.choice import choose
+from rlvr_lite.sampling import _choice as module
+from rlvr_lite.sampling._choice import choose
 
 
 def draw(logits: Tensor, sampling: SamplingConfig, samples: int, seed: int = 0) -> Tensor:

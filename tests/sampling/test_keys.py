@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr_lite.sampling import row_keys
-from rlvr_lite.sampling.keys import UNIFORM_BLOCK, uniforms
+from rlvr_lite.sampling._keys import UNIFORM_BLOCK, uniforms
 
 PART = st.one_of(st.integers(), st.text(max_size=5))
 

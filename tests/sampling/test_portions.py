@@ -15,7 +15,7 @@ from rlvr_lite.analysis.memory import last_growth
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.evaluation import load_problems, score
 from rlvr_lite.sampling import Portion, TransformersSampler, plan_portions, rollout
-from rlvr_lite.sampling.cache import _GrowingLayer
+from rlvr_lite.sampling._cache import _GrowingLayer
 from tests.models import random_qwen2
 
 SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=24)

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.grpo import completion_logprobs
-from rlvr_lite.sampling import Rollout, decode, rollout, row_keys
+from rlvr_lite.sampling import Rollout, rollout, row_keys
+from rlvr_lite.sampling import _decode as decode
 from tests.models import random_qwen2
 from tests.sampling.reference import plain_rollout
 

@@ -16,7 +16,7 @@ from rlvr_lite.evaluation import Score
 from rlvr_lite.records import write_json
 from rlvr_lite.runs import RunDirectory, finish
 from rlvr_lite.study import Design, Study, Trial, Variant
-from rlvr_lite.study.store import Store
+from rlvr_lite.study._store import Store
 
 VERSIONS = {"python": "3.11.7", "rlvr-lite": "0.1.0", "torch": "2.13.0"}
 

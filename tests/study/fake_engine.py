@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlvr_lite.study.design import Trial
-from rlvr_lite.study.lease import lease
-from rlvr_lite.study.store import Store
+from rlvr_lite.study import Trial
+from rlvr_lite.study._lease import lease
+from rlvr_lite.study._store import Store
 from tests.study.fake import write
 
 #: Accuracy that a method reaches at its best learning rate, and that rate.

@@ -9,7 +9,7 @@ import pytest
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import Study, compare
-from rlvr_lite.study.store import Store
+from rlvr_lite.study._store import Store
 from tests.study import fake_engine
 
 SETTINGS = {"seeds": 3, "eval_problems": 40, "eval_k": 4, "progress": False, "steps": 4}
@@ -22,8 +22,8 @@ def study(tmp_path, monkeypatch):
     def run(name, methods=("lora", "dora", "ln_tuning"), work=fake_engine.settle, capacity=1, **changes):
         root = tmp_path / name
         engine = fake_engine.FakeEngine(root, capacity, work)
-        monkeypatch.setattr("rlvr_lite.study.conduct.open_engine", lambda *a, **k: fake_engine.opened(engine))
-        monkeypatch.setattr("rlvr_lite.study.study.Study.report", lambda self: None)
+        monkeypatch.setattr("rlvr_lite.study._conduct.open_engine", lambda *a, **k: fake_engine.opened(engine))
+        monkeypatch.setattr("rlvr_lite.study._study.Study.report", lambda self: None)
         return compare(methods, out=root, **SETTINGS | changes), engine.done
 
     return run
@@ -123,9 +123,9 @@ def test_a_seed_that_fails_leaves_its_row_without_a_verdict(study):
 def test_two_calls_at_once_do_no_cell_twice(tmp_path, monkeypatch):
     engines = [fake_engine.FakeEngine(tmp_path / "s") for _ in range(2)]
     waiting = iter(engines)
-    monkeypatch.setattr("rlvr_lite.study.conduct.open_engine", lambda *a, **k: fake_engine.opened(next(waiting)))
-    monkeypatch.setattr("rlvr_lite.study.conduct._PATIENCE", 0.05)
-    monkeypatch.setattr("rlvr_lite.study.study.Study.report", lambda self: None)
+    monkeypatch.setattr("rlvr_lite.study._conduct.open_engine", lambda *a, **k: fake_engine.opened(next(waiting)))
+    monkeypatch.setattr("rlvr_lite.study._conduct._PATIENCE", 0.05)
+    monkeypatch.setattr("rlvr_lite.study._study.Study.report", lambda self: None)
     boards: list[str] = []
 
     def call() -> None:

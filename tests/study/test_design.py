@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.study.design import SEARCH_SEED, Design, half_decades, make_variants, split_axes
+from rlvr_lite.study import Design
+from rlvr_lite.study._design import SEARCH_SEED, half_decades, make_variants, split_axes
 
 
 def design(methods=("lora", "dora"), axes=None, **changes) -> Design:

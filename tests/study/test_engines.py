@@ -12,7 +12,7 @@ import pytest
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import compare
-from rlvr_lite.study.engines import engine
+from rlvr_lite.study._engines import engine
 from tests.study import fake_engine
 
 SMALL = {
@@ -31,7 +31,7 @@ FAKED = {"seeds": 2, "tune": "none", "eval_problems": 6, "eval_k": 2, "steps": 4
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
-    monkeypatch.setattr("rlvr_lite.study.study.Study.report", lambda self: None)
+    monkeypatch.setattr("rlvr_lite.study._study.Study.report", lambda self: None)
 
 
 def _scores(study):
@@ -64,14 +64,14 @@ def test_a_study_killed_again_and_again_ends_with_the_same_leaderboard(tmp_path)
 
 @pytest.mark.slow
 def test_a_lost_process_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvr_lite.study.engines.alone", fake_engine.die_once)
+    monkeypatch.setattr("rlvr_lite.study._engines.alone", fake_engine.die_once)
     study = compare(["lora", "dora"], out=tmp_path / "s", engine="process", workers=2, **FAKED)
     assert all(not row.problem for row in study.rows.values())
 
 
 @pytest.mark.slow
 def test_a_run_that_kills_every_process_costs_its_row_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvr_lite.study.engines.alone", fake_engine.die_always)
+    monkeypatch.setattr("rlvr_lite.study._engines.alone", fake_engine.die_always)
     study = compare(["lora", "dora"], out=tmp_path / "s", engine="process", workers=2, **FAKED)
     assert "died 3 times" in study.rows["dora"].problem
     assert not study.rows["lora"].problem
@@ -80,13 +80,13 @@ def test_a_run_that_kills_every_process_costs_its_row_only(tmp_path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs the extra ray")
 def test_a_lost_worker_of_ray_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlvr_lite.study.engines.alone", fake_engine.die_once)
+    monkeypatch.setattr("rlvr_lite.study._engines.alone", fake_engine.die_once)
     study = compare(["lora", "dora"], out=tmp_path / "s", engine="ray", workers=2, **FAKED)
     assert all(not row.problem for row in study.rows.values())
 
 
 def test_a_method_that_cannot_run_leaves_the_shared_base_clean_for_the_next(tmp_path, monkeypatch):
-    from rlvr_lite.training import workflow
+    from rlvr_lite.training import _workflow as workflow
 
     original = workflow.methods.attach
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlvr_lite.study.lease import lease
+from rlvr_lite.study._lease import lease
 
 
 def test_only_one_holds_it_and_it_is_free_afterwards(tmp_path):

@@ -13,7 +13,7 @@ import rlvr_lite
 from rlvr_lite import tasks
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import Study
-from rlvr_lite.study.given import Given, source_hash, take_functions
+from rlvr_lite.study._given import Given, source_hash, take_functions
 
 ROWS = [
     {"question": f"{a}+{b}+{c}=?", "answer": str(a + b + c), "want": a + b + c}
@@ -62,7 +62,7 @@ def test_a_data_set_and_a_reward_of_ones_own_are_compared(tmp_path):
 
 def test_other_data_or_another_reward_is_another_study(tmp_path, monkeypatch):
     out = tmp_path / "study"
-    monkeypatch.setattr("rlvr_lite.study.conduct._work", lambda *_: None)
+    monkeypatch.setattr("rlvr_lite.study._conduct._work", lambda *_: None)
     rlvr_lite.compare(["lora"], task=ROWS, rewards=[by_length], out=out, **SMALL)
     with pytest.raises(UserError, match="task = "):
         rlvr_lite.compare(["lora"], task=ROWS[1:], rewards=[by_length], out=out, **SMALL)
@@ -141,7 +141,7 @@ def test_functions_reach_other_processes_by_value(tmp_path, engine):
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
-    from rlvr_lite.study.engines import alone
+    from rlvr_lite.study._engines import alone
 
     with pytest.raises(UserError, match=r"does not see the study's folder .*: put it on a file system") as caught:
         alone(tmp_path / "elsewhere", None, Given().pack(), mark=".seen-1")

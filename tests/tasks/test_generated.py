@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlvr_lite import tasks
 from rlvr_lite.errors import UserError
-from rlvr_lite.tasks._chain_sum import draw_chain
+from rlvr_lite.tasks import draw_chain
 
 FAMILIES = ("chain-sum", "linear-equation")
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 from rlvr_lite import methods
 from rlvr_lite.bases._tiny_tokenizer import build_tokenizer
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.training.trainer import GRPOTrainer
+from rlvr_lite.training import GRPOTrainer
 from tests.models import random_qwen2
 
 PROMPTS = ["1+2=?", "3+4-1=?", "9-2+5=?", "7=?", "1+1+1+1=?", "8-3=?", "2+2=?", "6-5+4=?"]

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from rlvr_lite import records
-from rlvr_lite.training import checkpoints, train
-from rlvr_lite.training.trainer import GRPOTrainer
+from rlvr_lite.training import GRPOTrainer, train
+from rlvr_lite.training import _checkpoints as checkpoints
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)

@@ -12,8 +12,8 @@ from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.resolve import check
 from rlvr_lite.rewards import get
-from rlvr_lite.training import callbacks
-from rlvr_lite.training.callbacks import Bar, CleanStop
+from rlvr_lite.training import _callbacks as callbacks
+from rlvr_lite.training._callbacks import Bar, CleanStop
 from tests.training.helpers import trainer
 
 

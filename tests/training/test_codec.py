@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_lite.training import checkpoints
+from rlvr_lite.training import _checkpoints as checkpoints
 from rlvr_lite.training._codec import read_state, write_state
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from rlvr_lite.grpo import RolloutBatch
-from rlvr_lite.training.generation_batch import join
+from rlvr_lite.training._generation_batch import join
 
 PAD = 9
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_lite.training.order import generation_prompts, refill
+from rlvr_lite.training._order import generation_prompts, refill
 
 sizes = st.integers(1, 40)
 

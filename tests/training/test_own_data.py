@@ -15,7 +15,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.rewards import Verdict
 from rlvr_lite.sampling import Completion
 from rlvr_lite.tasks import Problem
-from rlvr_lite.training.objective import Objective, dataset
+from rlvr_lite.training._grading import Objective, dataset
 
 SMALL = {
     "steps": 2,

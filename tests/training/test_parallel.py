@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 import rlvr_lite
 from rlvr_lite import records
 from rlvr_lite.errors import UserError
-from rlvr_lite.training.parallel import Processes
-from rlvr_lite.training.run import Run
+from rlvr_lite.training import Run
+from rlvr_lite.training._parallel import Processes
 from tests.training.helpers import gradients, policy, relative, sparse, trainer
 
 SETTINGS = {
@@ -76,7 +76,7 @@ def test_shares_are_the_whole_in_order(items, count):
 
 def test_a_step_that_cannot_be_shared_evenly_is_refused():
     from rlvr_lite.config import RunConfig
-    from rlvr_lite.training.arguments import arguments
+    from rlvr_lite.training._arguments import arguments
 
     config = RunConfig(prompts_per_step=3, group_size=5)
     with pytest.raises(UserError, match="prompts_per_step"):

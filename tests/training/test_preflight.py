@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from rlvr_lite.training.preflight import Preflight, preflight
+from rlvr_lite.training._preflight import Preflight, preflight
 from tests.training.helpers import trained, trainer
 
 

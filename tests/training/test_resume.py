@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.training import checkpoints
-from rlvr_lite.training.callbacks import CleanStop
+from rlvr_lite.training import _checkpoints as checkpoints
+from rlvr_lite.training._callbacks import CleanStop
 from tests.training.helpers import policy, sparse, trained, trainer
 
 

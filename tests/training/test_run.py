@@ -14,8 +14,8 @@ from datasets import Dataset
 import rlvr_lite
 from rlvr_lite import bases, methods, records, tasks
 from rlvr_lite.errors import UserError
+from rlvr_lite.training import Run
 from rlvr_lite.training._folder import default_directory
-from rlvr_lite.training.run import Run
 
 SMALL = {
     "steps": 3,

@@ -6,7 +6,7 @@ import pytest
 
 import rlvr_lite
 from rlvr_lite.errors import UserError
-from rlvr_lite.training import spectrum
+from rlvr_lite.training import _spectrum as spectrum
 from tests.training.test_run import SMALL
 
 RUN = SMALL | {"eval_problems": 0, "steps": 4}

@@ -18,7 +18,7 @@ from rlvr_lite import grpo
 from rlvr_lite.bases._tiny_tokenizer import build_tokenizer
 from rlvr_lite.errors import UserError
 from rlvr_lite.training import GRPOConfig, GRPOTrainer
-from rlvr_lite.training.supported import HONOURED, WITHOUT_EFFECT, refuse_unsupported
+from rlvr_lite.training._supported import HONOURED, WITHOUT_EFFECT, refuse_unsupported
 from tests.models import random_qwen2
 from tests.training.helpers import arguments, relative
 

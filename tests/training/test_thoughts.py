@@ -11,12 +11,12 @@ from rlvr_lite import rewards, tasks
 from rlvr_lite.bases._tiny_tokenizer import build_tokenizer
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.evaluation import graded_by, rescore, score
-from rlvr_lite.evaluation.scoring import score_with
+from rlvr_lite.evaluation._scoring import score_with
 from rlvr_lite.rewards import Verdict
 from rlvr_lite.sampling import Completion, TransformersSampler, render
 from rlvr_lite.tasks import Problem
-from rlvr_lite.training.objective import Graded
-from rlvr_lite.training.preflight import preflight
+from rlvr_lite.training._grading import Graded
+from rlvr_lite.training._preflight import preflight
 from tests.sampling.scripted import Scripted
 from tests.training.helpers import policy, trainer
 

@@ -11,7 +11,7 @@ import pytest
 import rlvr_lite
 from rlvr_lite.errors import UserError
 from rlvr_lite.runs import Busy, RunDirectory, writer
-from rlvr_lite.training import workflow
+from rlvr_lite.training import _workflow as workflow
 
 SMALL = {
     "steps": 2,

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from rlvr_lite import bases, grpo, methods
-from rlvr_lite.bases import EMBEDDED, _backend, _unsloth_host
-from rlvr_lite.bases._decode_check import check_decode, decode_difference
+from rlvr_lite.bases import EMBEDDED, _backend, _unsloth_host, check_decode
+from rlvr_lite.bases._decode_check import decode_difference
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods import list_hosting, on_unsloth

@@ -10,7 +10,7 @@ import trl
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.training import GRPOTrainer, _stock
-from rlvr_lite.training.supported import refuse_unsupported
+from rlvr_lite.training._supported import refuse_unsupported
 
 
 @pytest.fixture

@@ -1,0 +1,300 @@
+"""Before a run starts: does it fit the card, what takes the memory, and what would fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from rlvr_lite import bases, methods, resolve, tasks
+from rlvr_lite.analysis import memory
+from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
+from rlvr_lite.config import RunConfig, replace_fields, scale_of
+from rlvr_lite.errors import UserError
+from rlvr_lite.methods import footprint
+from rlvr_lite.options import RunOptions, with_options
+from rlvr_lite.planning import _advice as advice
+from rlvr_lite.planning._bases import config_of
+from rlvr_lite.planning._cards import CONTEXT, FRAGMENTATION, USABLE, Card, card
+from rlvr_lite.planning._layouts import layout_of
+from rlvr_lite.planning._prompts import prompt_tokens
+from rlvr_lite.table import Table
+
+if TYPE_CHECKING:
+    import pandas
+
+    from rlvr_lite.figure import Figure
+
+__all__ = ["Plan", "make", "plan"]
+
+
+@with_options()
+def plan(
+    base: str | Path | None = None,
+    method: str | None = None,
+    gpu: str | None = None,
+    *,
+    task: Any = None,
+    config: RunConfig | None = None,
+    prompt_length: int | None = None,
+    **overrides: Unpack[RunOptions],
+) -> Plan:
+    """What a run needs in memory, phase by phase, from the base's shapes alone.
+
+    Args:
+        base: ``tiny``, a model folder, a Hub model in the cache, or a well-known one (no network is needed); by default
+            that of ``config``, else tiny.
+        method: a name of ``rlvr_lite.list_methods()``; by default that of ``config``, else lora.
+        gpu: a card such as ``"RTX 3060"``, or memory such as ``"16GiB"``; ``None`` takes this machine's, if it has one.
+        task: as in ``rlvr_lite.train``; without it and without a ``config``, lengths are those of the base's scale.
+        config: what holds where nothing is named, instead of the defaults.
+        prompt_length: tokens of the longest prompt; by default that of the task, as far as a task is named.
+        **overrides: any field of ``RunConfig``; ``None`` is not named.
+
+    Returns:
+        The plan, which prints itself. Its numbers are planned, not measured.
+
+    Raises:
+        UserError: an unknown base, method, card or option; a method on a base it cannot sit on; a rank without room.
+    """
+    if prompt_length is not None and (type(prompt_length) is not int or prompt_length < 1):
+        raise UserError(f"prompt_length must be a whole number of at least 1, got {prompt_length!r}")
+    start = config if isinstance(config, RunConfig) else RunConfig()
+    named: dict[str, Any] = {"base": base, "method": method, "task": task, **overrides}
+    chosen = None
+    if not isinstance(task, str | Path | None):
+        named["task_options"] = overrides.get("task_options") or start.task_options
+        chosen = tasks.get(task, **named["task_options"])
+        named["task"] = chosen.name
+    if named.get("rewards") is not None:
+        named["rewards"] = resolve.reward_functions(named["rewards"])[1]
+    asked = resolve.merge(named, config)
+    resolve.check(asked)
+    where = card(gpu) if gpu is not None else _this_card()
+    shape = bases.shape_of(asked.base, config_of(asked.base, asked.revision))
+    return make(asked, shape, where, prompt_length, chosen or _task(asked, config is not None, task))
+
+
+def _task(asked: RunConfig, configured: bool, named: Any) -> tasks.Task | None:
+    """The task that lengths are taken from; one that a configuration names may be a data set that is not here."""
+    if named is None and not configured:
+        return None
+    try:
+        return tasks.get(asked.task, **asked.task_options)
+    except UserError:
+        if named is not None:
+            raise
+        return None
+
+
+def make(
+    asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int | None, task: tasks.Task | None = None
+) -> Plan:
+    """The plan of a configuration on a base and a card, its open fields filled as a run would fill them."""
+    layout = layout_of(shape)
+    half = chosen.half if chosen else "bf16"
+    precision = half if asked.precision == "auto" else asked.precision
+    methods.check_precision(asked.method, precision)
+    config = resolve.fill(asked, facts=resolve.BaseFacts(scale_of(layout.parameters), precision, layout), task=task)
+    methods.check_fits(config.method, config.adapter, layout)
+    rows = (config.prompts_per_step or 1) * config.group_size
+    config = dataclasses.replace(config, micro_batch=config.micro_batch or rows)
+    adapter = footprint(asked.method, layout, config.adapter, device="cuda", size=4 if precision == "fp32" else 2)
+    step = Step(
+        prompts=config.prompts_per_step or 1,
+        group_size=config.group_size,
+        prompt_length=prompt_length or prompt_tokens(config, task),
+        completion_length=config.max_completion_length or 1,
+        micro_batch=config.micro_batch or rows,
+        rows=rows,
+        checkpointing=bool(config.gradient_checkpointing),
+        reference=config.kl_coef > 0,
+    )
+    if chosen is not None:
+        prompts = memory.prompts_at_once(shape, precision, adapter, step, chosen.room) or 1
+        step = dataclasses.replace(step, prompts=prompts)
+    bill = memory.phases(shape, precision, adapter, step)
+    return Plan(asked, config, shape, chosen, adapter, step, bill)
+
+
+def _this_card() -> Card | None:
+    """The first card of this machine."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    facts = torch.cuda.get_device_properties(0)
+    return Card(facts.name, int(facts.total_memory / USABLE), facts.major + facts.minor / 10)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned run.
+
+    Attributes:
+        asked: the configuration as it was asked for.
+        config: the same with the fields filled that decide about memory.
+        shape: of the base.
+        card: it is planned for; ``None`` if none was named and this machine has none.
+        adapter: what the method adds.
+        step: sizes; ``step.prompts`` are the prompts sampled at once.
+        phases: bytes by phase and kind at the highest moment of each phase.
+        source: ``closed form``, ``dry run`` or ``measured``.
+    """
+
+    asked: RunConfig
+    config: RunConfig
+    shape: Shape
+    card: Card | None
+    adapter: Adapter
+    step: Step
+    phases: Mapping[str, Mapping[str, int]]
+    source: str = "closed form"
+
+    # ---- numbers ----------------------------------------------------------------------------------------------
+
+    @property
+    def peak_phase(self) -> str:
+        """The phase that needs most."""
+        return memory.peak(self.phases)[0]
+
+    @property
+    def peak(self) -> int:
+        """Bytes of live tensors at the highest moment."""
+        return memory.peak(self.phases)[1]
+
+    def needed(self, phase: str | None = None) -> int:
+        """Bytes of a card that ``phase`` takes, context and fragmentation included; by default the highest phase."""
+        kinds = self.phases[phase or self.peak_phase]
+        loose = sum(size for kind, size in kinds.items() if kind != "weights")
+        return sum(kinds.values()) + int(FRAGMENTATION * loose) + CONTEXT
+
+    @property
+    def available(self) -> int | None:
+        """Bytes the card gives to programs."""
+        return None if self.card is None else self.card.usable
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits the card; ``None`` without one."""
+        return None if self.available is None else self.needed() <= self.available
+
+    def with_fields(self, **fields: Any) -> Plan:
+        """The plan of the same run with other values for ``fields`` of its configuration."""
+        return make(resolve.merge(fields, self.config), self.shape, self.card, self.step.prompt_length)
+
+    def on_card(self, chosen: Card) -> Plan:
+        """The plan of the same run on another card; a base held in 16 bits is held in that card's 16-bit type.
+
+        Args:
+            chosen: the other card.
+        """
+        config = self.config
+        if config.precision in ("bf16", "fp16"):
+            config = dataclasses.replace(config, precision=chosen.half)
+        return make(config, self.shape, chosen, self.step.prompt_length)
+
+    @cached_property
+    def knobs(self) -> Table:
+        """What each change saves, in GiB."""
+        return advice.knobs(self)
+
+    @property
+    def advice(self) -> list[str]:
+        """Sentences: whether it fits, what to change first, whether a 16-bit base would fit as well."""
+        return advice.sentences(self)
+
+    def fit(self) -> RunConfig:
+        """A configuration that fits the card, changed as little as possible; give it to ``rlvr_lite.train(config=...)``.
+
+        Gradient checkpointing, micro-batch and the base's precision are changed first, because they leave the learning
+        problem alone; then the completion length and last the group size.
+
+        Raises:
+            UserError: there is no card, or nothing fits; the message names the least that would.
+        """
+        return advice.fit(self)
+
+    # ---- how it shows itself ----------------------------------------------------------------------------------
+
+    @property
+    def table(self) -> Table:
+        """One row a phase, in GiB."""
+        kinds = list(dict.fromkeys(kind for bill in self.phases.values() for kind in bill if kind != "total"))
+        rows = [
+            {"phase": phase}
+            | {kind: round(bill.get(kind, 0) / GIB, 3) for kind in kinds}
+            | {"tensors": round(sum(bill.values()) / GIB, 2), "with context": round(self.needed(phase) / GIB, 2)}
+            for phase, bill in self.phases.items()
+        ]
+        note = (
+            f"GiB, {self.source}; {CONTEXT / GIB:g} GiB of context and {FRAGMENTATION:.0%} of fragmentation are assumed"
+        )
+        return Table.of(rows, title=self.title, note=note)
+
+    @property
+    def title(self) -> str:
+        """One line: what is planned."""
+        c, step = self.config, self.step
+        on = f" on {self.card}" if self.card else ""
+        return (
+            f"{c.base}, {c.precision}, {c.method}{f' r={c.rank}' if c.rank else ''}: {c.prompts_per_step} prompts of "
+            f"{step.prompt_length} tokens x {c.group_size} completions of {c.max_completion_length}, micro-batch {step.micro_batch}{on}"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([str(self.table), "", *self.advice, "", str(self.knobs)])
+
+    def _repr_html_(self) -> str:
+        import html
+
+        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.advice)
+        return self.table._repr_html_() + said + self.knobs._repr_html_()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table of phases as a ``pandas.DataFrame`` (needs pandas)."""
+        return self.table.to_pandas()
+
+    def plot(self) -> Figure:
+        """A bar for each phase, stacked by kind, with the card's memory as a line."""
+        from rlvr_lite.planning._figures import bars
+
+        return bars(self)
+
+    # ---- JSON -------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The plan as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            UserError: ``text`` is no plan.
+        """
+        try:
+            values = json.loads(text)
+            return cls(
+                asked=replace_fields(RunConfig(), values["asked"]),
+                config=replace_fields(RunConfig(), values["config"]),
+                shape=Shape(**values["shape"]),
+                card=None if values["card"] is None else Card(**values["card"]),
+                adapter=Adapter(**values["adapter"]),
+                step=Step(**values["step"]),
+                phases=values["phases"],
+                source=values["source"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(f"not a plan: {type(error).__name__} {error}; write one with Plan.to_json") from error
+
+    def dry_run(self) -> Plan:
+        """The same plan with the phases of the real step, run on fake tensors: seconds, no GPU, no weights."""
+        from rlvr_lite.planning._dry_run import planned_phases
+
+        return dataclasses.replace(self, phases=planned_phases(self), source="dry run")

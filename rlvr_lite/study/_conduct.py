@@ -1,0 +1,223 @@
+"""A fair comparison of methods: one call, which goes on where it was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from rlvr_lite import bases, resolve
+from rlvr_lite.config import RunConfig, scale_of
+from rlvr_lite.errors import UserError
+from rlvr_lite.options import with_options
+from rlvr_lite.study._design import Design, Trial, Tune, Variant, make_variants, split_axes
+from rlvr_lite.study._engines import Engine, EngineName
+from rlvr_lite.study._engines import engine as open_engine
+from rlvr_lite.study._given import Given, take_functions
+from rlvr_lite.study._store import Store
+from rlvr_lite.study._study import Study
+from rlvr_lite.tasks import StoredTask, Task, is_source
+from rlvr_lite.tasks import get as get_task
+from rlvr_lite.tasks import save as save_task
+from rlvr_lite.training import Objective
+
+__all__ = ["compare"]
+
+_DECIDED = {"method": "name the methods first", "seed": "use seeds", "eval_before": "the base is always scored, once"}
+_PATIENCE = 2.0  # seconds between looks at what another process is doing
+
+
+@with_options(leave_out=_DECIDED)
+def compare(
+    methods: str | Sequence[str] | Mapping[str, Any],
+    base: str | None = None,
+    task: Any = None,
+    *,
+    seeds: int | Sequence[int] = 3,
+    tune: Tune = "lr",
+    budget: int | None = None,
+    reference: str | None = None,
+    zone: float = 0.0,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    out: str | Path | None = None,
+    config: RunConfig | None = None,
+    progress: bool = True,
+    **overrides: Any,
+) -> Study:
+    """Compare methods on one base and task: same prompts in the same order, same budget, same problems, several seeds.
+
+    Calling it again with the same directory continues a study that was stopped or killed, adds methods and seeds that
+    are new, and returns one that is done. Several processes may call it at once on one directory.
+
+    Args:
+        methods: names of ``rlvr_lite.list_methods()``; or a mapping from a row's name to a method or to the fields of
+            ``RunConfig`` in which that row differs, such as ``{"lora r8": {"method": "lora", "rank": 8}}``.
+        base: ``tiny``, a Hub model id or a local model directory; by default that of ``config``, else tiny.
+        task: whatever ``train`` takes: a name, a path, a data set, a data frame, rows or a ``Task``; by default that of
+            ``config``, else chain-sum. Problems that come in memory are kept once, in the study's folder.
+        seeds: how many training seeds, or which.
+        tune: ``lr`` gives every row the same learning-rate search: five rates at half a decade from each other around
+            the method's default (or around ``learning_rate``), on the validation split and a seed of its own, by
+            successive halving; ``none`` takes the default as it is.
+        budget: completions a run may draw; rows of different batch then have equal rollouts. ``None``: equal steps.
+        reference: row that the others are compared with; by default ``lora`` where it is there, else the first.
+        zone: half width of the zone of practical equivalence, in accuracy.
+        engine: ``local``, ``process`` or ``ray``.
+        workers: runs at once of the latter two.
+        address: of a running Ray cluster.
+        out: directory of the study; by default one under ``runs/`` named after base and task.
+        config: what all runs share, instead of the defaults.
+        progress: show a progress bar.
+        **overrides: fields of ``RunConfig`` that all runs share; ``None`` is not named, and one given as a list becomes
+            an axis, with a row for each of its values. ``rewards`` may hold functions in TRL's signature, which are
+            told from others by a hash of their source and sent to workers by import path or by value.
+
+    Raises:
+        UserError: something cannot be done as asked; nothing was trained.
+    """
+    for name, instead in _DECIDED.items():
+        if overrides.get(name) is not None:
+            raise UserError(f"{name} means nothing in a comparison: {instead}")
+    functions: dict[str, Callable[..., Any]] = {}
+    named = {name: value for name, value in overrides.items() if value is not None}
+    if "rewards" in named:
+        given = named["rewards"]
+        named["rewards"] = take_functions([given] if callable(given) else given, functions)
+    if isinstance(methods, Mapping):
+        methods = {label: _named_rewards(entry, functions) for label, entry in methods.items()}
+    shared, axes = split_axes(named)
+    start, problems = _shared(config, task, {"base": base, **shared})
+    usual = RunConfig().method
+    if "learning_rate" in axes and tune == "lr":
+        raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
+    variants = make_variants(methods, axes)
+    if config is not None:  # what not every method has goes to the rows that have it
+        variants = tuple(_with_adapter(variant, config, shared) for variant in variants)
+    labels = [variant.label for variant in variants]
+    handed = Given.of(functions, problems)
+    chosen = reference or (usual if usual in labels else labels[0] if labels else "")
+    design = Design(
+        variants=variants,
+        shared=start,
+        scale=_scale(start),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        tune=tune,
+        budget=budget,
+        reference=chosen,
+        zone=zone,
+        sources=handed.sources(),
+    )
+    _check(design, problems, handed)
+    root = Path(out) if out is not None else Path("runs") / f"study-{Path(start.base).name}-{Path(start.task).stem}"
+    if engine != "local":
+        handed.pack()  # what cannot be sent is refused before anything is written
+    store = Store(root)
+    design = store.open(design)
+    if isinstance(problems, StoredTask) and problems.in_memory:
+        save_task(problems, root)
+    store.retry_failed(trial for trial in design.known(store.accuracies(design)))
+    with open_engine(engine, root, handed, workers=workers, address=address) as workforce:
+        _work(design, store, workforce, progress)
+    study = Study(root, design)
+    study.report()
+    return study
+
+
+def _named_rewards(entry: Any, functions: dict[str, Callable[..., Any]]) -> Any:
+    """A row as it was entered, with reward functions replaced by their names."""
+    if not isinstance(entry, Mapping) or "rewards" not in entry:
+        return entry
+    given = entry["rewards"]
+    return {**entry, "rewards": take_functions([given] if callable(given) else given, functions)}
+
+
+def _shared(config: RunConfig | None, task: Any, named: Mapping[str, Any]) -> tuple[RunConfig, Task]:
+    """What all runs have in common, and their task: the number of problems is known, what not every method has is left to the rows."""
+    bare: dict[str, Any] = {
+        "method": "lora",
+        "seed": 0,
+        "rank": None,
+        "alpha": None,
+        "targets": None,
+        "method_options": {},
+    }
+    options = named.get("task_options") or {}
+    found: Task | None = None
+    if not isinstance(task, str | Path | None) or any(map(is_source, options.values())):
+        found = get_task(task, **options)
+        named = {**named, "task_options": {}}
+    label = found.name if found is not None else task
+    asked = resolve.merge({**named, "task": label}, None if config is None else dataclasses.replace(config, **bare))
+    found = found or get_task(asked.task, **asked.task_options)
+    return dataclasses.replace(asked, eval_problems=resolve.eval_problems(asked, found)), found
+
+
+def _with_adapter(variant: Variant, config: RunConfig, shared: Mapping[str, Any]) -> Variant:
+    """A row with what the shared configuration says of its adapter, where neither it nor a named field says otherwise."""
+    fields = resolve.adapter_fields(config, variant.overrides["method"])
+    return Variant(variant.label, {k: v for k, v in fields.items() if k not in shared} | dict(variant.overrides))
+
+
+def _scale(config: RunConfig) -> str:
+    """Order of size of the base, from its configuration alone."""
+    from transformers import AutoConfig
+
+    from rlvr_lite import methods
+
+    folder = bases.locate(config.base, config.revision).folder
+    return scale_of(methods.Layout.of_config(AutoConfig.from_pretrained(folder)).parameters)
+
+
+def _check(design: Design, task: Task, given: Given) -> None:
+    """Refuse what would fail in every run, before the first."""
+    splits = ["train", design.shared.eval_split, *(["validation"] if design.tune == "lr" else [])]
+    for split in splits:
+        if not task.at_most(split, 1):
+            raise UserError(f"task {task.name} has no {split} problems: give it more rows")
+    for variant in design.variants:
+        config = design.config(variant)
+        resolve.check(config)
+        Objective.of(given.rewards(config), config, task)
+
+
+def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> None:
+    """Give out trials as they become known until none is open."""
+    flying: dict[str, Trial] = {}
+    elsewhere: dict[str, float] = {}
+    scores: dict[str, float | None] = {}
+    with tqdm(desc="study", unit="run", disable=not progress, dynamic_ncols=True) as bar:
+        while True:
+            scores = store.accuracies(design, scores)
+            trials = design.known(scores)
+            left = [trial for trial in trials if trial.key not in scores]
+            bar.total, bar.n = _expected(design, trials), len(trials) - len(left)
+            bar.refresh()
+            now = time.monotonic()
+            ready = [c for c in left if c.key not in flying and elsewhere.get(c.key, 0.0) <= now]
+            for trial in ready[: workforce.capacity - len(flying)]:
+                bar.set_postfix_str(trial.key, refresh=False)
+                flying[trial.key] = trial
+                workforce.submit(trial)
+            if flying:
+                trial, settled, lost = workforce.finished()
+                del flying[trial.key]
+                if lost:
+                    store.fail(trial, lost)
+                elif not settled:
+                    elsewhere[trial.key] = time.monotonic() + _PATIENCE
+            elif left:
+                time.sleep(_PATIENCE)
+            else:
+                return
+
+
+def _expected(design: Design, trials: Sequence[Trial]) -> int:
+    """Runs of the whole study, those that cannot be named yet included."""
+    searched = 7 if design.tune == "lr" else 0
+    return max(len(trials), len(design.seeds) * (1 + len(design.variants)) + searched * len(design.variants))

@@ -1,0 +1,400 @@
+"""A whole run: base, adapter, accuracy before, training, proof, accuracy after, summary; each stage resumable.
+
+A killed run started again with the same call goes on where it was: stages that left their file are not repeated, and
+training continues from the newest whole checkpoint, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+import transformers
+from torch.optim.lr_scheduler import LambdaLR
+
+from rlvr_lite import bases, evaluation, methods, resolve, tasks
+from rlvr_lite.config import RunConfig, to_json
+from rlvr_lite.errors import UserError
+from rlvr_lite.options import RunOptions, with_options
+from rlvr_lite.records import JsonLines, read_json, write_json, write_text
+from rlvr_lite.runs import RunDirectory, RunRecord, finish
+from rlvr_lite.training._accuracy import accuracy
+from rlvr_lite.training._arguments import arguments
+from rlvr_lite.training._callbacks import Bar, CleanStop
+from rlvr_lite.training._environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
+from rlvr_lite.training._folder import default_directory, go_on, is_done, with_steps_of
+from rlvr_lite.training._grading import REWARD_SECONDS, Objective, dataset
+from rlvr_lite.training._guard import failures_of
+from rlvr_lite.training._only_writer import only_writer
+from rlvr_lite.training._parallel import Processes, connect
+from rlvr_lite.training._preflight import preflight
+from rlvr_lite.training._run import Run
+from rlvr_lite.training._spectrum import Collapsed, SpectrumWatch, collapse
+from rlvr_lite.training._trainer import GRPOTrainer
+
+__all__ = ["train"]
+
+_PARITY_PROMPTS = 8
+_LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has had a gradient
+
+
+@with_options()
+def train(
+    method: str | None = None,
+    base: str | Path | bases.Base | None = None,
+    task: Any = None,
+    *,
+    config: RunConfig | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    wait: bool = False,
+    **overrides: Unpack[RunOptions],
+) -> Run:
+    """Train one adapter with verifiable rewards, prove what was trained, and score it before and after.
+
+    Calling it again with the same arguments continues a run that was stopped or killed, and returns one that is done.
+    More ``steps`` train on; ``max_hours``, ``keep_checkpoints``, ``save_steps`` and ``report_to`` may differ each time.
+
+    Args:
+        method: a name of ``rlvr_lite.list_methods()``; by default that of ``config``, else lora.
+        base: ``tiny``, a Hub model id or a local model directory; or a loaded base, which is left as it was, so that
+            one serves many runs (``full`` loads its own). By default that of ``config``, else tiny.
+        task: a name of ``rlvr_lite.list_tasks()``; the path of a JSONL, JSON, CSV or Parquet file; ``owner/name`` of a
+            data set on the Hub; a data set, data frame or list of dicts with a prompt column and, for the reward
+            ``accuracy``, an answer column; or a ``Task``. By default that of ``config``, else chain-sum.
+        config: what holds where nothing is named, instead of the defaults.
+        out: the run's directory; ``None`` takes one under ``runs/`` named after what is run.
+        progress: show progress bars.
+        wait: if another process trains in that directory, wait until it is done instead of refusing.
+        **overrides: any field of ``RunConfig``; ``None`` is not named.
+
+    Returns:
+        The run, whose ``status`` is ``done``, ``stopped`` (time limit or interrupt) or ``failed`` (a proof failed).
+
+    Raises:
+        UserError: something cannot be done as asked; nothing was written.
+    """
+    start = config if isinstance(config, RunConfig) else RunConfig()
+    rewards = start.rewards if overrides.get("rewards") is None else overrides["rewards"]
+    held = base if isinstance(base, bases.Base) else None
+    named: dict[str, Any] = {"method": method, "base": held.name if held else base, "task": task, **overrides}
+    options, chosen = overrides.get("task_options") or start.task_options, None
+    if isinstance(task, tasks.Task):
+        options = overrides.get("task_options") or {}  # those of the configuration went into making it
+    if not isinstance(task, str | Path | None) or any(map(tasks.is_source, options.values())):
+        chosen = tasks.get(start.task if task is None else task, **options)
+        named |= {"task": chosen.name, "task_options": {}}  # whoever reads the configuration finds the copy by its name
+    asked = resolve.merge(named | {"rewards": resolve.reward_functions(rewards)[1]}, config)
+    chosen = chosen or tasks.get(asked.task, **asked.task_options)
+    resolve.check(asked)
+    processes = connect()
+    directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
+    if is_done(directory, asked):  # also where nothing can be written
+        return Run(directory.root)
+    with only_writer(directory, processes, wait):
+        done = is_done(directory, asked)
+        processes.wait()  # before the main one writes there
+        if done:
+            return Run(directory.root)
+        reset_peak_memory()
+        asked = with_steps_of(directory, asked)
+        stages = _Stages(asked, directory, chosen, rewards, progress and processes.main, held, processes)
+        with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()), warnings.catch_warnings():
+            # transformers 5.18 gave it a new name, which TRL and older versions of itself do not know
+            warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+            try:
+                return stages.go()
+            finally:
+                stages.release()
+
+
+class _Stages:
+    """The stages of one run, in order; each leaves a file by which a restart knows it."""
+
+    def __init__(
+        self,
+        asked: RunConfig,
+        files: RunDirectory,
+        task: tasks.Task,
+        rewards: Any,
+        progress: bool,
+        held: bases.Base | None,
+        processes: Processes,
+    ):
+        self.asked, self.files, self.task, self.progress = asked, files, task, progress
+        self.processes = processes
+        self.held = None if methods.get(asked.method).writes_base else held
+        self.attached: Any = None
+        self.seconds: dict[str, float] = {}
+        self.invalid: dict[str, dict[str, int]] = {}
+        if not task.at_most("train", 1):
+            raise UserError(f"task {task.name} has no train problems: give it more rows")
+        resolve.eval_problems(asked, task)  # before the base is loaded, where there are none
+        started = time.perf_counter()
+        self.loaded = self._load_base()
+        self.seconds["load"] = time.perf_counter() - started
+        self.config = resolve.fill(asked, facts=resolve.BaseFacts.of(self.loaded), task=task)
+        self.objective = Objective.of(rewards, self.config, task)
+        if self.config.targets is not None:
+            layout = methods.Layout.of_model(self.loaded.model)
+            methods.check_fits(self.config.method, self.config.adapter, layout)
+
+    def _load_base(self) -> bases.Base:
+        asked, held = self.asked, self.held
+        if held is not None:
+            if asked.precision not in ("auto", held.precision):
+                raise UserError(f"the loaded base is in {held.precision}, not {asked.precision}: load another")
+            return held
+        return bases.load_for(asked)
+
+    def go(self) -> Run:
+        """Run every stage that is still to be done."""
+        if self.processes.main:
+            self._begin()
+            if self.config.eval_before:
+                self._score("before", self.loaded.model)
+        transformers.set_seed(self.config.seed)
+        self.processes.wait()
+        model, trainer, stop, finished = self._train()
+        if not self.processes.main:  # what is left is done by one
+            self.processes.wait()
+            return Run(self.files.root)
+        run = self._finish(model, trainer, stop, finished)
+        self.processes.wait()
+        return run
+
+    def _finish(self, model: Any, trainer: GRPOTrainer, stop: CleanStop, finished: bool) -> Run:
+        """Proof, adapter, score and summary."""
+        if not finished:
+            return self._end("stopped", stop.reason or "interrupted", trainer)
+        failures = self._prove_identity(model, trainer)
+        identity = "failed: " + "; ".join(failures) if failures else "proven"
+        self._save(model)
+        steps = trainer.state.global_step
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        del model
+        trainer.release()
+        saved, parity, problem = self._reload()
+        failures += [problem] if problem else []
+        self._score("after", saved)
+        seen = [said] if (said := collapse(self.files.metrics.rows())) else []
+        status, reason = "failed" if failures else "done", "; ".join(failures + seen)
+        return self._end(status, reason, trainer, steps=steps, count=count, identity=identity, parity=parity)
+
+    def _save(self, model: Any) -> None:
+        """The adapter, with what the trained policy answers, so that every later reader can check it is this one."""
+        config, tokenizer = self.config, self.loaded.tokenizer
+        problems = self.task.at_most("test", _PARITY_PROMPTS)
+        prompts = [self.task.messages(problem, config.prompt_style or "instruct") for problem in problems]
+        facts = {
+            "base": config.base,
+            "revision": self.loaded.revision,
+            "precision": config.precision,
+            "fingerprint": evaluation.fingerprint(model, tokenizer, prompts, config.precision),
+        }
+        methods.save(model, self.files.adapter, facts=facts)
+
+    def _reload(self) -> tuple[Any, float | None, str]:
+        """The saved adapter on a fresh base, how far it is from the trained policy, and what speaks against it."""
+        self.loaded = self._fresh_base()
+        saved = self.attached = methods.load(self.loaded.model, self.files.adapter)
+        recorded = RunRecord(self.files.root).adapter["facts"]["fingerprint"]
+        try:
+            return saved, evaluation.check_fingerprint(saved, self.loaded.tokenizer, recorded), ""
+        except UserError as error:
+            return saved, None, str(error)
+
+    def _fresh_base(self) -> bases.Base:
+        """The base once more, so that what is scored is what was saved."""
+        self.release()
+        del self.loaded
+        gc.collect()
+        torch.cuda.empty_cache()
+        return self._load_base()
+
+    def release(self) -> None:
+        """Give a base that was handed in back as it was."""
+        attached, self.attached = self.attached, None
+        if self.held is not None and attached is not None:
+            base: Any = methods.detach(attached)
+            base.gradient_checkpointing_disable()
+            base.eval()
+
+    def _begin(self) -> None:
+        """Write what is run, unless a run that goes on has done so."""
+        if self.files.config.exists():
+            go_on(self.files, self.asked, self.config)
+            return
+        try:
+            self.files.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot create {self.files.root}: {error.strerror}; choose another --out") from error
+        base = {
+            "name": self.loaded.name,
+            "revision": self.loaded.revision,
+            "hash": methods.base_hash(self.loaded.model),
+        }
+        write_json(self.files.env, {"asked": json.loads(to_json(self.asked)), "base": base, **describe()})
+        if isinstance(self.task, tasks.StoredTask) and self.task.in_memory:
+            tasks.save(self.task, self.files.root)
+        write_text(self.files.config, to_json(self.config))
+
+    # ---- accuracy ---------------------------------------------------------------------------------------------
+
+    def _score(self, when: str, model: Any) -> None:
+        config, target = self.config, self.files.evaluations / f"{when}.json"
+        if not config.eval_problems or target.exists():
+            return
+        target.parent.mkdir(exist_ok=True)
+        started = time.perf_counter()
+        log = self.files.evaluations / f"{when}.jsonl"
+        score = accuracy(model, self.loaded.tokenizer, self.objective, name=when, log=log, progress=self.progress)
+        JsonLines(log).sync()  # before the file that says it is whole
+        write_json(target, score.to_dict() | {"seconds": time.perf_counter() - started})
+
+    def _scores(self) -> dict[str, Any]:
+        paths = {when: self.files.evaluations / f"{when}.json" for when in ("before", "after")}
+        return {when: read_json(path) for when, path in paths.items() if path.exists()}
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def _train(self) -> tuple[Any, GRPOTrainer, CleanStop, bool]:
+        config = self.config
+        assert config.steps is not None
+        model = self.attached = methods.attach(
+            self.loaded.model, config.method, config.adapter, total_steps=config.steps, seed=config.seed
+        )
+        trainer = self._trainer(model)
+        stop = CleanStop(config.max_hours, self.processes)
+        trainer.add_callback(stop)
+        trainer.add_callback(SpectrumWatch(trainer, stop, every=config.spectrum_steps, stops=config.stop_on_collapse))
+        bar = Bar(config.method)
+        if self.progress:
+            trainer.add_callback(bar)
+        resume = trainer.newest_checkpoint()
+        if not self.files.preflight.exists():
+            self._look_ahead(trainer)
+        try:
+            with stop.listening():
+                trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        except (KeyboardInterrupt, Collapsed):
+            stop.reason = stop.reason or "interrupted"
+        finally:
+            bar.close()
+        self.invalid = failures_of(trainer.guards, self.processes)
+        return model, trainer, stop, not stop.reason and trainer.state.global_step >= config.steps
+
+    def _look_ahead(self, trainer: GRPOTrainer) -> None:
+        config = self.config
+        found = preflight(
+            trainer,
+            scored_on=config.eval_problems or None,
+            reads_boxes=self.objective.graded and self.task.reads_answers,
+        )
+        if self.processes.main:
+            write_json(self.files.preflight, dataclasses.asdict(found) | {"warnings": found.warnings()})
+        if self.progress:
+            print(found)
+
+    def _trainer(self, model: Any) -> GRPOTrainer:
+        config = self.config
+        assert config.learning_rate is not None
+        assert config.warmup_steps is not None
+        optimizer = methods.optimizer(model, config.method, config.learning_rate, config.weight_decay)
+        warmup = max(1, config.warmup_steps)
+        scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))  # no step is lost to a rate of zero
+        trainer = GRPOTrainer(
+            model,
+            list(self.objective.functions),
+            arguments(config, self.loaded.compute_dtype, self.files.checkpoints, self.processes.count),
+            dataset(self.task, config.prompt_style or "instruct"),
+            processing_class=self.loaded.tokenizer,
+            optimizers=(optimizer, scheduler),
+            method=config.method,
+            loss_options=config.loss_options,
+            max_resample=config.max_resample,
+            completions_at_once=resolve.completions_at_once(config, resolve.BaseFacts.of(self.loaded)),
+            sampler_correction=config.sampler_correction,
+            sampler_gap_limit=config.sampler_gap_limit,
+            micro_batch=config.micro_batch,
+            on_reward_error="skip",
+            reward_limit=REWARD_SECONDS,
+            log_directory=self.files.root,
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        return trainer
+
+    # ---- proof and summary ------------------------------------------------------------------------------------
+
+    def _prove_identity(self, model: Any, trainer: GRPOTrainer) -> list[str]:
+        """Write ``identity.json``; returns what speaks against the label."""
+        proof = methods.identity(model, self.config.method, self.config.adapter, optimizer=_inner(trainer.optimizer))
+        failures = list(proof.failures)
+        names = [n for n, p in model.named_parameters() if p.requires_grad]
+        silent = [n for n in names if n not in trainer.gradients_seen]
+        live = sum(row.get("groups/kept", 0) > 0 for row in self.files.metrics.rows())
+        if silent and live < _LIVE_STEPS:
+            failures.append(
+                f"only {live} of {self.config.steps} steps had a group with two different rewards, too few to train on: "
+                "take an easier task, a larger group_size or more steps"
+            )
+        elif silent:
+            failures.append(f"{len(silent)} of {len(names)} trained tensors never had a gradient, such as {silent[0]}")
+        share = 1 - len(silent) / len(names)
+        facts = dataclasses.asdict(proof) | {"with_gradient": share, "failures": failures}
+        write_json(self.files.identity, facts)
+        return failures
+
+    def _end(
+        self,
+        status: str,
+        reason: str,
+        trainer: GRPOTrainer,
+        *,
+        steps: int | None = None,
+        count: int | None = None,
+        identity: str = "open",
+        parity: float | None = None,
+    ) -> Run:
+        config = self.config
+        times = [row["step_time"] for row in self.files.metrics.rows() if "step_time" in row]
+        scores = self._scores()
+        self.seconds |= {f"evaluate {when}": score["seconds"] for when, score in scores.items()}
+        summary = {
+            "status": status,
+            "reason": reason,
+            "method": config.method,
+            "base": config.base,
+            "task": config.task,
+            "seed": config.seed,
+            "steps": trainer.state.global_step if steps is None else steps,
+            "learning_rate": config.learning_rate,
+            "trainable_parameters": count if count is not None else _trained_count(trainer.model),
+            "evaluation": scores,
+            "identity": identity,
+            "lost": list(trainer.lost),
+            "parity": parity,
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()}
+            | ({"train": round(sum(times), 3), "step": round(statistics.median(times), 4)} if times else {}),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "invalid_rewards": self.invalid,
+            "versions": versions(),
+        }
+        finish(self.files, summary)
+        return Run(self.files.root)
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer below accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _trained_count(model: Any) -> int:
+    return 0 if model is None else sum(p.numel() for p in model.parameters() if p.requires_grad)
