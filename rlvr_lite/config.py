@@ -111,13 +111,13 @@ class SamplingConfig:
         temperature: divides the logits; 0 means greedy.
         top_p: smallest set of tokens whose probability reaches this is kept; 1 keeps all.
         top_k: number of most likely tokens kept; 0 keeps all.
-        max_new_tokens: longest completion, in tokens, end token included.
+        max_completion_length: longest completion, in tokens, end token included.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    max_new_tokens: int = 512
+    max_completion_length: int = 512
 
     def __post_init__(self) -> None:
         take_types(self)
@@ -127,8 +127,8 @@ class SamplingConfig:
             raise UserError(f"top_p must lie in (0, 1], got {self.top_p}")
         if self.top_k < 0:
             raise UserError(f"top_k must be 0 (all tokens) or above, got {self.top_k}")
-        if self.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.max_completion_length < 1:
+            raise UserError(f"max_completion_length must be at least 1, got {self.max_completion_length}")
 
     @property
     def greedy(self) -> bool:

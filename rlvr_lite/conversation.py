@@ -67,7 +67,7 @@ class Chat:
     Args:
         run: a ``Run`` or its directory.
         temperature: of the answers; 0 takes the most likely token.
-        max_new_tokens: longest answer; by default as in training.
+        max_completion_length: longest answer; by default as in training.
         seed: of drawn answers.
         force: also take a run whose proof failed.
     """
@@ -77,7 +77,7 @@ class Chat:
         run: Any,
         *,
         temperature: float = 0.0,
-        max_new_tokens: int | None = None,
+        max_completion_length: int | None = None,
         seed: int = 0,
         force: bool = False,
     ):
@@ -85,8 +85,8 @@ class Chat:
         with quietly():
             self.trained: Trained = load_trained(facts)
         self.config = facts.config
-        longest = max_new_tokens or facts.config.max_completion_length or 512
-        self.sampling = SamplingConfig(temperature=temperature, max_new_tokens=longest)
+        longest = max_completion_length or facts.config.max_completion_length or 512
+        self.sampling = SamplingConfig(temperature=temperature, max_completion_length=longest)
         self.seed, self.asked = seed, 0
 
     def __repr__(self) -> str:

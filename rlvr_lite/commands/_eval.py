@@ -22,7 +22,7 @@ def evaluate(
     n: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
-    max_new_tokens: int | None = None,
+    max_completion_length: int | None = None,
     seed: int = 0,
     style: PromptStyle | None = None,
     adapter: Path | None = None,
@@ -46,7 +46,7 @@ def evaluate(
         n: problems a benchmark at most.
         temperature: of the drawn answers; by default the preset's.
         top_p: smallest set of tokens whose probability reaches this is kept; by default the preset's.
-        max_new_tokens: longest answer in tokens; by default the preset's, as far as task and base have room for it.
+        max_completion_length: longest answer in tokens; by default the preset's, as far as task and base have room for it.
         seed: of the drawn answers.
         style: how problems are put to the model.
         adapter: directory of an adapter on that model.
@@ -81,7 +81,7 @@ def evaluate(
             n=n,
             temperature=temperature,
             top_p=top_p,
-            max_new_tokens=max_new_tokens,
+            max_completion_length=max_completion_length,
             seed=seed,
             style=style,
             adapter=adapter,

@@ -41,7 +41,7 @@ def evaluate(
     sampling: SamplingConfig | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
-    max_new_tokens: int | None = None,
+    max_completion_length: int | None = None,
     n: int | None = None,
     seed: int = 0,
     style: PromptStyle | None = None,
@@ -70,7 +70,7 @@ def evaluate(
         sampling: replaces the preset's.
         temperature: replaces the sampling's, as do the next two.
         top_p: smallest set of tokens whose probability reaches this is kept.
-        max_new_tokens: longest answer in tokens; by default the preset's, or less where the task's answers are shorter or
+        max_completion_length: longest answer in tokens; by default the preset's, or less where the task's answers are shorter or
             the base has no positions for more.
         n: problems a benchmark at most, always the same ones.
         seed: of the drawn answers; on a GPU the answers repeat as far as its kernels do.
@@ -128,14 +128,14 @@ def evaluate(
         "versions": {package: version(package) for package in ("rlvr-lite", "torch", "transformers")},
     }
     deciding = {key: value for key, value in facts.items() if key not in ("parity", "versions")}
-    deciding |= {"k": settings.k, "n": settings.n, "max_new_tokens": max_new_tokens}
+    deciding |= {"k": settings.k, "n": settings.n, "max_completion_length": max_completion_length}
     directory = _directory(out, policy, deciding)
     scores, sources = {}, {}
     with _alone(directory, wait):
         for problems in sets:
             messages = lambda problem, task=problems.task: task.messages(problem, style)  # noqa: E731
-            decoding = _decoding(settings.sampling, problems, sampling is None, max_new_tokens)
-            if sampling is None and max_new_tokens is None:
+            decoding = _decoding(settings.sampling, problems, sampling is None, max_completion_length)
+            if sampling is None and max_completion_length is None:
                 decoding = _with_room(decoding, drawn_by.longest([messages(p) for p in problems.problems]))
             scores[problems.name] = score_with(
                 drawn_by,
@@ -155,7 +155,7 @@ def evaluate(
                 "source": problems.source,
                 "checksum": problems.checksum,
                 "excluded": dict(problems.excluded),
-                "max_new_tokens": decoding.max_new_tokens,
+                "max_completion_length": decoding.max_completion_length,
             }
         evaluation = Evaluation(facts, scores, sources, directory)
         if directory is not None:
@@ -208,20 +208,21 @@ def _are_names(benchmarks: Any) -> bool:
 
 
 def _decoding(
-    sampling: SamplingConfig, problems: ProblemSet, from_preset: bool, max_new_tokens: int | None
+    sampling: SamplingConfig, problems: ProblemSet, from_preset: bool, max_completion_length: int | None
 ) -> SamplingConfig:
     """The sampling of one benchmark: a task whose answers are short needs no long ones."""
-    if max_new_tokens is not None:
-        return dataclasses.replace(sampling, max_new_tokens=max_new_tokens)
-    if from_preset and problems.max_new_tokens:
-        longest = min(sampling.max_new_tokens, problems.max_new_tokens)
-        return dataclasses.replace(sampling, max_new_tokens=longest)
+    if max_completion_length is not None:
+        return dataclasses.replace(sampling, max_completion_length=max_completion_length)
+    if from_preset and problems.max_completion_length:
+        longest = min(sampling.max_completion_length, problems.max_completion_length)
+        return dataclasses.replace(sampling, max_completion_length=longest)
     return sampling
 
 
 def _with_room(sampling: SamplingConfig, room: int | None) -> SamplingConfig:
     """A preset's length, no longer than the base has positions for; without any, sampling refuses the prompt."""
-    return dataclasses.replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room)) if room else sampling
+    longest = min(sampling.max_completion_length, room or sampling.max_completion_length)
+    return dataclasses.replace(sampling, max_completion_length=longest)
 
 
 def _sampler(engine: str | Sampler, policy: Policy) -> tuple[Sampler, Policy]:

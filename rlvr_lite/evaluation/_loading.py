@@ -30,7 +30,7 @@ class ProblemSet:
         source: file or data set.
         k: samples a problem in the paper's protocol; ``None`` where it has none.
         excluded: ids left out, with the reason.
-        max_new_tokens: tokens a good answer fits in, where the task says so.
+        max_completion_length: tokens a good answer fits in, where the task says so.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ProblemSet:
     source: str
     k: int | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
-    max_new_tokens: int | None = None
+    max_completion_length: int | None = None
 
 
 def load_problems(
@@ -81,7 +81,9 @@ def load_problems(
         everything = found.problems(split) if size is None else found.at_most(split, size)
         problems = _checked(spec, found, everything)
         checksum = tasks.checksum_of(problems)
-        return ProblemSet(spec, problems, found, checksum, spec, max_new_tokens=found.max_completion_length or None)
+        return ProblemSet(
+            spec, problems, found, checksum, spec, max_completion_length=found.max_completion_length or None
+        )
     raise unknown_name("benchmark", spec, [*BENCHMARKS, *(f"{task}:test" for task in ("chain-sum", "linear-equation"))])
 
 

@@ -30,7 +30,7 @@ class Preset:
 #: ``paper`` is the protocol of arXiv 2512.23165, section 2 (32,768 tokens: hours on one card); ``quick`` answers within
 #: minutes for a small model; ``greedy`` is one deterministic answer to each problem.
 PRESETS: Mapping[str, Preset] = {
-    "paper": Preset(SamplingConfig(temperature=0.6, top_p=0.95, max_new_tokens=32_768), None, False, None),
-    "quick": Preset(SamplingConfig(temperature=0.6, top_p=0.95, max_new_tokens=1024), 8, True, 100),
-    "greedy": Preset(SamplingConfig(temperature=0.0, max_new_tokens=1024), 1, True, None),
+    "paper": Preset(SamplingConfig(temperature=0.6, top_p=0.95, max_completion_length=32_768), None, False, None),
+    "quick": Preset(SamplingConfig(temperature=0.6, top_p=0.95, max_completion_length=1024), 8, True, 100),
+    "greedy": Preset(SamplingConfig(temperature=0.0, max_completion_length=1024), 1, True, None),
 }

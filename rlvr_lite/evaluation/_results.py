@@ -105,7 +105,7 @@ class Evaluation(Mapping[str, Score]):
         drawn = f"T {sampling['temperature']:g}, top-p {sampling['top_p']:g}" if sampling["temperature"] else "greedy"
         parity = self.facts["parity"]
         proof = "" if parity is None else f"; differs from the trained policy by {parity:.1g} of the largest logit"
-        lengths = sorted({source["max_new_tokens"] for source in self.sources.values()})
+        lengths = sorted({source["max_completion_length"] for source in self.sources.values()})
         unjudged = sum(score.unjudged for score in self.scores.values())
         open_ = f"; {unjudged:,} answers could not be judged and count as not right" if unjudged else ""
         return (
@@ -213,7 +213,7 @@ class Evaluation(Mapping[str, Score]):
         stored.pop("evaluation")
         scores = {name: Score.from_dict(name, facts) for name, facts in benchmarks.items()}
         sources = {
-            name: {key: facts[key] for key in ("source", "checksum", "excluded", "max_new_tokens")}
+            name: {key: facts[key] for key in ("source", "checksum", "excluded", "max_completion_length")}
             for name, facts in benchmarks.items()
         }
         return cls(stored, scores, sources, target.parent)
@@ -308,7 +308,7 @@ def _check_alike(a: Evaluation, b: Evaluation, benchmarks: Sequence[str]) -> Non
         if a.facts[fact] != b.facts[fact]:
             raise UserError(f"the evaluations differ in {fact} ({a.facts[fact]}, {b.facts[fact]}): evaluate both alike")
     for name in benchmarks:
-        for what in ("checksum", "max_new_tokens"):
+        for what in ("checksum", "max_completion_length"):
             if a.sources[name][what] != b.sources[name][what]:
                 raise UserError(f"{name} was evaluated with another {what}: evaluate both alike")
         if a[name].ids != b[name].ids:

@@ -118,7 +118,7 @@ def answer(
         ids.to(place),
         mask.to(place),
         group_size=1,
-        sampling=SamplingConfig(temperature=0, max_new_tokens=TOKENS),
+        sampling=SamplingConfig(temperature=0, max_completion_length=TOKENS),
         eos_ids=eos_ids(model, tokenizer),
         pad_id=pad_id(tokenizer),
         row_keys=row_keys(0, "export", rows=len(prompts)),

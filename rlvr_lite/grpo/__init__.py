@@ -1,7 +1,7 @@
 """The arithmetic of GRPO in plain torch: advantages, losses, log-probabilities, packing and group selection.
 
 Knows nothing of trainers, adapters or files. Every saving in here is exact: the gradient is that of the plain
-computation, up to rounding.
+computation, up to rounding. Other rooms may import the modules ``losses`` and ``logprobs``.
 """
 
 from rlvr_lite.grpo import losses

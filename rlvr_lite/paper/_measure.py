@@ -92,7 +92,7 @@ def _rescored(
             sampling=SamplingConfig(
                 temperature=temperature or config.temperature,
                 top_p=top_p,
-                max_new_tokens=config.max_completion_length or 1,
+                max_completion_length=config.max_completion_length or 1,
             ),
             seed=config.seed,
             name=out.name,

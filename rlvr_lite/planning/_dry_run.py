@@ -200,7 +200,7 @@ class Runner:
                 ids,
                 mask,
                 group_size=step.group_size,
-                sampling=SamplingConfig(max_new_tokens=1),
+                sampling=SamplingConfig(max_completion_length=1),
                 eos_ids=[0],
                 pad_id=0,
                 row_keys=sampling.row_keys(0, rows=rows),

@@ -78,7 +78,7 @@ def rollout(
         input_ids: int64 ``[P, T]``, padded on the left.
         attention_mask: ``[P, T]``, 1 at prompt tokens; every prompt has at least one.
         group_size: completions a prompt (G).
-        sampling: temperature, top_p, top_k, max_new_tokens.
+        sampling: temperature, top_p, top_k, max_completion_length.
         eos_ids: tokens that end a completion.
         pad_id: written after the end.
         row_keys: one 64-bit key for each of the P*G rows.
@@ -92,7 +92,7 @@ def rollout(
     rows = len(input_ids) * group_size
     if len(row_keys) != rows:
         raise ValueError(f"{rows} rows need {rows} keys, got {len(row_keys)}")
-    device, length, width = input_ids.device, sampling.max_new_tokens, input_ids.shape[1]
+    device, length, width = input_ids.device, sampling.max_completion_length, input_ids.shape[1]
     real = attention_mask.sum(-1).tolist()
     if not all(real):
         raise ValueError("a prompt has no token")

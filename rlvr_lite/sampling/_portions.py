@@ -135,8 +135,8 @@ def sample_portions(
             halves = portion.halves()
             if len(halves) == 1:
                 raise UserError(
-                    f"one completion of {config.max_new_tokens} tokens does not fit in memory: lower its length "
-                    "(max_new_tokens, max_completion_length), or load the base with --precision nf4"
+                    f"one completion of {config.max_completion_length} tokens does not fit in memory: lower its length "
+                    "(max_completion_length), or load the base with --precision nf4"
                 ) from None
         else:
             yield portion, samples

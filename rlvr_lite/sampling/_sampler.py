@@ -33,7 +33,7 @@ class Samples:
         mask: int64 ``[B, T]``, 1 at sampled tokens.
         logprobs: float32 ``[B, T]``, of each token under softmax(logits / temperature); 0 at padding.
         texts: B texts, without special tokens.
-        ended: bool ``[B]``, whether there is an end token; the others were cut at max_new_tokens.
+        ended: bool ``[B]``, whether there is an end token; the others were cut at max_completion_length.
         prompts: B texts that the completions continue, after the chat template; none where the sampler does not tell.
     """
 
@@ -75,7 +75,7 @@ class Sampler(Protocol):
         Args:
             prompts: P chats or texts.
             k: completions a prompt.
-            config: temperature, top_p, top_k, max_new_tokens.
+            config: temperature, top_p, top_k, max_completion_length.
             keys: P*k 64-bit keys, the k of a prompt next to each other; a completion depends on its own key, the prompt
                 and the policy only.
         """

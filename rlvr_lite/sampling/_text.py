@@ -28,7 +28,7 @@ class Completion:
     Attributes:
         text: decoded without special tokens.
         tokens: how many were sampled, the end token included.
-        truncated: whether it was cut at max_new_tokens before an end token.
+        truncated: whether it was cut at max_completion_length before an end token.
         ids: the tokens themselves.
         prompt: what it continues, after the chat template; empty if unknown.
     """

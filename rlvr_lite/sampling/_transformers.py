@@ -92,7 +92,7 @@ class TransformersSampler(Sampler):
     def portions(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, room: int) -> Iterable[Portion]:
         """Prompts of like length together, at most 256 completions."""
         lengths = encode(self._tokenizer, prompts, self._template)[1].sum(-1).tolist()
-        return plan_portions(lengths, k, config.max_new_tokens, room, _MAX_ROWS)
+        return plan_portions(lengths, k, config.max_completion_length, room, _MAX_ROWS)
 
     def sample(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, keys: Sequence[int]) -> Samples:
         """``k`` completions of each prompt in one batch; every completion depends on its key alone."""

@@ -87,7 +87,7 @@ class VLLMSampler(Sampler):
                 temperature=config.temperature,
                 top_p=config.top_p,
                 top_k=config.top_k or -1,
-                max_tokens=config.max_new_tokens,
+                max_tokens=config.max_completion_length,
                 seed=key % 2**31,
                 logprobs=0,  # of the sampled token alone
             )

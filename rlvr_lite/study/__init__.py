@@ -1,4 +1,7 @@
-"""Studies: methods compared fairly, with a search for each, several seeds, and what may be said afterwards."""
+"""Studies: methods compared fairly, with a search for each, several seeds, and what may be said afterwards.
+
+The pictures are in ``figures``.
+"""
 
 from rlvr_lite.study._conduct import compare
 from rlvr_lite.study._design import Design, Trial, Variant

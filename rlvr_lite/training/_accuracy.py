@@ -32,7 +32,9 @@ def accuracy(
         task.at_most(config.eval_split, config.eval_problems or 0),
         messages=lambda problem: task.messages(problem, config.prompt_style or "instruct"),
         k=config.eval_k,
-        sampling=SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_completion_length or 1),
+        sampling=SamplingConfig(
+            temperature=config.temperature, max_completion_length=config.max_completion_length or 1
+        ),
         seed=config.seed,
         name=name,
         log=log,

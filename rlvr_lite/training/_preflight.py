@@ -123,7 +123,7 @@ def preflight(trainer: GRPOTrainer, *, scored_on: int | None = None, reads_boxes
     valid, pairs = rewards[~rewards.isnan()], zip(texts, collector.rendered(rows, size), strict=True)
     return Preflight(
         completions=len(rollouts),
-        max_completion_length=collector.sampling_config.max_new_tokens,
+        max_completion_length=collector.sampling_config.max_completion_length,
         truncated=float((~collector.ended(rollouts)).float().mean()),
         unreadable=sum(extract(*pair).answer is None for pair in pairs) / len(texts) if reads_boxes else 0.0,
         idle=1 - float(grpo.live_groups(rewards).float().mean()),

@@ -226,7 +226,7 @@ class GRPOTrainer(Objective):
                 temperature=args.temperature,
                 top_p=args.top_p,
                 top_k=args.top_k or 0,
-                max_new_tokens=args.max_completion_length,
+                max_completion_length=args.max_completion_length,
             ),
             group_size=self.num_generations,
             prompts=args.generation_batch_size // self.num_generations,

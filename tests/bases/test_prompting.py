@@ -111,7 +111,7 @@ def test_an_evaluation_asks_in_the_template_it_is_told(folder: Path, tmp_path: P
         folder, "{{ messages[0]['content'] }}{% if not enable_thinking %}{{ raise_exception('closed') }}{% endif %}"
     )
     rows = [{"id": str(i), "problem": f"{i}+2=", "answer": str(i + 2)} for i in range(2)]
-    ask = {"k": 1, "max_new_tokens": 2, "style": "bare", "progress": False}
+    ask = {"k": 1, "max_completion_length": 2, "style": "bare", "progress": False}
     with pytest.raises(Exception, match="closed"):
         evaluation.evaluate(str(folder), rows, **ask)
     found = evaluation.evaluate(str(folder), rows, chat_template_kwargs={"enable_thinking": True}, **ask)

@@ -114,7 +114,7 @@ torch.set_num_threads(1)
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.evaluation import evaluate
 evaluate(os.environ["RLVR_LITE_SMOLLM2"], "gsm8k", k=2, n=100, seed=0, style="instruct", out=sys.argv[1],
-         sampling=SamplingConfig(temperature=0.6, top_p=0.95, max_new_tokens=128), progress=False)
+         sampling=SamplingConfig(temperature=0.6, top_p=0.95, max_completion_length=128), progress=False)
 """
 
 
@@ -166,7 +166,7 @@ def speed(problems: int = 16, k: int = 8, new_tokens: int = 48, repeats: int = 2
     torch.set_num_threads(1)
     base = bases.load(os.environ["RLVR_LITE_SMOLLM2"])
     asked = load_problems("gsm8k", problems)
-    sampling = SamplingConfig(temperature=0.6, top_p=0.95, max_new_tokens=new_tokens)
+    sampling = SamplingConfig(temperature=0.6, top_p=0.95, max_completion_length=new_tokens)
     prompts = [asked.task.messages(problem, "instruct") for problem in asked.problems]
 
     def ours() -> int:
@@ -197,7 +197,7 @@ def speed(problems: int = 16, k: int = 8, new_tokens: int = 48, repeats: int = 2
                 temperature=0.6,
                 top_p=0.95,
                 top_k=0,
-                max_new_tokens=new_tokens,
+                max_completion_length=new_tokens,
                 num_return_sequences=k,
                 pad_token_id=base.tokenizer.pad_token_id,
             )[:, ids.shape[1] :]

@@ -82,7 +82,7 @@ def _one(ours: bool, seed: int, folder: Path) -> tuple[list[float], float, float
     trainer.model.get_base_model().__dict__.pop("forward", None)
     score = evaluation.score(
         trainer.model, base.tokenizer, task.problems("test", 200), messages=lambda p: task.messages(p, "bare"), k=1,
-        sampling=SamplingConfig(temperature=0.0, max_new_tokens=56), name="greedy",
+        sampling=SamplingConfig(temperature=0.0, max_completion_length=56), name="greedy",
     )  # fmt: skip
     return curve, statistics.median(clock.steps), score.metrics()["greedy"].value
 

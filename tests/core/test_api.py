@@ -51,7 +51,7 @@ def test_no_run_is_lost_among_others_of_its_method(runs, tmp_path):
 
 
 def test_an_evaluation_is_opened_from_its_directory(tmp_path):
-    options = {"n": 3, "k": 2, "max_new_tokens": 8, "progress": False}
+    options = {"n": 3, "k": 2, "max_completion_length": 8, "progress": False}
     found = rlvr_lite.evaluate("tiny", "chain-sum:test", out=tmp_path / "scores", **options)
     opened = rlvr_lite.load(tmp_path / "scores")
     assert isinstance(opened, rlvr_lite.Evaluation)
@@ -61,7 +61,7 @@ def test_an_evaluation_is_opened_from_its_directory(tmp_path):
 def test_an_evaluation_of_a_run_stays_beside_it(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs["lora"].directory, run)
-    found = rlvr_lite.evaluate(run, "chain-sum:test", n=3, k=2, max_new_tokens=8, progress=False)
+    found = rlvr_lite.evaluate(run, "chain-sum:test", n=3, k=2, max_completion_length=8, progress=False)
     assert isinstance(rlvr_lite.load(run), rlvr_lite.Run)
     assert rlvr_lite.load(run / "eval").to_dict() == found.to_dict()
     found.save(run)  # a run keeps being one

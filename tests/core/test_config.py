@@ -152,7 +152,7 @@ def test_a_field_holds_its_type_or_is_refused_in_one_line(name, value):
 
 
 @pytest.mark.parametrize(
-    "change", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"max_new_tokens": 0}]
+    "change", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"max_completion_length": 0}]
 )
 def test_sampling_is_checked(change):
     with pytest.raises(UserError, match=next(iter(change))):

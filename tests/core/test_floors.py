@@ -87,6 +87,20 @@ def _is_private(parts: list[str]) -> bool:
     return any(part.startswith("_") and not part.startswith("__") for part in parts)
 
 
+@pytest.mark.parametrize(
+    "room", sorted(path.parent for path in FILES if path.name == "__init__.py"), ids=lambda room: room.name
+)
+def test_a_module_that_others_may_use_is_listed_in_its_room(room):
+    """All else begins with an underscore; a file that registers what it defines, or is a command, is found by that."""
+    listed = set(re.findall(r"\w+", (room / "__init__.py").read_text(encoding="utf-8")))
+    public = [path for path in room.glob("*.py") if not path.stem.startswith("_")]
+    assert room == PACKAGE or not {
+        path.stem
+        for path in public
+        if path.stem not in listed and not re.search("register\\(|argparse", path.read_text(encoding="utf-8"))
+    }
+
+
 def _module(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 

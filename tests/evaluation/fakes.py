@@ -36,7 +36,7 @@ class FakeSampler(Sampler):
         return self._room
 
     def portions(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, room: int) -> Iterable[Portion]:
-        return plan_portions([len(asked(prompt)) for prompt in prompts], k, config.max_new_tokens, room)
+        return plan_portions([len(asked(prompt)) for prompt in prompts], k, config.max_completion_length, room)
 
     def sample(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, keys: Sequence[int]) -> Samples:
         if self._left == 0:

@@ -65,7 +65,7 @@ def test_a_run_is_scored_on_its_own_task_with_its_own_prompts(own_run: Path) -> 
     assert found.facts["parity"] == pytest.approx(0, abs=1e-6)
     assert found.directory == own_run / "eval"
     assert (own_run / "eval" / "chain-sum_test.jsonl").is_file()
-    assert found.sources["chain-sum:test"]["max_new_tokens"] == 56
+    assert found.sources["chain-sum:test"]["max_completion_length"] == 56
     plain = evaluate("tiny", "chain-sum:test", **QUICK)
     assert plain.facts["style"] == "bare"
     assert plain.to_dict()["benchmarks"] != found.to_dict()["benchmarks"]
@@ -203,7 +203,7 @@ def test_a_base_in_memory_and_by_name_are_one(tmp_path: Path) -> None:
 def test_two_models_in_memory_do_not_share_a_directory(tmp_path: Path) -> None:
     tokenizer = bases.load("tiny").tokenizer
     one, two = (random_qwen2(seed=seed, vocab=128) for seed in (0, 1))
-    options = {**QUICK, "max_new_tokens": 4, "out": tmp_path}
+    options = {**QUICK, "max_completion_length": 4, "out": tmp_path}
     evaluate((one, tokenizer), "chain-sum:test", **options)
     evaluate((one, tokenizer), "chain-sum:test", **options)
     with pytest.raises(UserError, match="another policy"):
@@ -212,7 +212,11 @@ def test_two_models_in_memory_do_not_share_a_directory(tmp_path: Path) -> None:
 
 def test_presets_are_what_they_say() -> None:
     paper = PRESETS["paper"]
-    assert (paper.sampling.temperature, paper.sampling.top_p, paper.sampling.max_new_tokens) == (0.6, 0.95, 32_768)
+    assert (paper.sampling.temperature, paper.sampling.top_p, paper.sampling.max_completion_length) == (
+        0.6,
+        0.95,
+        32_768,
+    )
     assert paper.n is None
     assert paper.k is None
     greedy = evaluate("tiny", "chain-sum:test,chain-sum:ood", preset="greedy", n=4, progress=False)
@@ -225,7 +229,7 @@ def test_the_paper_preset_takes_each_benchmarks_own_k(monkeypatch: pytest.Monkey
     def score_with(
         engine: Any, problems: Any, *, name: str, k: int, sampling: SamplingConfig, greedy: bool, **_: Any
     ) -> Any:
-        asked[name] = (len(problems), k, sampling.max_new_tokens, sampling.temperature, greedy)
+        asked[name] = (len(problems), k, sampling.max_completion_length, sampling.temperature, greedy)
         raise StopIteration
 
     roomy = bases.load("tiny")
@@ -247,9 +251,9 @@ def test_a_length_that_nobody_named_fits_the_positions_of_the_base(monkeypatch: 
     rows = [{"problem": chat[0]["content"], "answer": "3"} for chat in chats]
     found = evaluate(base, rows, style="bare", **QUICK)
     (source,) = found.sources.values()
-    assert source["max_new_tokens"] == 6
+    assert source["max_completion_length"] == 6
     assert max(sample.tokens for score in found.values() for sample in score.samples) == 6
-    for named in ({"max_new_tokens": 7}, {"sampling": SamplingConfig(max_new_tokens=7)}):
+    for named in ({"max_completion_length": 7}, {"sampling": SamplingConfig(max_completion_length=7)}):
         with pytest.raises(UserError, match="at most 6"):
             evaluate(base, rows, style="bare", **QUICK, **named)
     monkeypatch.setattr(base.model.config, "max_position_embeddings", longest)
@@ -260,9 +264,9 @@ def test_a_length_that_nobody_named_fits_the_positions_of_the_base(monkeypatch: 
 def test_single_dials_replace_those_of_the_preset() -> None:
     found = evaluate("tiny", "chain-sum:test", temperature=0.7, top_p=0.9, **QUICK)
     assert (found.facts["sampling"]["temperature"], found.facts["sampling"]["top_p"]) == (0.7, 0.9)
-    assert found.sources["chain-sum:test"]["max_new_tokens"] == 56  # still the task's
+    assert found.sources["chain-sum:test"]["max_completion_length"] == 56  # still the task's
     same = evaluate(
-        "tiny", "chain-sum:test", sampling=SamplingConfig(temperature=0.7, top_p=0.9, max_new_tokens=56), **QUICK
+        "tiny", "chain-sum:test", sampling=SamplingConfig(temperature=0.7, top_p=0.9, max_completion_length=56), **QUICK
     )
     assert same["chain-sum:test"].rows() == found["chain-sum:test"].rows()
     assert evaluate("tiny", "chain-sum:test", **QUICK)["chain-sum:test"].rows() != found["chain-sum:test"].rows()

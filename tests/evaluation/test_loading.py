@@ -135,7 +135,7 @@ def test_generated_tasks_have_a_split_to_name(split: str) -> None:
     found = load_problems(f"chain-sum:{split}", 12)
     assert found.name == f"chain-sum:{split}"
     assert len(found.problems) == 12
-    assert found.max_new_tokens == found.task.max_completion_length
+    assert found.max_completion_length == found.task.max_completion_length
     longer = load_problems(f"chain-sum:{split}", 12, task_options={"chain-sum": {"operands": 3}})
     assert longer.problems != found.problems
 

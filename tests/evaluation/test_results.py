@@ -50,7 +50,7 @@ def make(
         "policy": {"base": "tiny", "revision": "abc", "precision": "fp32", "method": name, "seed": seed},
         "parity": 1e-7,
         "preset": "quick",
-        "sampling": {"temperature": 0.6, "top_p": 0.95, "top_k": 0, "max_new_tokens": 56},
+        "sampling": {"temperature": 0.6, "top_p": 0.95, "top_k": 0, "max_completion_length": 56},
         "greedy": True,
         "seed": 0,
         "style": "bare",
@@ -58,7 +58,7 @@ def make(
         "versions": {},
         **facts,
     }
-    source = {"source": "x.jsonl", "checksum": "00ff", "excluded": {}, "max_new_tokens": 56}
+    source = {"source": "x.jsonl", "checksum": "00ff", "excluded": {}, "max_completion_length": 56}
     return Evaluation(decided, scores, dict.fromkeys(benchmarks, source))
 
 
@@ -197,7 +197,7 @@ def _other_source(evaluation: Evaluation, **facts: Any) -> Evaluation:
         (make(style="instruct"), "style"),
         (make(sampling={"temperature": 1.0}), "sampling"),
         (_other_source(make(), checksum="beef"), "checksum"),
-        (_other_source(make(), max_new_tokens=7), "max_new_tokens"),
+        (_other_source(make(), max_completion_length=7), "max_completion_length"),
     ],
 )
 def test_what_was_not_evaluated_alike_is_not_compared(other: Evaluation, words: str) -> None:

@@ -16,7 +16,7 @@ from rlvr_lite.evaluation._scoring import score_with
 from rlvr_lite.tasks import Problem
 from tests.evaluation.fakes import PROBLEMS, FakeSampler, ask
 
-SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=8)
+SAMPLING = SamplingConfig(temperature=0.8, max_completion_length=8)
 
 
 def run(engine: Any = None, problems: Any = PROBLEMS, **options: Any) -> Score:
@@ -108,7 +108,7 @@ def test_a_batch_written_in_part_is_completed(tmp_path: Path) -> None:
         ("k", {"k": 5}),
         ("seed", {"seed": 3}),
         ("greedy", {"greedy": False}),
-        ("sampling", {"sampling": SamplingConfig(temperature=0.7, max_new_tokens=8)}),
+        ("sampling", {"sampling": SamplingConfig(temperature=0.7, max_completion_length=8)}),
         ("problems", {"problems": PROBLEMS[:-1]}),
         ("prompts", {"messages": lambda p: [{"role": "user", "content": f"Please! {p.problem}"}]}),
         ("policy", {"facts": {"policy": "another"}}),
@@ -146,12 +146,12 @@ def test_one_answer_too_large_for_memory_is_a_users_error() -> None:
         def sample(self, *rest: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(UserError, match="max_new_tokens"):
+    with pytest.raises(UserError, match="max_completion_length"):
         run(None_())
 
 
 def test_temperature_zero_takes_the_greedy_answer_alone() -> None:
-    result = run(k=1, sampling=SamplingConfig(temperature=0.0, max_new_tokens=8), greedy=False)
+    result = run(k=1, sampling=SamplingConfig(temperature=0.0, max_completion_length=8), greedy=False)
     assert result.k == 0
     assert list(result.metrics()) == ["greedy"]
 

@@ -30,7 +30,7 @@ QUESTION = "4+8+5-3+3=?"
 
 
 def alone(model, tokenizer):
-    greedy = SamplingConfig(temperature=0, max_new_tokens=24)
+    greedy = SamplingConfig(temperature=0, max_completion_length=24)
     prompt = [{"role": "user", "content": QUESTION}]
     return TransformersSampler(model, tokenizer).sample([prompt], 1, greedy, [0]).texts[0]
 

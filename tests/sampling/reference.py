@@ -37,7 +37,7 @@ def plain_rollout(
 ) -> Rollout:
     head = output_head(model)
     rows = len(input_ids) * group_size
-    device, length = input_ids.device, sampling.max_new_tokens
+    device, length = input_ids.device, sampling.max_completion_length
     ends = torch.tensor(sorted(eos_ids), device=device)
     tokens = torch.full((rows, length), pad_id, device=device)
     mask = torch.zeros_like(tokens)

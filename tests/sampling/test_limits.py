@@ -16,7 +16,7 @@ from tests.zoo import ZOO, random_model
 
 def sample(model: Any, length: int = 10, most: int = 5) -> Rollout:
     ids = torch.arange(5, 5 + length)[None]
-    sampling = SamplingConfig(max_new_tokens=most)
+    sampling = SamplingConfig(max_completion_length=most)
     return rollout(
         model, ids, torch.ones_like(ids), group_size=2, sampling=sampling, eos_ids=[1], pad_id=0, row_keys=[1, 2]
     )

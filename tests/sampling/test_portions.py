@@ -18,7 +18,7 @@ from rlvr_lite.sampling import Portion, TransformersSampler, plan_portions, roll
 from rlvr_lite.sampling._cache import _GrowingLayer
 from tests.models import random_qwen2
 
-SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=24)
+SAMPLING = SamplingConfig(temperature=0.8, max_completion_length=24)
 
 
 @given(
@@ -63,7 +63,7 @@ def test_the_cache_holds_no_more_than_the_plan_says(
         torch.randint(5, 60, (len(prompts), width)),
         torch.tensor([[0] * (width - n) + [1] * n for n in prompts]),
         group_size=2,
-        sampling=SamplingConfig(max_new_tokens=longest),
+        sampling=SamplingConfig(max_completion_length=longest),
         eos_ids=[],
         pad_id=0,
         row_keys=list(range(2 * len(prompts))),

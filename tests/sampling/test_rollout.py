@@ -20,7 +20,7 @@ from tests.models import random_qwen2
 from tests.sampling.reference import plain_rollout
 
 EOS, PAD = 1, 0
-GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
+GREEDY = SamplingConfig(temperature=0, max_completion_length=24)
 
 
 def prompts(count: int = 5, width: int = 7, vocab: int = 96, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def test_greedy_equals_transformers(number: int, use_cache: bool) -> None:
         input_ids=ids,
         attention_mask=mask,
         do_sample=False,
-        max_new_tokens=GREEDY.max_new_tokens,
+        max_new_tokens=GREEDY.max_completion_length,
         eos_token_id=EOS,
         pad_token_id=PAD,
         use_cache=use_cache,
@@ -86,7 +86,7 @@ def test_greedy_equals_transformers(number: int, use_cache: bool) -> None:
 def test_logprobs_are_those_that_training_scores() -> None:
     model = random_qwen2()
     ids, mask = prompts()
-    sampling = SamplingConfig(temperature=0.7, top_k=5, top_p=0.9, max_new_tokens=30)
+    sampling = SamplingConfig(temperature=0.7, top_k=5, top_p=0.9, max_completion_length=30)
     found = sample(model, ids, mask, 4, sampling)
     scored, _ = completion_logprobs(
         model, ids.repeat_interleave(4, 0), mask.repeat_interleave(4, 0), found.tokens, found.mask, 0.7
@@ -97,7 +97,7 @@ def test_logprobs_are_those_that_training_scores() -> None:
 def test_shape_padding_and_ends() -> None:
     model = random_qwen2(vocab=8, seed=1)
     ids, mask = prompts(vocab=8)
-    found = sample(model, ids, mask, 6, SamplingConfig(max_new_tokens=40))
+    found = sample(model, ids, mask, 6, SamplingConfig(max_completion_length=40))
     lengths = found.mask.sum(1)
     assert found.tokens.shape == found.mask.shape == found.logprobs.shape == (30, int(lengths.max()))
     assert len(set(lengths.tolist())) > 3
@@ -119,7 +119,7 @@ def test_samples_do_not_depend_on_the_batch() -> None:
     model = random_qwen2(vocab=16, seed=2)
     ids, mask = prompts(6, vocab=16)
     keys = row_keys(5, "x", rows=6 * 4)
-    sampling = SamplingConfig(max_new_tokens=40)
+    sampling = SamplingConfig(max_completion_length=40)
     whole = sample(model, ids, mask, 4, sampling, keys=keys)
     width = whole.tokens.shape[1]
     split = [
@@ -138,10 +138,12 @@ def test_samples_do_not_depend_on_the_batch() -> None:
     assert torch.equal(joined(single, width), whole.tokens)
 
 
-RAGGED = SamplingConfig(temperature=1.2, max_new_tokens=40)
+RAGGED = SamplingConfig(temperature=1.2, max_completion_length=40)
 
 
-@pytest.mark.parametrize("sampling", [RAGGED, GREEDY, SamplingConfig(top_p=0.8, top_k=9, max_new_tokens=40)], ids=str)
+@pytest.mark.parametrize(
+    "sampling", [RAGGED, GREEDY, SamplingConfig(top_p=0.8, top_k=9, max_completion_length=40)], ids=str
+)
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize(
     "number", range(5), ids=["qwen2", "tiny vocabulary", "llama", "sliding window", "learned positions"]
@@ -167,7 +169,7 @@ def test_looking_at_every_token_it_is_the_plain_loop_bit_for_bit(
 def test_long_completions_use_every_block_of_numbers(every: int) -> None:
     model = random_qwen2()
     ids, mask = prompts(2)
-    sampling, keys = SamplingConfig(max_new_tokens=300), row_keys(0, rows=4)
+    sampling, keys = SamplingConfig(max_completion_length=300), row_keys(0, rows=4)
     options: Any = {"group_size": 2, "sampling": sampling, "eos_ids": [], "pad_id": PAD, "row_keys": keys}
     expected = plain_rollout(model, ids, mask, **options)
     assert torch.equal(rollout(model, ids, mask, **options, every=every).tokens, expected.tokens)
@@ -213,7 +215,7 @@ def test_the_host_looks_once_in_sixteen_tokens(monkeypatch: pytest.MonkeyPatch) 
                 ids,
                 mask,
                 group_size=2,
-                sampling=SamplingConfig(max_new_tokens=length),
+                sampling=SamplingConfig(max_completion_length=length),
                 eos_ids=[],
                 pad_id=PAD,
                 row_keys=row_keys(0, rows=2 * len(ids)),
@@ -225,7 +227,7 @@ def test_the_host_looks_once_in_sixteen_tokens(monkeypatch: pytest.MonkeyPatch) 
 def test_another_key_gives_another_sample() -> None:
     model = random_qwen2()
     ids, mask = prompts(1)
-    sampling = SamplingConfig(max_new_tokens=20)
+    sampling = SamplingConfig(max_completion_length=20)
     found = {tuple(sample(model, ids, mask, 1, sampling, keys=[key]).tokens[0].tolist()) for key in row_keys(0, rows=8)}
     assert len(found) == 8
 
@@ -248,7 +250,7 @@ def test_finished_rows_leave_the_batch() -> None:
     ids, mask = prompts(8, vocab=6)
     sizes: list[int] = []
     hook = model.lm_head.register_forward_hook(lambda _, __, output: sizes.append(len(output)))
-    found = sample(model, ids, mask, 4, SamplingConfig(max_new_tokens=60), every=1)
+    found = sample(model, ids, mask, 4, SamplingConfig(max_completion_length=60), every=1)
     hook.remove()
     alive = [int((found.mask.sum(1) > step).sum()) for step in range(found.tokens.shape[1])]
     decoded = sizes[-len(alive) :]
@@ -259,11 +261,11 @@ def test_finished_rows_leave_the_batch() -> None:
 def test_the_prompt_is_read_once_a_group() -> None:
     model = random_qwen2()
     ids, mask = prompts(3)
-    sample(model, ids, mask, 5, SamplingConfig(max_new_tokens=3))  # the first look at a model
+    sample(model, ids, mask, 5, SamplingConfig(max_completion_length=3))  # the first look at a model
     shapes: list[tuple[int, ...]] = []
     hook = model.model.embed_tokens.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
-    sample(model, ids, mask, 5, SamplingConfig(max_new_tokens=3))
-    sample(model, ids, mask, 5, SamplingConfig(max_new_tokens=3))
+    sample(model, ids, mask, 5, SamplingConfig(max_completion_length=3))
+    sample(model, ids, mask, 5, SamplingConfig(max_completion_length=3))
     hook.remove()
     assert shapes.count((3, 7)) == 2
     assert all(shape[1] == 1 for shape in shapes if shape != (3, 7))
@@ -314,7 +316,7 @@ def test_gradient_checkpointing_does_not_switch_the_cache_off() -> None:
 def test_autocast_is_the_callers() -> None:
     model = random_qwen2()
     with torch.autocast("cpu", torch.bfloat16):
-        found = sample(model, *prompts(), 2, SamplingConfig(max_new_tokens=8))
+        found = sample(model, *prompts(), 2, SamplingConfig(max_completion_length=8))
     assert found.logprobs.dtype == torch.float32
     assert found.logprobs.isfinite().all()
 
@@ -322,10 +324,10 @@ def test_autocast_is_the_callers() -> None:
 def test_global_randomness_is_neither_used_nor_moved() -> None:
     model = random_qwen2()
     torch.manual_seed(1)
-    first = sample(model, *prompts(), 2, SamplingConfig(max_new_tokens=8))
+    first = sample(model, *prompts(), 2, SamplingConfig(max_completion_length=8))
     state = torch.get_rng_state()
     torch.manual_seed(2)
-    second = sample(model, *prompts(), 2, SamplingConfig(max_new_tokens=8))
+    second = sample(model, *prompts(), 2, SamplingConfig(max_completion_length=8))
     assert torch.equal(first.tokens, second.tokens)
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), state)
@@ -350,7 +352,7 @@ def test_sampled_sequences_by_chi_square() -> None:
         ids,
         torch.ones_like(ids),
         group_size=samples,
-        sampling=SamplingConfig(temperature=1.3, max_new_tokens=2),
+        sampling=SamplingConfig(temperature=1.3, max_completion_length=2),
         eos_ids=[],
         pad_id=PAD,
         row_keys=row_keys(0, rows=samples),

@@ -50,7 +50,7 @@ def message(text: str) -> list[dict[str, str]]:
 
 
 PROMPTS = [message("w6"), message("w7 w8 w9 w10"), message("w7 w8"), message("w11 w6 w6 w6 w6 w6")]
-SAMPLING = SamplingConfig(max_new_tokens=15)
+SAMPLING = SamplingConfig(max_completion_length=15)
 
 
 def model() -> Any:
@@ -63,7 +63,7 @@ def generate(
     """Completions a prompt, sampled in portions of at most ``max_rows``."""
     sampler = TransformersSampler(net, tok)
     lengths = encode(tok, prompts)[1].sum(-1).tolist()
-    portions = plan_portions(lengths, k, config.max_new_tokens, 2**40, max_rows)
+    portions = plan_portions(lengths, k, config.max_completion_length, 2**40, max_rows)
     parts = list(sample_portions(sampler, portions, prompts, k, config, keys))
     found = joined(parts, k, pad_id(tok)).completions()
     return [found[i * k : (i + 1) * k] for i in range(len(prompts))]
@@ -108,7 +108,7 @@ def test_completions_say_how_they_ended() -> None:
 
 def test_greedy_text_equals_transformers() -> None:
     net, tok = model(), tokenizer()
-    found = generate(net, tok, PROMPTS, 1, SamplingConfig(temperature=0, max_new_tokens=15), row_keys(0, rows=4))
+    found = generate(net, tok, PROMPTS, 1, SamplingConfig(temperature=0, max_completion_length=15), row_keys(0, rows=4))
     ids, mask = encode(tok, PROMPTS)
     expected = net.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=15, pad_token_id=0)
     assert [row[0].text for row in found] == tok.batch_decode(expected[:, ids.shape[1] :], skip_special_tokens=True)
@@ -119,7 +119,7 @@ def test_ends_are_the_tokenizers_and_the_generation_configs(named: Any) -> None:
     net = model()
     net.generation_config = GenerationConfig(eos_token_id=named)
     assert eos_ids(net, tokenizer()) == tuple(sorted({1, 4} | set(named if isinstance(named, list) else [])))
-    found = generate(net, tokenizer(), PROMPTS, 8, SamplingConfig(max_new_tokens=60), row_keys(0, rows=32))
+    found = generate(net, tokenizer(), PROMPTS, 8, SamplingConfig(max_completion_length=60), row_keys(0, rows=32))
     assert not any("<end>" in c.text[:-5] for row in found for c in row)
     assert any(c.text.endswith("<end>") for row in found for c in row)
 

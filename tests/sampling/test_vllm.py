@@ -16,7 +16,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import evaluate
 from rlvr_lite.sampling import VLLMSampler
 
-SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=24)
+SAMPLING = SamplingConfig(temperature=0.8, max_completion_length=24)
 
 
 class FakeLLM:

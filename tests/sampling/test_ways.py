@@ -34,7 +34,7 @@ def gap(model: Any, *, ragged: bool = True) -> float:
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    sampling = SamplingConfig(temperature=0.8, max_new_tokens=20)
+    sampling = SamplingConfig(temperature=0.8, max_completion_length=20)
     made = rollout(
         model, ids, mask, group_size=4, sampling=sampling, eos_ids=[1, *range(30, 38)], pad_id=0, row_keys=range(12)
     )

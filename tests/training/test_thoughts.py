@@ -93,14 +93,14 @@ def test_the_grade_of_a_task_is_told_it_if_it_takes_it():
 def test_evaluation_and_its_file_judge_alike(tmp_path):
     log, sampler = tmp_path / "a.jsonl", Telling(opening(build_tokenizer()), LINES)
     found = score_with(
-        sampler, PROBLEMS, messages=ask, k=2, sampling=SamplingConfig(max_new_tokens=24), greedy=False, log=log
+        sampler, PROBLEMS, messages=ask, k=2, sampling=SamplingConfig(max_completion_length=24), greedy=False, log=log
     )
     assert [sample.correct for sample in found.samples] == [False, True] * 4
     assert all(json.loads(line)["opened"] for line in log.read_text().splitlines())
     assert rescore(log, PROBLEMS, "score").to_dict() == found.to_dict()
     again = SimpleNamespace(name="scripted", room=sampler.room, portions=sampler.portions)  # it draws nothing
     whole = score_with(
-        again, PROBLEMS, messages=ask, k=2, sampling=SamplingConfig(max_new_tokens=24), greedy=False, log=log
+        again, PROBLEMS, messages=ask, k=2, sampling=SamplingConfig(max_completion_length=24), greedy=False, log=log
     )
     assert whole.samples == found.samples
 
@@ -108,8 +108,10 @@ def test_evaluation_and_its_file_judge_alike(tmp_path):
 def test_our_own_sampler_tells_it():
     tokenizer = opening(build_tokenizer())
     chats = [ask(problem) for problem in PROBLEMS[:2]]
-    drawn = TransformersSampler(policy(), tokenizer).sample(chats, 2, SamplingConfig(max_new_tokens=2), [1, 2, 3, 4])
+    drawn = TransformersSampler(policy(), tokenizer).sample(
+        chats, 2, SamplingConfig(max_completion_length=2), [1, 2, 3, 4]
+    )
     shown = [completion.prompt for completion in drawn.completions()]
     assert shown == [render(tokenizer, chat) for chat in chats for _ in range(2)]
-    found = score(policy(), tokenizer, PROBLEMS, messages=ask, k=1, sampling=SamplingConfig(max_new_tokens=2))
+    found = score(policy(), tokenizer, PROBLEMS, messages=ask, k=1, sampling=SamplingConfig(max_completion_length=2))
     assert all(sample.opened for sample in found.samples)

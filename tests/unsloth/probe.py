@@ -83,7 +83,7 @@ def measure(model: Any, *, checkpointing: bool = False) -> dict[str, Any]:
         position = (seen.cumsum(1) - 1).clamp(min=0)
         hidden = head.backbone(input_ids=ids, attention_mask=seen, position_ids=position, use_cache=False)
         logits = head.logits(hidden.last_hidden_state)[seen.bool()]
-    config = SamplingConfig(temperature=0.0, max_new_tokens=_LENGTH)
+    config = SamplingConfig(temperature=0.0, max_completion_length=_LENGTH)
     rows = len(_PROMPTS) * _GROUP
     options = {"group_size": _GROUP, "sampling": config, "pad_id": 0, "row_keys": list(range(rows))}
     free = sampling.rollout(model, _PROMPTS, _MASK, eos_ids=(), **options)
