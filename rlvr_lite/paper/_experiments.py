@@ -11,8 +11,10 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
+from rlvr_lite import resolve
 from rlvr_lite.config import SCALES, RunConfig
 from rlvr_lite.errors import unknown_name
 from rlvr_lite.recipes import recipe
@@ -64,25 +66,31 @@ class Setting:
     ablation_seeds: int
     zone: float
 
+    @cached_property
+    def filled(self) -> RunConfig:
+        """The configuration with the scale's defaults, as a row of plain LoRA runs it."""
+        asked = resolve.merge({"method": "lora"}, self.config)
+        return resolve.fill(asked, facts=resolve.BaseFacts(self.scale), task=None)
+
     @property
     def prompts(self) -> int:
         """Prompts of a step."""
-        return self.config.prompts_per_step or SCALES[self.scale].prompts_per_step
+        return self.filled.prompts_per_step or 1
 
     @property
     def rollouts(self) -> int:
         """Completions that a whole run draws."""
-        return (self.config.steps or SCALES[self.scale].steps) * self.prompts * self.config.group_size
+        return (self.filled.steps or 1) * self.prompts * self.filled.group_size
 
     @property
     def ranks(self) -> tuple[int, ...]:
         """Ranks of the ablation besides the scale's own."""
-        return tuple(rank for rank in _RANKS if rank != SCALES[self.scale].rank)
+        return tuple(rank for rank in _RANKS if rank != self.filled.rank)
 
     @property
     def small_batch(self) -> str:
         """Row of the small batch: a quarter of the prompts, four times the steps."""
-        return f"batch {max(1, self.prompts // 4) * self.config.group_size}"
+        return f"batch {max(1, self.prompts // 4) * self.filled.group_size}"
 
 
 def setting(scale: str, **changes: Any) -> Setting:
@@ -170,7 +178,7 @@ def _methods(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
 
 
 def _ranks(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
-    lora, alpha = {"method": "lora", "learning_rate": rate("lora")}, SCALES[at.scale].alpha
+    lora, alpha = {"method": "lora", "learning_rate": rate("lora")}, at.filled.alpha
     scaled = {f"rank {r}": lora | {"rank": r, "alpha": 2.0 * r} for r in at.ranks}
     return scaled | {
         f"rank {r}, alpha {alpha:g}": lora | {"rank": r, "alpha": alpha} for r in at.ranks if 2 * r != alpha
