@@ -23,7 +23,7 @@ from rlvr_lite.analysis.memory import (
     quantised,
     weights,
 )
-from rlvr_lite.sampling._cache import growing_cache
+from rlvr_lite.sampling import growing_cache
 from tests.models import random_qwen2
 
 QWEN_1_5B = Shape(

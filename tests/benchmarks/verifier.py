@@ -29,10 +29,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 
-from rlvr_lite.rewards import verify, verify_batch
+from rlvr_lite.rewards import extract, verify, verify_batch
 from rlvr_lite.rewards.math import _verifier as verifier
 from rlvr_lite.rewards.math import _workers as workers
-from rlvr_lite.rewards.math._extract import extract
 from rlvr_lite.rewards.math._grader import LIMITS, build
 from rlvr_lite.rewards.math._readings import Value
 from rlvr_lite.rewards.math._structure import read

@@ -17,8 +17,8 @@ import torch
 from rlvr_lite import bases, methods
 from rlvr_lite.config import RunConfig, SamplingConfig, to_json
 from rlvr_lite.errors import UserError
-from rlvr_lite.evaluation import PRESETS, Evaluation, check_fingerprint, evaluate, fingerprint
-from rlvr_lite.evaluation._policies import PARITY_LIMIT, fingerprint_distance
+from rlvr_lite.evaluation import PRESETS, Evaluation, check_fingerprint, evaluate, fingerprint, fingerprint_distance
+from rlvr_lite.evaluation._policies import PARITY_LIMIT
 from rlvr_lite.records import write_json
 from rlvr_lite.runs import RunDirectory, finish
 from rlvr_lite.sampling import TransformersSampler

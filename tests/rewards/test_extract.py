@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_lite.rewards.math._extract import ANSWER, TAIL, THINKING, extract
+from rlvr_lite.rewards import extract
+from rlvr_lite.rewards.math._extract import ANSWER, TAIL, THINKING
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.grpo import eval_mode, output_head
-from rlvr_lite.sampling import Rollout, next_hidden
-from rlvr_lite.sampling._cache import growing_cache
-from rlvr_lite.sampling._choice import choose
+from rlvr_lite.sampling import Rollout, choose, growing_cache, next_hidden
 
 _SLACK = 8
 

@@ -12,7 +12,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.sampling import _choice as module
-from rlvr_lite.sampling._choice import choose
+from rlvr_lite.sampling import choose
 
 
 def draw(logits: Tensor, sampling: SamplingConfig, samples: int, seed: int = 0) -> Tensor:

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from rlvr_lite import methods
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import figures
-from rlvr_lite.training._figures import smooth
+from rlvr_lite.training import smooth
 from tests.study.fake import make_design, make_study
 
 DRAWN = {

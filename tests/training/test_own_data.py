@@ -15,7 +15,8 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.rewards import Verdict
 from rlvr_lite.sampling import Completion
 from rlvr_lite.tasks import Problem
-from rlvr_lite.training._grading import Objective, dataset
+from rlvr_lite.training import Objective
+from rlvr_lite.training._grading import dataset
 
 SMALL = {
     "steps": 2,
