@@ -1,116 +1,261 @@
-"""What faults of the disk and of the power cost: ``python -m tests.benchmarks.faults OUT --trials 20``.
+"""What faults of the disk, of the power and of processes cost: ``python -m tests.benchmarks.faults OUT``.
 
-``fail`` lets the n-th fsync, rename or opening of a file in a short run fail as a full disk does; ``tails`` kills the run after its
-first checkpoints and drops or zeroes the tail of a log, as a power cut drops what was not synced. The same call then
-goes on. Prints how many runs ended with the bytes of the run that was left alone, and what was said.
+Each job (``train``, ``eval``, ``export``, ``compare``) is short and is done once undisturbed. Then it is done again for every
+operation on its files: ``fail`` (a full disk), ``tear`` (half a write), ``kill`` (the process is gone), ``cut`` (the power is
+gone, and with it all that was not synced, names too) and ``names`` (the same, but names stay and files have zeros). The same
+call then goes on; it has to end with the same bytes, and no fault may show as anything but one line. Outcomes are kept in OUT,
+so that a call that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import errno
+import gc
+import hashlib
 import json
 import os
 import random
 import shutil
+import signal
+import time
+import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from rlvr_lite import records
+import torch
+
+from rlvr_lite import bases, records
 from rlvr_lite.errors import UserError
+from rlvr_lite.evaluation import evaluate
+from rlvr_lite.exports import export
+from rlvr_lite.study import compare
+from rlvr_lite.table import Table
 from rlvr_lite.training import train
-from tests.training.killed import SETTINGS, outcome, run
+from tests.disk import Disk, Fault
+from tests.study.killed import board
+from tests.training.killed import outcome
+
+def variety(completions: list[Any], **_: Any) -> list[float]:
+    """A reward that differs inside of every group, so that two steps are enough for the proof."""
+    return [float(len(set(chat[0]["content"]))) for chat in completions]
 
 
-class _Layer:
-    """Counts what reaches the disk; the chosen one fails."""
-
-    def __init__(self, moment: int | None):
-        self.moment, self.count = moment, 0
-        for name in ("replace", "fsync"):
-            setattr(os, name, self._guarded(getattr(os, name)))
-        records.open = self._guarded(open)  # type: ignore[attr-defined]
-
-    def _guarded(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            self._tick()
-            return original(*args, **kwargs)
-
-        return guarded
-
-    def _tick(self) -> None:
-        self.count += 1
-        if self.count - 1 == self.moment:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+SETTINGS: dict[str, Any] = {
+    "steps": 2,
+    "prompts_per_step": 2,
+    "group_size": 4,
+    "eval_problems": 2,
+    "eval_k": 1,
+    "save_steps": 1,
+    "max_completion_length": 8,
+    "rewards": [variety],
+    "progress": False,
+}
+_FORMS = ("adapter", "lora", "merged", "gguf")
 
 
-def _failing(out: Path, moment: int | None) -> tuple[int, str]:
-    """A run in a forked child whose n-th write fails: how many there were, and how it ended."""
+def _problems(out: Path) -> str:
+    """A task of few rows, so that a run is short."""
+    path = out / "sums.jsonl"
+    if not path.exists():
+        rows = [{"prompt": f"{i} + {i + 1} = ?", "answer": str(2 * i + 1)} for i in range(40)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def _digest(folder: Path, *clocks: str) -> dict[str, str]:
+    """Hashes of the files of a folder, those that hold a clock left out."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in clocks)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+class _Jobs:
+    """What is done, and what two that are the same have in common."""
+
+    def __init__(self, out: Path):
+        self.out, self.run, self.task, self.base = out, out / "run", _problems(out), None
+        self.names: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
+            "train": (self._train, outcome),
+            "eval": (self._eval, partial(_digest)),
+            "compare": (self._compare, board),
+        }
+        for form in _FORMS:
+            self.names[f"export {form}"] = (partial(self._export, form=form), partial(_digest))
+
+    def prepare(self) -> None:
+        """The run that is evaluated and exported; children find its base and all modules loaded."""
+        shutil.rmtree(self.out / "warm", ignore_errors=True)
+        self.base = bases.load("tiny")
+        self._train(self.out / "warm")
+        self._train(self.run)
+        gc.collect()
+        gc.freeze()
+
+    def _train(self, out: Path) -> None:
+        train("lora", self.base, self.task, out=out, **SETTINGS)
+
+    def _eval(self, out: Path) -> None:
+        evaluate(self.run, f"own={self.task}", k=2, n=6, max_new_tokens=8, out=out, progress=False)
+
+    def _export(self, out: Path, form: Any) -> None:
+        export(self.run, form, out / form, progress=False, wait=True)
+
+    def _compare(self, out: Path) -> None:
+        compare(["lora", "ia3"], "tiny", self.task, out=out, seeds=1, tune="none", **SETTINGS)
+
+
+def _child(work: Callable[[], Any]) -> tuple[str, Any]:
+    """Work in a forked process: how it ended (``done``, ``one line``, ``killed``, ``raw``), and what it said or gave back."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
+        gc.disable()
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        layer, said = _Layer(moment), "done"
         try:
-            train("lora", "tiny", "chain-sum", out=out, progress=False, **SETTINGS)
-        except UserError:
-            said = "one line"
-        except BaseException as error:
-            said = f"raw {type(error).__name__}"
-        os.write(send, json.dumps([layer.count, said]).encode())
+            said = ["done", work()]
+        except UserError as error:
+            said = ["one line", str(error)]
+        except BaseException:
+            said = ["raw", traceback.format_exc()]
+        with os.fdopen(send, "w") as pipe:
+            pipe.write(json.dumps(said))
         os._exit(0)
     os.close(send)
     with os.fdopen(receive) as pipe:
-        count, said = json.loads(pipe.read())
+        text = pipe.read()
     os.waitpid(child, 0)
-    return count, said
+    return tuple(json.loads(text)) if text else ("killed", None)
 
 
-def fail(out: Path, trials: int, seed: int) -> dict[str, Any]:
-    """Every write, or ``trials`` of them, fails once."""
-    moments, _ = _failing(out / "whole", None)
-    expected, said, equal = outcome(out / "whole"), Counter[str](), 0
-    for moment in random.Random(seed).sample(range(moments), min(trials, moments)):
-        folder = out / f"failed-{moment}"
-        said[_failing(folder, moment)[1]] += 1
-        run(folder, None)
-        equal += outcome(folder) == expected
-        shutil.rmtree(folder)
-    return {"writes": moments, "failed": sum(said.values()), "equal": equal, "said": dict(said)}
+def _under(disk: Disk, job: Callable[[Path], Any], out: Path) -> list[str]:
+    with disk:
+        job(out)
+    return disk.done
 
 
-def tails(out: Path, trials: int, seed: int) -> dict[str, Any]:
-    """A run that is killed loses the tail of a log, or gets zeros for it."""
-    moments = run(out / "whole", None)
-    assert moments is not None
-    expected, equal, rng = outcome(out / "whole"), 0, random.Random(seed)
-    for trial in range(trials):
-        folder = out / f"tail-{trial}"
-        run(folder, rng.randrange(moments))
-        path = folder / rng.choice(["metrics.jsonl", "rollouts.jsonl"])
-        if path.exists():
-            data = path.read_bytes()
-            kept = rng.randrange(len(data) + 1)
-            path.write_bytes(data[:kept] + bytes((len(data) - kept) * rng.randrange(2)))
-        run(folder, None)
-        equal += outcome(folder) == expected
-        shutil.rmtree(folder)
-    return {"dropped": trials, "equal": equal}
+def _trial(job: Callable[[Path], Any], out: Path, fault: Fault, moment: int) -> dict[str, str]:
+    """The job with a fault, and then once more without."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    first = _child(lambda: _under(Disk(out, fault, moment), job, out))
+    again = _child(lambda: job(out))
+    return {"first": first[0], "said": str(first[1])[-3000:] if first[0] in ("raw", "one line") else "", **_ended(again)}
+
+
+def _two(job: Callable[[Path], Any], out: Path, rng: random.Random, whole: float) -> dict[str, str]:
+    """Two processes at once, one or both of them killed, and then once more."""
+    shutil.rmtree(out, ignore_errors=True)
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            gc.disable()
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            try:
+                job(out)
+            except BaseException:
+                os._exit(3)
+            os._exit(0)
+        children.append(child)
+    for child in children[: rng.choice((1, 2))]:
+        time.sleep(rng.uniform(0, whole))
+        os.kill(child, signal.SIGKILL)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    again = _child(lambda: job(out))
+    return {"first": "raw" if 3 in codes else "killed" if -9 in codes else "done", "said": "", **_ended(again)}
+
+
+def _ended(again: tuple[str, Any]) -> dict[str, str]:
+    return {"again": again[0], "why": "" if again[0] == "done" else str(again[1])[-3000:]}
+
+
+def faults(jobs: _Jobs, out: Path, name: str, fault: Fault, trials: int | None, seed: int) -> dict[str, Any]:
+    """A job under one kind of fault, at every operation or at ``trials`` of them; what is known already is not repeated."""
+    job, same = jobs.names[name]
+    place, log = out / name.replace(" ", "-"), records.JsonLines(out / f"{name.replace(' ', '-')}-{fault}.jsonl")
+    whole = place / "whole"
+    if not (place / "count.json").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        whole.mkdir(parents=True)
+        ended, done = _child(lambda: _under(Disk(whole), job, whole))
+        assert ended == "done", done
+        records.write_json(place / "count.json", done)
+    operations, expected = records.read_json(place / "count.json"), same(whole)
+    moments = [n for n, what in enumerate(operations) if fault != "tear" or what in ("write", "tensors")]
+    if trials is not None:
+        moments = random.Random(seed).sample(moments, min(trials, len(moments)))
+    known = {row["moment"]: row for row in log.rows()}
+    for moment in moments:
+        if moment not in known:
+            row = {"moment": moment, "what": operations[moment], **_trial(job, place / "again", fault, moment)}
+            row["equal"] = row["again"] == "done" and same(place / "again") == expected
+            log.append(row)
+            known[moment] = row
+    return _line(name, fault, len(operations), [known[moment] for moment in moments])
+
+
+def pairs(jobs: _Jobs, out: Path, trials: int, seed: int) -> dict[str, Any]:
+    """``compare`` by two processes of which one or both are killed at a random time."""
+    job, same = jobs.names["compare"]
+    place, log = out / "pairs", records.JsonLines(out / "pairs.jsonl")
+    started = time.monotonic()
+    if not (place / "whole").exists():
+        place.mkdir(exist_ok=True)
+        assert _child(lambda: job(place / "whole"))[0] == "done"
+    whole, expected = time.monotonic() - started, same(place / "whole")
+    rows = log.rows()
+    for trial in range(len(rows), trials):
+        row = {"moment": trial, **_two(job, place / "again", random.Random(f"{seed}-{trial}"), max(whole, 20.0))}
+        row["equal"] = row["again"] == "done" and same(place / "again") == expected
+        log.append(row)
+        rows.append(row)
+    return _line("compare", "kill of two", None, rows[:trials])
+
+
+def _line(name: str, fault: str, operations: int | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    ended = Counter(row["first"] for row in rows)
+    return {
+        "job": name,
+        "fault": fault,
+        "operations": operations,
+        "trials": len(rows),
+        "one line": ended["one line"],
+        "raw": ended["raw"],
+        "killed": ended["killed"],
+        "did not matter": ended["done"],
+        "same bytes after": sum(row["equal"] for row in rows),
+    }
 
 
 def main() -> None:
-    """Run both and print what came of them."""
+    """Do what is named and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--job", nargs="+", default=["train"], help="train, eval, compare, pairs, or export FORM")
+    parser.add_argument("--fault", nargs="+", default=list(get_args(Fault)), choices=get_args(Fault))
+    parser.add_argument("--trials", type=int, help="of each; by default one an operation")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    for job in (fail, tails):
-        print(json.dumps({job.__name__: job(asked.out / job.__name__, asked.trials, asked.seed)}), flush=True)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    out = asked.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    jobs, lines = _Jobs(out), []
+    jobs.prepare()
+    for name in asked.job:
+        if name == "pairs":
+            lines.append(pairs(jobs, out, asked.trials or 20, asked.seed))
+            continue
+        lines += [faults(jobs, out, name, fault, asked.trials, asked.seed) for fault in asked.fault]
+    print(Table.of(lines).to_markdown())
 
 
 if __name__ == "__main__":
