@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import EVALUATION_FILE, Evaluation
+from rlvr_lite.records import is_file
 from rlvr_lite.study import MANIFEST, Study
 from rlvr_lite.training import Run
 
@@ -29,9 +30,9 @@ def load(directory: str | Path) -> Run | Evaluation | Study:
     path = Path(directory)
     if not path.is_dir():
         raise UserError(f"{path} does not exist: give the directory of a run, an evaluation or a study")
-    if (path / MANIFEST).is_file():
+    if is_file(path / MANIFEST):
         return Study.load(path)
-    if (path / EVALUATION_FILE).is_file() and not (path / "config.json").is_file():
+    if is_file(path / EVALUATION_FILE) and not is_file(path / "config.json"):
         return Evaluation.load(path)
     return Run.load(path)
 

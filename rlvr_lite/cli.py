@@ -60,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
+    except OSError as error:  # what nobody thought of, such as a folder that is closed to this user
+        if error.filename is None:
+            raise
+        print(f"error: {UserError(f'cannot use {error.filename}: {error.strerror}')}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt as error:
         print("stopped", file=sys.stderr)
         sys.exit(128 + STOPS.get(str(error), signal.SIGINT))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import shutil
 import textwrap
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any
 
 from rlvr_lite import tasks
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_html, printable
 from rlvr_lite.exports import Trained, load_trained, quietly
 from rlvr_lite.runs import RunRecord
 from rlvr_lite.sampling import Completion, TransformersSampler, row_keys
@@ -45,15 +44,15 @@ class Reply:
     def _repr_html_(self) -> str:
         cell = '<td style="vertical-align:top;text-align:left;white-space:pre-wrap;width:50%">{}</td>'
         heads = "".join(f'<th style="text-align:left">{name}</th>' for name, _ in self._named())
-        cells = "".join(cell.format(html.escape(_text(answer))) for _, answer in self._named())
-        return f"<p><b>{html.escape(self.question)}</b></p><table><tr>{heads}</tr><tr>{cells}</tr></table>"
+        cells = "".join(cell.format(as_html(_text(answer))) for _, answer in self._named())
+        return f"<p><b>{as_html(self.question)}</b></p><table><tr>{heads}</tr><tr>{cells}</tr></table>"
 
     def _named(self) -> list[tuple[str, Completion]]:
         return [("before training", self.before), ("after training", self.after)]
 
 
 def _text(answer: Completion) -> str:
-    return answer.text + (" … (cut)" if answer.truncated else "")
+    return printable(answer.text) + (" … (cut)" if answer.truncated else "")
 
 
 def _wrap(text: str, width: int) -> list[str]:

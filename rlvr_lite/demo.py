@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_html, printable
 from rlvr_lite.figure import Figure
 from rlvr_lite.records import read_jsonl, write_text
 from rlvr_lite.table import Table
@@ -68,10 +67,10 @@ def demo(out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps:
     write_text(out / "index.html", _page(table, examples, figure, _commands(runs)))
     print(f"\n{table}\n")
     for question, answers in examples.items():
-        print(question)
+        print(printable(question))
         for label, answer in answers.items():
             mark = "right" if answer["correct"] else "wrong"
-            print(f"  {label:<14} {mark}   {' | '.join(answer['completion'].splitlines())}")
+            print(printable(f"  {label:<14} {mark}   {' | '.join(answer['completion'].splitlines())}"))
     print(
         f"\n{time.perf_counter() - started:.0f} s. Curves: {curves}\nPage:   {out / 'index.html'}\n\nWhat to try next:"
     )
@@ -135,17 +134,17 @@ def _page(
 ) -> str:
     """The page, self-contained: it opens without a network."""
     cards = "".join(
-        f"<h3><code>{html.escape(question)}</code></h3><div class=answers>"
+        f"<h3><code>{as_html(question)}</code></h3><div class=answers>"
         + "".join(
             f'<div class="answer {"right" if answer["correct"] else "wrong"}">'
-            f"<small>{html.escape(label)}: {'right' if answer['correct'] else 'wrong'}</small>"
-            f"<pre>{html.escape(answer['completion'])}</pre></div>"
+            f"<small>{as_html(label)}: {'right' if answer['correct'] else 'wrong'}</small>"
+            f"<pre>{as_html(answer['completion'])}</pre></div>"
             for label, answer in answers.items()
         )
         + "</div>"
         for question, answers in examples.items()
     )
-    advice = "".join(f"<li><code>{html.escape(c)}</code><br><small>{html.escape(w)}</small></li>" for c, w in commands)
+    advice = "".join(f"<li><code>{as_html(c)}</code><br><small>{as_html(w)}</small></li>" for c, w in commands)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>rlvr_lite demo</title><style>{_STYLE}</style></head><body>

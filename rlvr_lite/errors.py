@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import html
 import re
 from collections.abc import Iterable
 
-__all__ = ["UserError", "printable", "unknown_name"]
+__all__ = ["UserError", "as_html", "printable", "unknown_name"]
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_]?)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -20,6 +21,15 @@ def printable(text: str) -> str:
     """
     plain = _CONTROLS.sub("", _ESCAPES.sub("", text))
     return plain.encode("utf-8", "backslashreplace").decode("utf-8")  # halves of surrogate pairs
+
+
+def as_html(text: str) -> str:
+    r"""Text from outside as HTML that shows it and does nothing else.
+
+    >>> as_html("<b>\x1b[2J")
+    '&lt;b&gt;'
+    """
+    return html.escape(printable(text))
 
 
 class UserError(Exception):

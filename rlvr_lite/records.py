@@ -24,6 +24,7 @@ __all__ = [
     "atomic_directory",
     "damage",
     "hash_file",
+    "is_file",
     "read_json",
     "read_jsonl",
     "refuse_pickles",
@@ -37,10 +38,29 @@ _OF_SYSTEM = re.compile(r"\(os error \d+\)")  # as safetensors says that the dis
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        UserError: nobody can tell, since its folder may not be looked into.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+
+
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _cannot_read(path, error) from error
 
 
 def _sync(path: Path) -> None:
@@ -53,6 +73,10 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _cannot_read(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot read {path}: {error.strerror or error}")
 
 
 def _cannot_write(path: Path, error: BaseException) -> UserError:
@@ -96,7 +120,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise _cannot_read(path, error) from error
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of thousands of digits, too deep
         raise UserError(f"{path} is not JSON: {error}") from error
 
@@ -115,10 +139,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                     continue
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(
-                        f"{path}, line {number} is not JSON ({error.msg}): mend or delete that line"
-                    ) from error
+                except (ValueError, RecursionError) as error:  # also a number of thousands of digits, or too deep
+                    said = getattr(error, "msg", error)
+                    raise UserError(f"{path}, line {number} is not JSON ({said}): mend or delete that line") from error
                 if not isinstance(row, dict):
                     raise UserError(f"{path}, line {number} is not a JSON object: write {{...}} with named columns")
                 rows.append(row)
@@ -126,6 +149,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise _cannot_read(path, error) from error
     return rows
 
 
@@ -150,12 +175,13 @@ class JsonLines:
             UserError: the disk is full or not writable.
         """
         text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        before = self.position
+        before = 0
         try:
+            before = self.position
             with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)  # half of a surrogate pair becomes the escape that JSON has for it
         except OSError as error:
-            with suppress(OSError):
+            with suppress(UserError, OSError):
                 self.cut(before)  # no half line for the next one to be appended to
             raise _cannot_write(self.path, error) from error
 
@@ -173,9 +199,16 @@ class JsonLines:
             raise _cannot_write(self.path, error) from error
 
     def cut(self, position: int) -> None:
-        """Forget everything after ``position`` bytes; a shorter log stays as it is."""
-        if self.position > position:
-            os.truncate(self.path, position)
+        """Forget everything after ``position`` bytes; a shorter log stays as it is.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        try:
+            if self.position > position:
+                os.truncate(self.path, position)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
 
     def whole(self, upto: int | None = None) -> int:
         """Length of the longest prefix of whole lines, in bytes: without what a power cut tore or filled with zeros.
@@ -274,7 +307,7 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
 
 def damage(directory: Path) -> str | None:
     """Why a directory with a manifest of hashes cannot be trusted; ``None`` if it is whole."""
-    if not (directory / MANIFEST).is_file():
+    if not is_file(directory / MANIFEST):
         return f"{directory.name} has no {MANIFEST}: it was not written to its end"
     try:
         files = read_json(directory / MANIFEST)["files"].items()
@@ -282,8 +315,11 @@ def damage(directory: Path) -> str | None:
         return f"{directory.name}/{MANIFEST} is unreadable"
     for name, expected in files:
         path = directory / name
-        if not path.is_file():
-            return f"{directory.name}/{name} is missing"
-        if hash_file(path) != expected:
-            return f"{directory.name}/{name} differs from its hash"
+        try:
+            if not is_file(path):
+                return f"{directory.name}/{name} is missing"
+            if hash_file(path) != expected:
+                return f"{directory.name}/{name} differs from its hash"
+        except UserError as error:
+            return str(error)
     return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.errors import printable
+from rlvr_lite.errors import as_html, printable
 
 if TYPE_CHECKING:
     import pandas
@@ -60,6 +59,9 @@ class Table:
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         return iter(self.rows)
 
+    def _head(self) -> list[str]:
+        return [" ".join(printable(column).split("\n")) for column in self.columns]
+
     def _text(self) -> list[list[str]]:
         return [[" ".join(cell_text(row.get(column)).split("\n")) for column in self.columns] for row in self.rows]
 
@@ -68,20 +70,20 @@ class Table:
         return [all(value is None or _is_number(value) for value in column) for column in cells]
 
     def __str__(self) -> str:
-        text, right = self._text(), self._right()
-        width = [max(len(line[i]) for line in [list(self.columns), *text]) for i in range(len(self.columns))]
+        head, text, right = self._head(), self._text(), self._right()
+        width = [max(len(line[i]) for line in [head, *text]) for i in range(len(self.columns))]
 
         def line(cells: Sequence[str]) -> str:
             parts = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, width, right, strict=True))
             return "  ".join(parts).rstrip()
 
-        body = [line(self.columns), "  ".join("─" * w for w in width), *map(line, text)]
-        return "\n".join(([self.title] if self.title else []) + body + ([self.note] if self.note else []))
+        body = [line(head), "  ".join("─" * w for w in width), *map(line, text)]
+        return printable("\n".join([*filter(None, [self.title]), *body, *filter(None, [self.note])]))
 
     def to_markdown(self) -> str:
         """The table in GitHub's Markdown."""
         mark = ["---:" if right else "---" for right in self._right()]
-        lines = [self.columns, mark, *self._text()]
+        lines = [self._head(), mark, *self._text()]
         return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
 
     def _repr_html_(self) -> str:
@@ -89,14 +91,14 @@ class Table:
 
         def line(cells: Sequence[str], tag: str) -> str:
             parts = (
-                f'<{tag} style="text-align:{side};padding:.2em .8em">{html.escape(cell)}</{tag}>'
+                f'<{tag} style="text-align:{side};padding:.2em .8em">{as_html(cell)}</{tag}>'
                 for cell, side in zip(cells, right, strict=True)
             )
             return f"<tr>{''.join(parts)}</tr>"
 
-        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
-        note = f"<p><small>{html.escape(self.note)}</small></p>" if self.note else ""
-        head = f"<thead>{line(self.columns, 'th')}</thead>"
+        caption = f"<caption>{as_html(self.title)}</caption>" if self.title else ""
+        note = f"<p><small>{as_html(self.note)}</small></p>" if self.note else ""
+        head = f"<thead>{line(self._head(), 'th')}</thead>"
         body = f"<tbody>{''.join(line(row, 'td') for row in self._text())}</tbody>"
         return f"<table>{caption}{head}{body}</table>{note}"
 

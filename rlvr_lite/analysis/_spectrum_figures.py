@@ -12,7 +12,7 @@ import numpy as np
 from rlvr_lite.analysis._spectrum_energy import GRID
 from rlvr_lite.config import LINEAR_LAYERS
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.figure import Figure
+from rlvr_lite.figure import Figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def _bins(part: Any, spectrum: Spectrum) -> None:
             places = np.arange(len(bins)) + (i - (len(runs) - 1) / 2) * width
             ratios = np.array([b.ratio if b else np.nan for b in bins])
             spread = np.array([3 * b.deviation if b else np.nan for b in bins])
-            axis.bar(places, ratios - 1, width, bottom=1, label=run.label, color=colours[i])
+            axis.bar(places, ratios - 1, width, bottom=1, label=plot_label(run.label), color=colours[i])
             low, high = np.maximum(1 - spread, _LEAST), 1 + spread
             axis.vlines(places, low, high, _ink(), linewidth=1, label="random ± 3 sd" if i == 0 else "")
             highest = max(highest, float(np.nanmax(ratios, initial=1.0)))
@@ -116,7 +116,12 @@ def _cumulative(part: Any, spectrum: Spectrum) -> None:
     for axis, (side, title) in zip(axes, _SIDES, strict=True):
         for i, run in enumerate(runs):
             curve, slope = run.curve(side)
-            axis.plot(GRID, [np.nan if value is None else value for value in curve], label=run.label, color=colours[i])
+            axis.plot(
+                GRID,
+                [np.nan if value is None else value for value in curve],
+                label=plot_label(run.label),
+                color=colours[i],
+            )
             axis.plot((0, 1), (0, slope), color=_ink(), linestyle="--", linewidth=1, label="random" if i == 0 else None)
         axis.set(title=title, xlabel="fraction of singular directions, largest first", xlim=(0, 1), ylim=(0, 1.02))
     axes[0].set_ylabel("cumulative energy")
@@ -151,7 +156,7 @@ def _layers(part: Any, spectrum: Spectrum) -> None:
                 if energy and energy.bins[0]:
                     cells[layers.index(layer), modules.index(module)] = np.log2(max(energy.bins[0].ratio, 2**-3))
             image = axis.imshow(cells, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
-            axis.set_title(f"{run.label}: top 10 % of {title}", fontsize=9)
+            axis.set_title(f"{plot_label(run.label)}: top 10 % of {title}", fontsize=9)
             axis.set_xticks(range(len(modules)), modules if run is runs[-1] else [], fontsize=8, rotation=30)
             step = max(1, len(layers) // 12)
             axis.set_yticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]], fontsize=8)
@@ -175,7 +180,9 @@ def _trajectories(part: Any, spectrum: Spectrum) -> None:
         for label, rows in spectrum.trajectories.items():
             points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
             if points:
-                axis.plot(*zip(*points, strict=True), marker=".", label=label, color=colours.get(label, _ink()))
+                axis.plot(
+                    *zip(*points, strict=True), marker=".", label=plot_label(label), color=colours.get(label, _ink())
+                )
         if key != "spectrum/relative_norm":
             axis.axhline(1, color=_ink(), linestyle="--", linewidth=1, label="random")
         axis.set(title=title, xlabel="step")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlvr_lite.analysis._spectrum_energy import SHARES, SideEnergy
 from rlvr_lite.analysis._spectrum_records import Average, MatrixSpectrum, Overlap, RunSpectrum, mean
-from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.errors import UserError, as_html, unknown_name
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class Spectrum:
         return "\n\n".join(parts + ([str(self.overlap_table())] if self.overlaps else []))
 
     def _repr_html_(self) -> str:
-        words = "".join(f"<li>{html.escape(line)}</li>" for line in self.words())
+        words = "".join(f"<li>{as_html(line)}</li>" for line in self.words())
         tables = self.table()._repr_html_() + (self.overlap_table()._repr_html_() if self.overlaps else "")
         if not any(run.moved for run in self.runs):
             return f"<ul>{words}</ul>{tables}"

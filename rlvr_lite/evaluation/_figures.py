@@ -22,7 +22,7 @@ def heat_map(scores: Mapping[str, Score]) -> Figure:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    from rlvr_lite.figure import Figure
+    from rlvr_lite.figure import Figure, plot_label
 
     heights = [max(2.0, min(score.k or 1, 32) / 4) for score in scores.values()]
     figure = Figure(figsize=(8.0, 0.9 * len(scores) + 0.45 * sum(heights) + 0.5), layout="constrained")
@@ -42,7 +42,7 @@ def heat_map(scores: Mapping[str, Score]) -> Figure:
             vmax=2,
             origin="lower",
         )
-        axis.set_title(f"{name}: {grid.mean():.1%} right", fontsize=10, loc="left")
+        axis.set_title(f"{plot_label(name)}: {grid.mean():.1%} right", fontsize=10, loc="left")
         axis.set_ylabel("answers" if score.k else "greedy", fontsize=9)
         axis.set_yticks([])
         axis.tick_params(labelsize=8)

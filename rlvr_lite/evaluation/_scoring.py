@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, printable
 from rlvr_lite.evaluation._samples import GREEDY, Sample, SampleLog
 from rlvr_lite.evaluation._scores import Score
 from rlvr_lite.tasks import Problem, Task
@@ -258,7 +258,7 @@ def _reporter(progress: bool | Progress, name: str, total: int) -> Iterator[Call
     if progress is True:
         from tqdm.auto import tqdm
 
-        bar = tqdm(total=total, desc=name, unit="answer", dynamic_ncols=True)
+        bar = tqdm(total=total, desc=printable(name), unit="answer", dynamic_ncols=True)
 
     def report(samples: Sequence[Sample]) -> None:
         nonlocal done, right

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, printable
 from rlvr_lite.exports._model_card import card, licence_of
 from rlvr_lite.exports._provenance import EXPORT_FILE
 from rlvr_lite.records import MANIFEST, damage, hash_file, read_json, write_json, write_text
@@ -50,7 +50,8 @@ def push(folder: Path, repo: str | None, *, public: bool, dry_run: bool, progres
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if dry_run:
         listed = "\n".join(f"{path.stat().st_size:>14,}  {path.relative_to(folder)}" for path in files)
-        print(f"{(folder / 'README.md').read_text(encoding='utf-8')}\n{listed}\nnot pushed to {repo}: a dry run")
+        shown = (folder / "README.md").read_text(encoding="utf-8")
+        print(printable(f"{shown}\n{listed}\nnot pushed to {repo}: a dry run"))
         return
     facts = read_json(folder / EXPORT_FILE)
     api = _api(os.environ["HF_TOKEN"])

@@ -12,7 +12,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.exports._gguf_file import read_gguf
 from rlvr_lite.exports._reference import Distance, Reference, logits, stored_distance
 from rlvr_lite.exports._trained import load_base, quietly
-from rlvr_lite.records import damage, read_json, refuse_pickles
+from rlvr_lite.records import damage, is_file, read_json, refuse_pickles
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ def _opened(directory: str | Path) -> tuple[Path, dict[str, Any]]:
     path = Path(directory)
     if not path.is_dir():
         raise UserError(f"{path} does not exist: give the directory of an export")
-    if not (path / EXPORT_FILE).is_file():
+    if not is_file(path / EXPORT_FILE):
         raise UserError(f"{path} is no export: it has no {EXPORT_FILE}")
     refuse_pickles(path)
     return path, read_json(path / EXPORT_FILE)

@@ -8,7 +8,6 @@ stopped. The larger scales are the same declarations on other bases; what they w
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.errors import UserError, as_html, unknown_name
 from rlvr_lite.paper._experiments import EXPERIMENTS, Setting, cause_settings, setting
 from rlvr_lite.paper._measure import DECODINGS, decoded, ratios, shares, wrong_base
 from rlvr_lite.paper._rules import Evidence, Finding
@@ -114,7 +113,7 @@ class Claims:
         return "\n".join([str(self.table), "", *told])
 
     def _repr_html_(self) -> str:
-        told = [html.escape(f"{claim.id}: {f.sentence}") for claim, f in zip(self.claims, self.findings, strict=True)]
+        told = [as_html(f"{claim.id}: {f.sentence}") for claim, f in zip(self.claims, self.findings, strict=True)]
         return self.table._repr_html_() + "<ul>" + "".join(f"<li>{line}</li>" for line in told) + "</ul>"
 
 

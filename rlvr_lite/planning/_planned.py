@@ -14,7 +14,7 @@ from rlvr_lite import bases, methods, resolve, tasks
 from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
 from rlvr_lite.config import RunConfig, replace_fields, scale_of
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_html
 from rlvr_lite.methods import footprint
 from rlvr_lite.options import RunOptions, with_options
 from rlvr_lite.planning import _advice as advice
@@ -250,9 +250,7 @@ class Plan:
         return "\n".join([str(self.table), "", *self.advice, "", str(self.knobs)])
 
     def _repr_html_(self) -> str:
-        import html
-
-        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.advice)
+        said = "".join(f"<p>{as_html(sentence)}</p>" for sentence in self.advice)
         return self.table._repr_html_() + said + self.knobs._repr_html_()
 
     def to_pandas(self) -> pandas.DataFrame:

@@ -16,6 +16,7 @@ from rlvr_lite.records import (
     JsonLines,
     damage,
     hash_file,
+    is_file,
     read_json,
     refuse_pickles,
     write_json,
@@ -138,14 +139,14 @@ class RunRecord:
             UserError: there is none.
         """
         path = Path(getattr(run, "directory", run))
-        if not (path / "config.json").is_file():
+        if not is_file(path / "config.json"):
             raise UserError(f"{path} is not a run: it has no config.json")
         return cls(path)
 
     @staticmethod
     def is_run(path: Path) -> bool:
         """Whether a directory is that of a run, and not of a model, which has a ``config.json`` too."""
-        if not (path / "config.json").is_file():
+        if not is_file(path / "config.json"):
             return False
         stored = read_json(path / "config.json")
         return isinstance(stored, dict) and {"method", "base", "task"} <= set(stored)
@@ -171,12 +172,12 @@ class RunRecord:
     @property
     def env(self) -> dict[str, Any]:
         """Versions, machine, what was asked, and name, revision and hash of the base; empty if nothing was noted."""
-        return _object(self.files.env) if self.files.env.exists() else {}
+        return _object(self.files.env) if is_file(self.files.env) else {}
 
     @property
     def summary(self) -> dict[str, Any]:
         """The outcome; empty while the run is under way."""
-        return _object(self.files.summary, "status") if self.files.summary.exists() else {}
+        return _object(self.files.summary, "status") if is_file(self.files.summary) else {}
 
     @property
     def adapter(self) -> dict[str, Any]:
@@ -198,7 +199,7 @@ class RunRecord:
     @property
     def settled(self) -> bool:
         """Whether it came to its end, so that the same call has nothing left to do."""
-        return self.status in _SETTLED and self.files.manifest.is_file()
+        return self.status in _SETTLED and is_file(self.files.manifest)
 
     @property
     def doubt(self) -> str:
@@ -224,7 +225,7 @@ class RunRecord:
         if self.status not in _SETTLED:
             return None
         files = self.files
-        if not files.manifest.is_file():
+        if not is_file(files.manifest):
             return f"it has no {MANIFEST}: repeat the call that began it"
         return _damage(self.directory, tuple(_state(path) for path in (files.manifest, *files.proof())))
 

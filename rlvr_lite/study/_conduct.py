@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from rlvr_lite import bases, resolve
 from rlvr_lite.config import RunConfig, scale_of
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, printable
 from rlvr_lite.options import with_options
 from rlvr_lite.study._design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study._engines import Engine, EngineName
@@ -201,7 +201,7 @@ def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> No
             now = time.monotonic()
             ready = [c for c in left if c.key not in flying and elsewhere.get(c.key, 0.0) <= now]
             for trial in ready[: workforce.capacity - len(flying)]:
-                bar.set_postfix_str(trial.key, refresh=False)
+                bar.set_postfix_str(printable(trial.key), refresh=False)
                 flying[trial.key] = trial
                 workforce.submit(trial)
             if flying:

@@ -11,18 +11,16 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-__all__ = ["name_points", "shown"]
+from rlvr_lite.figure import plot_label
 
+__all__ = ["LABEL", "name_points"]
+
+#: Longest name beside a mark, in characters.
+LABEL = 26
 _SIZE = 7.5
 _NEAR = 15.0  # points; a name farther from its mark is tied to it by a line
 _RINGS = (9.0, 13.0, 18.0, 24.0, 32.0, 42.0, 54.0, 68.0)
 _ANGLES = tuple(math.radians(a) for a in (0, 35, -35, 90, -90, 145, -145, 180))
-
-
-def shown(label: str, length: int = 26) -> str:
-    """A label as a plot writes it: one line, not too long, and no dollar taken for mathematics."""
-    line = " ".join(label.split())
-    return (line if len(line) <= length else line[: length - 1] + "…").replace("$", r"\$")
 
 
 def name_points(
@@ -55,7 +53,7 @@ def name_points(
     frame = axis.get_window_extent()
     for (x, y), point, name, colour in zip(pixels, points, names, colours, strict=True):
         text = axis.annotate(
-            shown(name),
+            plot_label(name, LABEL),
             point,
             xytext=(0, 0),
             textcoords="offset points",

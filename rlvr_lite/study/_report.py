@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_html, printable
 from rlvr_lite.records import write_text
 from rlvr_lite.study import figures
 from rlvr_lite.study._report_page import page, table
@@ -111,7 +111,7 @@ def write_report(study: Study, path: Path) -> Path:
     ]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in parts)
     body = "".join(f'<section id="{name}"><h2>{title}</h2>{part}</section>\n' for name, title, part in parts)
-    head = f"<h1>{escape(study.title)}</h1>{_state(study)}<nav aria-label='Sections'>{links}</nav>"
+    head = f"<h1>{as_html(study.title)}</h1>{_state(study)}<nav aria-label='Sections'>{links}</nav>"
     write_text(path, page(study.title, f"<header>{head}</header><main>{body}</main>"))
     return path
 
@@ -136,7 +136,7 @@ def to_markdown(study: Study) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    line = escape(" ".join(text.split()), quote=False)
+    line = escape(" ".join(printable(text).split()), quote=False)
     for mark in ("\\", "`", "*", "~", "]("):
         line = line.replace(mark, "\\" + mark)
     return " ".join(f"\\{word}" if word.startswith("_") else word for word in line.split(" "))
@@ -152,7 +152,7 @@ def _state(study: Study) -> str:
 
 
 def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    return f"<ul>{''.join(f'<li>{as_html(line)}</li>' for line in lines)}</ul>"
 
 
 def _summary(study: Study) -> str:
@@ -172,14 +172,14 @@ def _drawn(study: Study, picture: _Picture, style: str = "") -> str:
     try:
         figure = picture.draw(study)
     except UserError as error:
-        return f"<p>{escape(picture.title)}: {escape(str(error))}.</p>"
+        return f"<p>{as_html(picture.title)}: {as_html(str(error))}.</p>"
     buffer = io.BytesIO()
     with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": picture.title}):
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a row's name in a script that the font lacks
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     data = base64.b64encode(buffer.getvalue()).decode()
     look = f' style="{style}"' if style else ""
-    return f'<img{look} alt="{escape(_alternative(study, picture))}" src="data:image/svg+xml;base64,{data}">'
+    return f'<img{look} alt="{as_html(_alternative(study, picture))}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _alternative(study: Study, picture: _Picture) -> str:
@@ -248,7 +248,7 @@ def _configurations(study: Study) -> str:
     ]
     note = "All other fields are the same in every row."
     whole = "".join(
-        f"<details><summary>{escape(label)}</summary><pre>{escape(config_text(config))}</pre></details>"
+        f"<details><summary>{as_html(label)}</summary><pre>{as_html(config_text(config))}</pre></details>"
         for label, config in configs.items()
     )
     return f"{table(Table.of(rows, 'Fields in which rows differ', note))}<h3>Each row in full</h3>{whole}"

@@ -1,13 +1,13 @@
-"""The dress of a report: style, the script that sorts tables, and tables of HTML. All text goes through ``escape``."""
+"""The dress of a report: style, the script that sorts tables, and tables of HTML. All text goes through ``as_html``."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from html import escape
 from typing import Any
 
+from rlvr_lite.errors import as_html
 from rlvr_lite.table import Table, cell_text
 
 __all__ = ["page", "table"]
@@ -66,7 +66,7 @@ def table(found: Table, caption: str | None = None) -> str:
     numeric = [_numeric([row.get(column) for row in found]) for column in found.columns]
     look = [' class="number"' if n else "" for n in numeric]
     head = "".join(
-        f'<th scope="col" aria-sort="none"{css}><button type="button">{escape(column)}</button></th>'
+        f'<th scope="col" aria-sort="none"{css}><button type="button">{as_html(column)}</button></th>'
         for column, css in zip(found.columns, look, strict=True)
     )
     lines = []
@@ -76,10 +76,10 @@ def table(found: Table, caption: str | None = None) -> str:
             value, text = row.get(column), cell_text(row.get(column))
             tag = 'th scope="row"' if i == 0 else "td"
             css = ' class="long"' if len(text) > (_LONG if i else _LONG_NAME) else look[i]
-            cells.append(f'<{tag}{css} data-key="{_key(value, numeric[i])}">{escape(text)}</{tag[:2]}>')
+            cells.append(f'<{tag}{css} data-key="{_key(value, numeric[i])}">{as_html(text)}</{tag[:2]}>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    title = escape(found.title if caption is None else caption)
-    note = f'<p class="note">{escape(found.note)}</p>' if found.note else ""
+    title = as_html(found.title if caption is None else caption)
+    note = f'<p class="note">{as_html(found.note)}</p>' if found.note else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><caption hidden>{title}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>{note}"
@@ -104,7 +104,7 @@ def _number(value: Any) -> float | None:
 def _key(value: Any, numeric: bool) -> str:
     if value is None:
         return ""
-    return repr(_number(value)) if numeric else escape(cell_text(value))
+    return repr(_number(value)) if numeric else as_html(cell_text(value))
 
 
 def page(title: str, body: str) -> str:
@@ -115,6 +115,6 @@ def page(title: str, body: str) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>{body}\n"
+        f"<title>{as_html(title)}</title><style>{_STYLE}</style></head>\n<body>{body}\n"
         f"<script>{_SCRIPT}</script></body></html>\n"
     )

@@ -15,7 +15,7 @@ from typing import Any
 from rlvr_lite.config import RunConfig, from_json, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import Score
-from rlvr_lite.records import read_json, write_json
+from rlvr_lite.records import is_file, read_json, write_json
 from rlvr_lite.resolve import BOOKKEEPING
 from rlvr_lite.runs import writer
 from rlvr_lite.study._design import Design, Trial, Variant
@@ -63,15 +63,15 @@ class Store:
             UserError: the directory holds something else, or a study that differs in more than rows and seeds.
         """
         manifest = self.root / MANIFEST
-        strange = self.root.exists() and (
-            not self.root.is_dir() or any(not path.name.startswith(".") for path in self.root.iterdir())
-        )
-        if strange and not manifest.exists():
-            raise UserError(f"{self.root} holds other files: choose an empty or new --out")
         try:
+            strange = self.root.exists() and (
+                not self.root.is_dir() or any(not path.name.startswith(".") for path in self.root.iterdir())
+            )
+            if strange and not manifest.exists():
+                raise UserError(f"{self.root} holds other files: choose an empty or new --out")
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot create {self.root}: {error.strerror}; choose another --out") from error
+            raise UserError(f"cannot use {self.root}: {error.strerror}; choose another --out") from error
         with writer(self.root / ".lock", "opening the study", wait=True):  # or one loses the other's rows
             if manifest.exists():
                 design = _merged(read_design(self.root), design, self.root)
@@ -93,7 +93,7 @@ class Store:
     def state(self, trial: Trial) -> str:
         """``done``, ``failed`` or ``open``."""
         run = self.run(trial)
-        if (run.directory / _FAILURE).exists():
+        if is_file(run.directory / _FAILURE):
             return "failed"
         if not run.settled:
             return "open"
@@ -102,7 +102,7 @@ class Store:
     def reason(self, trial: Trial) -> str:
         """Why a trial failed."""
         run = self.run(trial)
-        if (run.directory / _FAILURE).exists():
+        if is_file(run.directory / _FAILURE):
             return str(read_json(run.directory / _FAILURE)["error"])
         broken = run.damage()
         return f"{run.directory} is damaged ({broken}): delete it and repeat the call" if broken else run.reason
@@ -144,7 +144,7 @@ def read_design(root: Path) -> Design:
     Raises:
         UserError: there is none.
     """
-    if not (root / MANIFEST).is_file():
+    if not is_file(root / MANIFEST):
         raise UserError(f"{root} is not a study: it has no {MANIFEST}")
     facts = read_json(root / MANIFEST)
     if not isinstance(facts, dict) or facts.get("study") != _FORMAT:

@@ -20,7 +20,7 @@ from rlvr_lite.analysis.replication import (
 )
 from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.config import RunConfig
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, printable
 from rlvr_lite.study._design import Design, Trial, Variant
 from rlvr_lite.study._store import Store, read_design
 from rlvr_lite.table import Table
@@ -330,7 +330,7 @@ class Study:
     # ---- shown ------------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
-        return f"{self.leaderboard}\n{self.directory}"
+        return printable(f"{self.leaderboard}\n{self.directory}")
 
     def __repr__(self) -> str:
         return f"Study({str(self.directory)!r}, {len(self.rows)} rows, {'complete' if self.complete else 'under way'})"

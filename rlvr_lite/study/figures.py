@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from rlvr_lite import bases, methods
 from rlvr_lite.analysis.replication import seed_problem_interval
 from rlvr_lite.errors import UserError, unknown_name
-from rlvr_lite.figure import Figure
-from rlvr_lite.study._labels import name_points, shown
+from rlvr_lite.figure import Figure, plot_label
+from rlvr_lite.study._labels import LABEL, name_points
 from rlvr_lite.table import Table
 from rlvr_lite.training import COLOURS, smooth
 
@@ -146,9 +146,9 @@ def forest(study: Study) -> Figure:
         axis.plot((d.low, d.high), (place, place), color=colour, linewidth=2, solid_capstyle="butt")
         face = "white" if mark == "o" else colour
         axis.plot(d.value, place, mark, color=colour, markerfacecolor=face, markersize=6)
-    axis.set_yticks(range(len(found)), [shown(comparison.method) for comparison in found])
+    axis.set_yticks(range(len(found)), [plot_label(comparison.method, LABEL) for comparison in found])
     axis.set_ylim(-0.7, len(found) - 0.3)
-    axis.set_xlabel(f"{study.metric} minus that of {shown(study.design.reference)}")
+    axis.set_xlabel(f"{study.metric} minus that of {plot_label(study.design.reference, LABEL)}")
     used = [verdict for verdict in _VERDICTS if any(c.verdict == verdict for c in found)]
     for verdict in used:
         mark, colour = _VERDICTS[verdict]
@@ -189,7 +189,7 @@ def reward_curves(study: Study) -> Figure:
         if reference is not None and label != study.design.reference:
             axis.plot(reference[0], reference[1], color=_FAINT, linewidth=1, linestyle="--")
         _band(axis, x, middle, low, high, looks[label][0])
-        axis.set_title(shown(label, 22), fontsize=8, color=looks[label][0])
+        axis.set_title(plot_label(label, 22), fontsize=8, color=looks[label][0])
         axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     figure.supxlabel(_span(study), fontsize=8)
     figure.supylabel("mean reward", fontsize=8)
@@ -240,7 +240,7 @@ def learning_rate_curves(study: Study) -> Figure:
             found = [(t.learning_rate, t.score) for t in row.search if t.rung == rung and t.score is not None]
             if found:
                 _bars(axis, found, colour, style, face)
-        axis.set_title(shown(label, 22), fontsize=8, color=colour)
+        axis.set_title(plot_label(label, 22), fontsize=8, color=colour)
         axis.set_xscale("log")
         _decades(axis, most=3, powers=True)
     figure.supxlabel("learning rate", fontsize=8)

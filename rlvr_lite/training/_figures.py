@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from rlvr_lite.figure import Figure
+from rlvr_lite.figure import Figure, plot_label
 
 __all__ = ["COLOURS", "smooth", "training_curves"]
 
@@ -48,7 +48,7 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
                 continue
             steps, values = zip(*points, strict=True)
             axis.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-            axis.plot(steps, smooth(values), color=colour, linewidth=2, label=label)
+            axis.plot(steps, smooth(values), color=colour, linewidth=2, label=plot_label(label))
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -36,6 +36,13 @@ def is_done(directory: RunDirectory, asked: RunConfig) -> bool:
     Raises:
         UserError: it holds another run, or something else.
     """
+    try:
+        return _holds(directory, asked)
+    except OSError as error:  # as in another user's folder
+        raise UserError(f"cannot use {directory.root}: {error.strerror or error}; choose another --out") from error
+
+
+def _holds(directory: RunDirectory, asked: RunConfig) -> bool:
     root = directory.root
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose another --out")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.errors import printable
+from rlvr_lite.errors import as_html, printable
 from rlvr_lite.runs import RunRecord
 from rlvr_lite.table import Table
 
@@ -107,9 +106,9 @@ class Run(RunRecord):
         head, *facts = str(self).split("\n")
         if self.summary.get("evaluation"):
             facts = facts[: len(facts) - len(str(self.accuracy()).split("\n")) - 1]
-        body = "".join(f"<div>{html.escape(line)}</div>" for line in facts)
+        body = "".join(f"<div>{as_html(line)}</div>" for line in facts)
         table = self.accuracy()._repr_html_() if self.summary.get("evaluation") else ""
-        return f"<div><b>{html.escape(head)}</b>{body}{table}</div>"
+        return f"<div><b>{as_html(head)}</b>{body}{table}</div>"
 
 
 def _interval(score: dict[str, float]) -> str:

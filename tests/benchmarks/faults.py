@@ -39,6 +39,7 @@ from tests.disk import Disk, Fault
 from tests.study.killed import board
 from tests.training.killed import outcome
 
+
 def variety(completions: list[Any], **_: Any) -> list[float]:
     """A reward that differs inside of every group, so that two steps are enough for the proof."""
     return [float(len(set(chat[0]["content"]))) for chat in completions]
@@ -145,7 +146,11 @@ def _trial(job: Callable[[Path], Any], out: Path, fault: Fault, moment: int) -> 
     out.mkdir()
     first = _child(lambda: _under(Disk(out, fault, moment), job, out))
     again = _child(lambda: job(out))
-    return {"first": first[0], "said": str(first[1])[-3000:] if first[0] in ("raw", "one line") else "", **_ended(again)}
+    return {
+        "first": first[0],
+        "said": str(first[1])[-3000:] if first[0] in ("raw", "one line") else "",
+        **_ended(again),
+    }
 
 
 def _two(job: Callable[[Path], Any], out: Path, rng: random.Random, whole: float) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, printable
 from rlvr_lite.rewards.math._compare import compare
 from rlvr_lite.rewards.math._exact import TooMuchWork, decimal, meter
 from rlvr_lite.rewards.math._extract import FALLBACK, extract
@@ -296,7 +296,7 @@ def explain(gold: str, answer: str) -> str:
         None: ("not judged", "against"),
     }[verdict.correct]
     detail = f"{verdict.reason}; " if verdict.reason else ""
-    return (
+    return printable(
         f"{word}: {shown} {relation} {_short(_text(gold))!r} "
         f"({detail}decided by {verdict.how} in {1000 * verdict.seconds:.1f} ms)"
     )
