@@ -7,15 +7,20 @@ fitted to what was named and never refused.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite import bases, grpo, methods, rewards
 from rlvr_lite.analysis import memory
 from rlvr_lite.config import SCALES, AdapterConfig, Precision, RunConfig, replace_fields
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.tasks import StoredTask
 
 if TYPE_CHECKING:
     from rlvr_lite.tasks import Task
@@ -28,9 +33,13 @@ __all__ = [
     "completions_at_once",
     "eval_problems",
     "fill",
+    "is_code",
     "merge",
     "micro_batch",
     "reward_functions",
+    "source_hash",
+    "sources",
+    "written_as",
 ]
 
 #: What is scored before and after where nobody names a number and the task has as many.
@@ -181,6 +190,59 @@ def reward_functions(given: Any, longest: int = 1) -> tuple[list[Callable[..., A
     given = [given] if callable(given) else list(given)
     functions = [rewards.get(item, longest) if isinstance(item, str) else item for item in given]
     return functions, tuple(i if isinstance(i, str) else getattr(i, "__name__", type(i).__name__) for i in given)
+
+
+def is_code(task: Task | None) -> bool:
+    """Whether a task is a class of the user's, which its name does not say."""
+    return task is not None and not isinstance(task, StoredTask) and not type(task).__module__.startswith("rlvr_lite.")
+
+
+def sources(functions: Mapping[str, Any], task: Task | None) -> dict[str, str]:
+    """A hash of the source of what is code of the user's, by name: functions by theirs, a task as ``task NAME``."""
+    found = {name: source_hash(f) for name, f in functions.items() if callable(f) and not _is_ours(f)}
+    return found | ({f"task {task.name}": source_hash(type(task))} if task is not None and is_code(task) else {})
+
+
+def _is_ours(function: Any) -> bool:
+    return str(getattr(written_as(function), "__module__", "")).startswith("rlvr_lite.")
+
+
+def written_as(thing: Any) -> Any:
+    """The function or class whose source an object is, below partials and instances."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    return thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
+
+
+def source_hash(thing: Any) -> str:
+    """First 16 hexadecimal digits of SHA-256 over the source of a function or class, and over plain values bound to it."""
+    bound: list[Any] = []
+    inner, thing = thing, written_as(thing)
+    while isinstance(inner, functools.partial):
+        bound += [inner.args, tuple(sorted(inner.keywords.items()))]
+        inner = inner.func
+    if inner is not thing:
+        bound.append(tuple(sorted(vars(inner).items())) if hasattr(inner, "__dict__") else ())
+    code = getattr(thing, "__code__", None)
+    if code is not None:
+        bound += [thing.__defaults__, tuple(sorted((thing.__kwdefaults__ or {}).items()))]
+        bound += [cell.cell_contents for cell in thing.__closure__ or ()]
+    try:
+        text = inspect.getsource(thing)
+    except (OSError, TypeError):  # typed into an interpreter
+        text = thing.__qualname__ if code is None else _plain(code)
+    return hashlib.sha256(f"{text}\n{_plain(tuple(bound))}".encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> str:
+    """A value as text if it is the same text in every process and at every time, its type otherwise."""
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    if isinstance(value, CodeType):
+        return f"{value.co_code.hex()} {value.co_names} {_plain(value.co_consts)}"
+    return type(value).__qualname__
 
 
 # ---- what runs ------------------------------------------------------------------------------------------------------

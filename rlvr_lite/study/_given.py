@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import io
-from collections.abc import Callable, Mapping
+import linecache
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlvr_lite import rewards, tasks
+from rlvr_lite import resolve, rewards, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.tasks import StoredTask, Task
+from rlvr_lite.tasks import Task
 
-__all__ = ["Given", "source_hash", "take_functions"]
+__all__ = ["Given", "take_functions"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,7 @@ class Given:
 
     def sources(self) -> dict[str, str]:
         """A hash of the source of everything here, by name."""
-        found = {name: source_hash(function) for name, function in self.functions.items()}
-        return found | ({f"task {self.task.name}": source_hash(type(self.task))} if self.task is not None else {})
+        return resolve.sources(self.functions, self.task)
 
     def pack(self) -> bytes:
         """For another process: importable functions by their path, others by value.
@@ -61,7 +62,7 @@ class Given:
                     f"{what} cannot be sent to another process ({type(error).__name__}: {said}): define it in a module "
                     "without open files, locks or models, or use the engine 'local'"
                 ) from error
-        return _dump(self)
+        return _dump((self, _texts([*self.functions.values(), *filter(None, [self.task])])))
 
     @staticmethod
     def unpack(data: bytes | None) -> Given:
@@ -73,18 +74,32 @@ class Given:
         if data is None:
             return Given()
         try:
-            found: Given = _load(data)
+            found, texts = _load(data)
         except ImportError as error:
             raise UserError(
                 f"a worker cannot import {error.name or error}: put the module where all workers find it (PYTHONPATH)"
             ) from error
+        for file, lines in texts.items():  # so that a hash of a source is the same here, and a traceback shows it
+            if not os.path.exists(file):
+                linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+        assert isinstance(found, Given)
         return found
 
     @classmethod
     def of(cls, functions: Mapping[str, Callable[..., Any]], task: Task) -> Given:
         """Of a study's reward functions and its task."""
-        plain = isinstance(task, StoredTask) or type(task).__module__.startswith("rlvr_lite.")
-        return cls(functions, None if plain else task)
+        return cls(functions, task if resolve.is_code(task) else None)
+
+
+def _texts(things: Iterable[Any]) -> dict[str, list[str]]:
+    """The files that these were written in, which a notebook's worker would not find."""
+    found = {}
+    for thing in map(resolve.written_as, things):
+        with suppress(OSError, TypeError):
+            file = inspect.getsourcefile(thing)
+            if file is not None:
+                found[file] = linecache.getlines(file)
+    return found
 
 
 def _dump(value: Any) -> bytes:
@@ -127,32 +142,3 @@ def take_functions(value: Any, found: dict[str, Callable[..., Any]]) -> Any:
         raise UserError(f"two rewards are called {name!r}: give your function a name of its own")
     found[name] = value
     return name
-
-
-def source_hash(thing: Any) -> str:
-    """First 16 hexadecimal digits of SHA-256 over the source of a function or class, and over plain values bound to it."""
-    bound: list[Any] = []
-    while isinstance(thing, functools.partial):
-        bound += [thing.args, sorted(thing.keywords.items())]
-        thing = thing.func
-    if not inspect.isroutine(thing) and not inspect.isclass(thing):
-        bound.append(sorted(vars(thing).items()) if hasattr(thing, "__dict__") else [])
-        thing = type(thing)
-    code = getattr(thing, "__code__", None)
-    if code is not None:
-        bound += [thing.__defaults__, thing.__kwdefaults__]
-        bound += [cell.cell_contents for cell in thing.__closure__ or ()]
-    try:
-        text = inspect.getsource(thing)
-    except (OSError, TypeError):  # typed into an interpreter
-        text = f"{code.co_code.hex()} {_plain(code.co_consts)}" if code is not None else thing.__qualname__
-    return hashlib.sha256(f"{text}\n{_plain(bound)}".encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> str:
-    """A value as text if it is the same text in every process, its type otherwise."""
-    if isinstance(value, str | int | float | bool | None):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_plain, value))}]"
-    return type(value).__qualname__

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,27 @@ def default_directory(config: RunConfig) -> Path:
     return Path("runs") / "-".join(parts)
 
 
-def is_done(directory: RunDirectory, asked: RunConfig) -> bool:
+def is_done(directory: RunDirectory, asked: RunConfig, sources: Mapping[str, str]) -> bool:
     """Whether the directory holds this very run, finished.
 
     What changes nothing of what is computed may differ, and the steps may be more than they were: then there is
     something left to do.
 
+    Args:
+        directory: of the run.
+        asked: what is to be run.
+        sources: hashes of what of it is code, by name.
+
     Raises:
         UserError: it holds another run, or something else.
     """
     try:
-        return _holds(directory, asked)
+        return _holds(directory, asked, sources)
     except OSError as error:  # as in another user's folder
         raise UserError(f"cannot use {directory.root}: {error.strerror or error}; choose another --out") from error
 
 
-def _holds(directory: RunDirectory, asked: RunConfig) -> bool:
+def _holds(directory: RunDirectory, asked: RunConfig, sources: Mapping[str, str]) -> bool:
     root = directory.root
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose another --out")
@@ -56,6 +62,12 @@ def _holds(directory: RunDirectory, asked: RunConfig) -> bool:
         if name not in (*BOOKKEEPING, "steps") and before.get(name) != value:
             raise UserError(
                 f"{root} holds a run with {name} = {before.get(name)!r}, not {value!r}: choose another --out"
+            )
+    known = record.env.get("sources", {})
+    for name, source in sources.items():
+        if known.get(name, source) != source:
+            raise UserError(
+                f"{root} holds a run whose {name} had another source, or other values bound to it: choose another --out"
             )
     return not _more_steps(record, asked) and record.settled
 

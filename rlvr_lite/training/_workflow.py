@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -91,21 +92,23 @@ def train(
     if not isinstance(task, str | Path | None) or any(map(tasks.is_source, options.values())):
         chosen = tasks.get(start.task if task is None else task, **options)
         named |= {"task": chosen.name, "task_options": {}}  # whoever reads the configuration finds the copy by its name
-    asked = resolve.merge(named | {"rewards": resolve.reward_functions(rewards)[1]}, config)
+    functions, names = resolve.reward_functions(rewards)
+    asked = resolve.merge(named | {"rewards": names}, config)
     chosen = chosen or tasks.get(asked.task, **asked.task_options)
+    sources = resolve.sources(dict(zip(names, functions, strict=True)), chosen)
     resolve.check(asked)
     processes = connect()
     directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
-    if is_done(directory, asked):  # also where nothing can be written
+    if is_done(directory, asked, sources):  # also where nothing can be written
         return Run(directory.root)
     with only_writer(directory, processes, wait):
-        done = is_done(directory, asked)
+        done = is_done(directory, asked, sources)
         processes.wait()  # before the main one writes there
         if done:
             return Run(directory.root)
         reset_peak_memory()
         asked = with_steps_of(directory, asked)
-        stages = _Stages(asked, directory, chosen, rewards, progress and processes.main, held, processes)
+        stages = _Stages(asked, directory, chosen, rewards, sources, progress and processes.main, held, processes)
         with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()), warnings.catch_warnings():
             # transformers 5.18 gave it a new name, which TRL and older versions of itself do not know
             warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
@@ -124,12 +127,13 @@ class _Stages:
         files: RunDirectory,
         task: tasks.Task,
         rewards: Any,
+        sources: Mapping[str, str],
         progress: bool,
         held: bases.Base | None,
         processes: Processes,
     ):
         self.asked, self.files, self.task, self.progress = asked, files, task, progress
-        self.processes = processes
+        self.sources, self.processes = sources, processes
         self.held = None if methods.get(asked.method).writes_base else held
         self.attached: Any = None
         self.seconds: dict[str, float] = {}
@@ -232,16 +236,10 @@ class _Stages:
         if self.files.config.exists():
             go_on(self.files, self.asked, self.config)
             return
-        try:
-            self.files.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create {self.files.root}: {error.strerror}; choose another --out") from error
-        base = {
-            "name": self.loaded.name,
-            "revision": self.loaded.revision,
-            "hash": methods.base_hash(self.loaded.model),
-        }
-        write_json(self.files.env, {"asked": json.loads(to_json(self.asked)), "base": base, **describe()})
+        loaded = self.loaded
+        base = {"name": loaded.name, "revision": loaded.revision, "hash": methods.base_hash(loaded.model)}
+        facts = {"asked": json.loads(to_json(self.asked)), "sources": self.sources, "base": base, **describe()}
+        write_json(self.files.env, facts)
         if isinstance(self.task, tasks.StoredTask) and self.task.in_memory:
             tasks.save(self.task, self.files.root)
         write_text(self.files.config, to_json(self.config))

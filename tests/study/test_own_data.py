@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import linecache
 import threading
 
 import pytest
@@ -12,8 +13,9 @@ from datasets import Dataset
 import rlvr_lite
 from rlvr_lite import tasks
 from rlvr_lite.errors import UserError
+from rlvr_lite.resolve import source_hash
 from rlvr_lite.study import Study
-from rlvr_lite.study._given import Given, source_hash, take_functions
+from rlvr_lite.study._given import Given, take_functions
 
 ROWS = [
     {"question": f"{a}+{b}+{c}=?", "answer": str(a + b + c), "want": a + b + c}
@@ -180,3 +182,14 @@ def test_what_is_packed_is_unpacked():
     given = Given.unpack(Given(found).pack())
     assert given.functions["<lambda>"]([]) == [3]
     assert given.rewards(rlvr_lite.RunConfig(rewards=tuple(names)))[0] == "accuracy"
+
+
+def test_a_worker_hashes_a_notebooks_function_as_the_notebook_does(monkeypatch):
+    text = ["def mine(completions, **columns):\n", "    return [1.0] * len(completions)\n"]
+    monkeypatch.setitem(linecache.cache, "<cell 1>", (60, None, text, "<cell 1>"))
+    cell: dict = {"__name__": "__main__"}
+    exec(compile("".join(text), "<cell 1>", "exec"), cell)
+    expected, packed = source_hash(cell["mine"]), Given({"mine": cell["mine"]}).pack()
+    monkeypatch.delitem(linecache.cache, "<cell 1>")
+    assert source_hash(cell["mine"]) != expected
+    assert source_hash(Given.unpack(packed).functions["mine"]) == expected

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 import rlvr_lite
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json, write_json
+from rlvr_lite.resolve import source_hash
 from rlvr_lite.runs import RunDirectory
 from rlvr_lite.training import Run
 from rlvr_lite.training._folder import is_done
@@ -76,7 +79,34 @@ def test_the_folder_of_a_run_does_not_depend_on_what_changes_nothing(tmp_path, m
 def test_what_a_run_killed_at_its_very_start_leaves_is_not_taken_for_somebodys_files(tmp_path):
     files = RunDirectory(tmp_path)
     write_json(files.env, {"asked": {"method": "lora"}, "base": {}})
-    assert not is_done(files, RunConfig())
+    assert not is_done(files, RunConfig(), {})
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="other files"):
-        is_done(files, RunConfig())
+        is_done(files, RunConfig(), {})
+
+
+def _reward(source: str, **bound):
+    """As a notebook's cell makes one."""
+    exec(f"def mine(completions, **columns):\n    return [{source} for _ in completions]", bound)
+    return bound["mine"]
+
+
+def test_a_reward_of_the_same_name_with_another_source_is_another_run(tmp_path):
+    call = functools.partial(rlvr_lite.train, "lora", steps=1, out=tmp_path / "run", **SMALL | {"eval_problems": 0})
+    first = call(rewards=["accuracy", _reward("0.5")])
+    again = call(rewards=["accuracy", _reward("0.5")])
+    assert again.summary == first.summary
+    with pytest.raises(UserError, match="mine had another source"):
+        call(rewards=["accuracy", _reward("0.25")])
+    assert again.summary == first.summary
+
+
+def test_what_a_reward_gathers_while_it_runs_is_not_its_source():
+    def make(seen):
+        def mine(completions, **columns):
+            seen.append(completions)
+            return [1.0] * len(completions)
+
+        return mine
+
+    assert source_hash(make([])) == source_hash(make([1]))
