@@ -19,6 +19,7 @@ from rlvr_lite.study._given import Given
 
 __all__ = ["Engine", "EngineName", "alone", "engine"]
 
+#: Who does the trials of a study.
 EngineName = Literal["local", "process", "ray"]
 #: A worker that died (killed, out of memory) is replaced so many times for one trial; its run goes on where it was.
 _RETRIES = 2

@@ -23,6 +23,7 @@ from rlvr_lite.training import Run
 
 __all__ = ["MANIFEST", "Store", "read_design"]
 
+#: The file by which a folder is a study.
 MANIFEST = "study.json"
 _FORMAT = 1
 _FAILURE = "failure.json"
