@@ -1,6 +1,6 @@
 """The paper's fourteen methods on a pretrained model: ``python -m tests.benchmarks.pretrained run|report``.
 
-SmolLM2-135M-Instruct in bf16 (its folder in RLVR_LITE_SMOLLM2) learns sums of two numbers up to 20, which it solves in about
+SmolLM2-135M-Instruct in fp32 (its folder in RLVR_LITE_SMOLLM2) learns sums of two numbers up to 20, which it solves in about
 a third of the cases at the start: 16 steps of 8 prompts x 8 answers. Each method first trains at three rates of one lattice of
 half decades around its own default (seed 1000, validation problems; while the best lies on the edge, one more on that side, at
 most two), then at the best rate with five seeds, scored on 100 held-out problems x 8 answers. ``run`` takes the next piece of
@@ -46,7 +46,7 @@ PROTOCOL: Mapping[str, Any] = {
     "group_size": 8,
     "max_completion_length": 24,
     "task_options": {"operands": 2, "hi": 20},
-    "precision": "bf16",
+    "precision": "fp32",
     "eval_before": False,
     "eval_k": 8,
 }
