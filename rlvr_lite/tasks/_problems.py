@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.rewards import unreadable_golds
 from rlvr_lite.tasks._gold import gold_of
 from rlvr_lite.tasks._read import Rows
 from rlvr_lite.tasks._task import Message, Problem
@@ -81,7 +82,7 @@ def problems_of(
 
 
 def require_answers(problems: Sequence[Problem], name: str, answer: str | None = None) -> None:
-    """Refuse problems without a gold where one is to be compared with.
+    """Refuse problems without a gold where one is to be compared with, and golds of which the verifier reads none.
 
     Args:
         problems: that are to be graded.
@@ -89,10 +90,11 @@ def require_answers(problems: Sequence[Problem], name: str, answer: str | None =
         answer: the answer column, if it is called otherwise.
 
     Raises:
-        UserError: some have none; says how many, the first three, and why.
+        UserError: some have none, or none can be read; says how many, the first three, and why.
     """
     missing = [problem for problem in problems if problem.answer is None]
     if not missing:
+        _require_a_readable_gold([problem.answer for problem in problems if problem.answer is not None], name)
         return
     column = answer or "answer"
     columns = missing[0].columns
@@ -106,6 +108,19 @@ def require_answers(problems: Sequence[Problem], name: str, answer: str | None =
         f"{name}: {len(missing)} of {len(problems)} problems have no answer to compare with ({shown}; {why}): fill it in, "
         "name its column with the task option answer, or use a reward of your own instead of accuracy"
     )
+
+
+def _require_a_readable_gold(golds: Sequence[str], name: str) -> None:
+    """A few are a matter of the preflight check; where all are prose, no answer is ever judged."""
+    if not golds or len(unreadable_golds(golds[:3])) < len(set(golds[:3])):
+        return
+    unread = unreadable_golds(golds)
+    if len(unread) == len(set(golds)):
+        first = "; ".join(repr(gold[:40]) for gold in unread[:3])
+        raise UserError(
+            f"{name}: none of {len(golds)} golds can be read as an answer ({first}): give final answers, or use a reward of "
+            "your own instead of accuracy"
+        )
 
 
 def _prompt_column(row: Mapping[str, Any], given: str | None, name: str) -> str:

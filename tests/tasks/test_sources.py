@@ -482,3 +482,13 @@ def test_a_problem_without_an_answer_is_asked_for_none():
 def test_a_task_object_passes_through():
     task = tasks.get("chain-sum", operands=3)
     assert tasks.get(task) is task
+
+
+PROSE = "because either of them may come first, or none at all {0}"
+
+
+def test_a_single_readable_gold_behind_prose_is_enough():
+    golds = [tasks.Problem(str(i), "q", PROSE.format(i) if i < 4 else "5") for i in range(5)]
+    tasks.require_answers(golds, "rows")
+    with pytest.raises(UserError, match="none of 4 golds"):
+        tasks.require_answers(golds[:4], "rows")
