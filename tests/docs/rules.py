@@ -30,6 +30,7 @@ from tests.docs.reader import REPOSITORY, Command
 PROJECT: Mapping[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 _EXTRAS = PROJECT["project"]["optional-dependencies"]
 _DEFAULTS = RunConfig()
+_VARIABLE = "REPOSITORY"
 _EXTRA = re.compile(r"^(?:\.|rlvr-lite)\[(\w+(?:,\w+)*)\]$")
 
 
@@ -40,6 +41,8 @@ class _Parsed(Exception):
 def check(command: Command) -> None:
     """Raise an ``AssertionError`` that says what is wrong with a command."""
     program, *words = command.words
+    if program.startswith(f"{_VARIABLE}=") or program == "cd":
+        return
     rule = _RULES.get(program)
     if rule is None:
         script = REPOSITORY / program
@@ -183,11 +186,22 @@ def _launcher() -> argparse.ArgumentParser:
 def _pip(words: Sequence[str]) -> None:
     assert words[0] == "install"
     for word in words[1:]:
+        word = word.removesuffix(f" @ git+${_VARIABLE}")
         if word in ("-e", ".", "rlvr-lite", "torch"):
             continue
         found = _EXTRA.match(word)
         assert found, f"no rule knows the requirement {word}"
         assert set(found[1].split(",")) <= set(_EXTRAS), f"no extra {found[1]}"
+
+
+def _git(words: Sequence[str]) -> None:
+    assert words[:2] == ["clone", f"${_VARIABLE}"], "only the repository itself is cloned, from where it is named"
+
+
+def _jupyter(words: Sequence[str]) -> None:
+    assert words[0] == "lab"
+    assert "jupyterlab" in _EXTRAS["notebook"]
+    _exist(words[1:])
 
 
 def _pytest(words: Sequence[str]) -> None:
@@ -241,6 +255,8 @@ def _options() -> frozenset[str]:
 
 _RULES: Mapping[str, Callable[[Sequence[str]], None]] = {
     "accelerate": _accelerate,
+    "git": _git,
+    "jupyter": _jupyter,
     "mypy": _tool("mypy"),
     "pdoc": _pdoc,
     "pip": _pip,

@@ -76,7 +76,7 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
                 _take(command.words[1:])
             except (SystemExit, Exception) as error:
                 raise AssertionError(f"{command}: {error}\n{capsys.readouterr().err}") from error
-    for span, line in spans(section(README, "What a run leaves")):
+    for span, line in spans(section(README, "Output files")):
         if "." in span or span.endswith("/"):
             assert (tmp_path / "runs" / "dora" / span).exists(), f"a run leaves no {span} (line {line} of its section)"
     assert names["run"].status == "done"

@@ -1,6 +1,6 @@
 """Run notebooks as a reader would and keep what they show: ``python -m tests.notebooks.render OUT [NAME ...]``.
 
-Each leaves ``OUT/NAME.ipynb`` with its outputs and a ``OUT/NAME-N.png`` a picture, in the order of its cells.
+Each leaves ``OUT/NAME.ipynb`` with its outputs. With ``notebooks`` for ``OUT`` these are the ones that are stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 _COLOURS = 64  # all that a plot needs, at a third of the bytes
-_IN_HTML = re.compile(r'src="data:image/png;base64,([^"]+)"')
+_IN_HTML = re.compile(r'(?<=src="data:image/png;base64,)([^"]+)')
+_HEADER = re.compile(r"<th\b[^>]*>(.*?)</th>")
+_WIDGET = "application/vnd.jupyter.widget-view+json"  # a bar, which is nothing without its kernel
 
 
 def execute(path: Path) -> Any:
@@ -50,23 +52,57 @@ def pictures(notebook: Any) -> list[bytes]:
     return [base64.b64decode(text) for text in found]
 
 
-def save_small(picture: bytes, path: Path) -> None:
-    """A PNG of few colours."""
+def small(picture: str) -> str:
+    """A PNG with few colours, in base64 as it was."""
     from PIL import Image
 
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(_COLOURS).save(path, optimize=True)
+    out = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(_COLOURS).save(out, "PNG", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def cleaned(notebook: Any) -> Any:
+    """The notebook as it is stored: small pictures, and neither bars nor the times and versions of a kernel."""
+    notebook["metadata"]["language_info"] = {"name": "python"}
+    for cell in notebook["cells"]:
+        cell["metadata"].pop("execution", None)
+        if cell["cell_type"] != "code":
+            continue
+        shown = [o for o in cell["outputs"] if o.get("name") != "stderr" and _WIDGET not in o.get("data", {})]
+        for output in shown:
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/png"] = small("".join(data["image/png"]))
+            if "text/html" in data:
+                data["text/html"] = _IN_HTML.sub(lambda found: small(found[1]), "".join(data["text/html"]))
+        cell["outputs"] = shown
+    return notebook
+
+
+def skeleton(notebook: Any) -> list[Any]:
+    """What has to be the same whenever a notebook is run: its cells, the kinds of their outputs, and names of columns."""
+    found: list[Any] = []
+    for cell in notebook["cells"]:
+        found.append("".join(cell["source"]))
+        kinds: list[Any] = []
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            columns = [re.sub(r"[\d.,]+", "#", text) for text in _HEADER.findall("".join(data.get("text/html", "")))]
+            kind = (output.get("name"), sorted(data), columns)
+            kinds += [kind] if kinds[-1:] != [kind] else []
+        found.append(kinds)
+    return found
 
 
 def render(path: Path, out: Path) -> Path:
     """Execute one notebook into ``out``; the file with its outputs."""
     import nbformat
 
-    notebook = execute(path)
+    notebook = cleaned(execute(path))
     out.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(pictures(notebook), start=1):
-        save_small(picture, out / f"{path.stem}-{number}.png")
-    nbformat.write(notebook, out / path.name)
-    return out / path.name
+    target = out / path.name
+    target.write_text(nbformat.writes(notebook, indent=1).rstrip("\n") + "\n", encoding="utf-8")
+    return target
 
 
 def main(out: str, *names: str) -> None:

@@ -68,8 +68,10 @@ def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 def short(folder: Path) -> str:
-    """The quickstart with few steps, and its name."""
+    """The quickstart with few steps and nothing shown yet, and its name."""
     notebook = json.loads((FOLDER / "01_quickstart.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell |= {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
     cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", ()))
     cell["source"] = ["".join(cell["source"]).replace("STEPS = 40", "STEPS = 12")]
     (folder / "short.ipynb").write_text(json.dumps(notebook), encoding="utf-8")

@@ -1,13 +1,15 @@
-"""The notebooks: stripped, short cells, one place for parameters, names that exist; and each runs from top to bottom."""
+"""The notebooks: short cells, stored outputs that a run repeats, one place for parameters, names that exist; and each runs from top to bottom."""
 
 from __future__ import annotations
 
 import ast
 import base64
 import importlib.util
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import reduce
@@ -17,8 +19,8 @@ from typing import Any
 import pytest
 
 import rlvr_lite
-from tests.notebooks import badges
-from tests.notebooks.render import FOLDER, NOTEBOOKS, pictures
+from tests.notebooks import address
+from tests.notebooks.render import FOLDER, NOTEBOOKS, cleaned, pictures, skeleton
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 #: Where Colab and Kaggle open a notebook of a repository; what follows is the path in it.
@@ -48,14 +50,16 @@ def _dotted(node: ast.expr) -> list[str]:
 
 
 def test_there_are_notebooks():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 9)]
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 10)]
 
 
 @each
-def test_a_notebook_is_stripped_short_and_has_its_parameters_in_one_cell(path):
+def test_a_notebook_is_short_shows_its_outputs_and_has_its_parameters_in_one_cell(path):
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert pictures(stored)
+    assert path.stat().st_size < 500_000
     for cell in _cells(path):
-        assert cell["outputs"] == []
-        assert cell["execution_count"] is None
+        assert not [output for output in cell["outputs"] if output["output_type"] == "error"]
         assert len(_source(cell).split("\n")) <= 25
         ast.parse(_python(cell))
     tagged = [cell for cell in _cells(path) if "parameters" in cell["metadata"].get("tags", [])]
@@ -93,11 +97,11 @@ def test_links_between_notebooks_lead_somewhere_and_badges_to_the_notebook_itsel
 
 
 @each
-def test_a_notebook_says_at_its_top_how_colab_and_kaggle_open_it(path):
+def test_a_notebook_says_at_its_top_what_it_needs_how_long_it_takes_and_how_colab_and_kaggle_open_it(path):
     top = _source(_cells(path, "markdown")[0])
-    assert re.search(_BADGES, top) or any(
-        {"Colab", "Kaggle", "upload"} <= set(re.findall(r"\w+", s)) for s in top.split(".")
-    )
+    assert address.badges(address.address(), path.name) in top
+    assert re.search(r"\bGPU\b", top)
+    assert re.search(r"\d (minute|second)s?\b", top)
 
 
 def test_a_badge_is_recognised():
@@ -106,42 +110,84 @@ def test_a_badge_is_recognised():
 
 
 @each
-def test_badges_take_the_place_of_the_sentence_once_the_address_is_known(path, tmp_path):
-    copy = tmp_path / path.name
-    copy.write_bytes(path.read_bytes())
-    badges.write(copy, "someone/name")
-    badges.write(copy, "owner/name")  # it moved
-    top = _source(_cells(copy, "markdown")[0])
-    assert [found.partition("owner/name/")[2] for found in re.findall(_BADGES, top)] == [
-        f"blob/main/notebooks/{path.name}"
-    ] * 2
-    assert "upload" not in top
-    assert _cells(copy) == _cells(path)
-
-
-@each
-def test_a_notebook_leaves_torch_alone_and_says_where_it_runs(path):
-    first = _source(_cells(path)[0])
-    installed = re.findall(r"%pip install(.*)", first)
-    assert installed == [" --quiet rlvr-lite ipywidgets"]
-    assert "native_dtype(device)" in first
+def test_the_first_cell_is_the_same_everywhere_and_has_the_address_that_the_project_names(path):
+    assert _source(_cells(path)[0]) == address.setup(address.address())
     assert "%matplotlib" not in "".join(map(_source, _cells(path)))
+
+
+def test_the_address_is_named_once_and_found_everywhere(tmp_path):
+    places = ["pyproject.toml", "README.md", "CITATION.cff"]
+    for name in places:
+        shutil.copy(FOLDER.parent / name, tmp_path / name)
+    shutil.copytree(FOLDER, tmp_path / "notebooks")
+    before = {path: path.read_text(encoding="utf-8") for path in sorted(tmp_path.rglob("*.*")) if path.suffix != ".png"}
+    address.write(tmp_path, "https://github.com/someone/name")
+    address.write(tmp_path, "https://github.com/owner/name")  # it moved
+    assert address.address(tmp_path) == "https://github.com/owner/name"
+    for name in places:
+        assert (tmp_path / name).read_text(encoding="utf-8").count("https://github.com/owner/name") == 1
+    for path in sorted((tmp_path / "notebooks").glob("*.ipynb")):
+        found = re.findall(_BADGES, _source(_cells(path, "markdown")[0]))
+        assert [part.partition("owner/name/")[2] for part in found] == [f"blob/main/notebooks/{path.name}"] * 2
+        assert _source(_cells(path)[0]).count('REPOSITORY = "https://github.com/owner/name"') == 1
+    address.write(tmp_path, address.address(FOLDER.parent))
+    assert before == {path: path.read_text(encoding="utf-8") for path in before}
+
+
+@pytest.mark.parametrize(
+    ("has", "repository", "asked", "said"),
+    [
+        ("package", "", None, "was installed"),
+        ("checkout", "https://github.com/owner/name", ["-e", "CHECKOUT"], "is now installed from CHECKOUT"),
+        ("nothing", "https://github.com/owner/name", ["rlvr-lite @ git+https://github.com/owner/name"], "git+https"),
+        ("nothing", "", ["rlvr-lite"], "is now installed from rlvr-lite"),
+    ],
+)
+def test_the_package_is_looked_for_in_the_checkout_then_at_the_address_then_on_the_index(
+    tmp_path, monkeypatch, capsys, has, repository, asked, said
+):
+    place = tmp_path / "notebooks"
+    place.mkdir()
+    if has == "checkout":
+        (tmp_path / "rlvr_lite").mkdir()
+        (tmp_path / "rlvr_lite" / "__init__.py").touch()
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if has == "package" else None)
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda words: ran.append(words) or subprocess.CompletedProcess(words, 0))
+    exec(address.setup(repository), {})
+    assert said.replace("CHECKOUT", str(tmp_path)) in capsys.readouterr().out
+    known = [word.replace("CHECKOUT", str(tmp_path)) for word in asked or ()]
+    assert [words[5:] for words in ran] == ([[*known, "ipywidgets"]] if asked else [])
+    assert not [word for words in ran for word in words if re.search(r"torch|[=<>]=|upgrade", word)]
+    assert (str(tmp_path) in sys.path) is (has == "checkout")
+
+
+def test_what_cannot_be_installed_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda words: subprocess.CompletedProcess(words, 1))
+    with pytest.raises(RuntimeError, match="REPOSITORY"):
+        exec(address.setup(""), {})
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not importlib.util.find_spec("nbclient"), reason="needs nbclient (the extra test has it)")
 @each
-def test_a_notebook_runs_from_top_to_bottom_and_shows_pictures(path, tmp_path):
-    """``RLVR_LITE_RENDERED`` names a folder that keeps the pictures, and the notebooks with their outputs."""
+def test_a_notebook_runs_from_top_to_bottom_and_shows_what_is_stored(path, tmp_path):
+    """``RLVR_LITE_RENDERED`` names a folder that keeps the notebooks with their outputs."""
     out = Path(os.environ.get("RLVR_LITE_RENDERED") or tmp_path).resolve()
     command = [sys.executable, "-m", "tests.notebooks.render", str(out), path.stem]
     done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert list(out.glob(f"{path.stem}-*.png"))
+    fresh, stored = (json.loads((folder / path.name).read_text(encoding="utf-8")) for folder in (out, FOLDER))
+    assert skeleton(fresh) == skeleton(stored), (
+        "store what it shows now: python -m tests.notebooks.render notebooks NAME"
+    )
     shown = [output for cell in _cells(out / path.name) for output in cell["outputs"]]
-    complaints = ["".join(output["text"]) for output in shown if output.get("name") == "stderr"]
-    assert not [text for text in complaints if "Warning" in text and "ipywidgets" not in text]
+    assert not [o for o in shown if "Warning" in "".join(o.get("text", ""))]
 
 
 def test_pictures_are_found_in_outputs_and_in_html_each_once():
@@ -155,9 +201,37 @@ def test_pictures_are_found_in_outputs_and_in_html_each_once():
     assert pictures({"cells": [{"outputs": shown}, {"source": "text"}]}) == [b"first", b"second"]
 
 
-def test_the_pictures_kept_are_small_and_of_notebooks_or_studies():
+def _notebook(**output: Any) -> Any:
+    cell = {"cell_type": "code", "source": "x", "metadata": {"execution": 1}, "outputs": [output]}
+    return {"cells": [cell], "metadata": {}}
+
+
+def test_stored_are_small_pictures_and_no_bars():
+    from PIL import Image
+
+    noise = io.BytesIO()
+    Image.effect_noise((60, 60), 90).convert("RGB").save(noise, "PNG")
+    picture = base64.b64encode(noise.getvalue()).decode()
+    for kind, value in (("image/png", picture), ("text/html", f'<img src="data:image/png;base64,{picture}">')):
+        (cell,) = cleaned(_notebook(data={kind: value}))["cells"]
+        assert len(cell["outputs"][0]["data"][kind]) < len(value)
+        assert cell["metadata"] == {}
+    for bar in ({"name": "stderr", "text": "50%"}, {"data": {"application/vnd.jupyter.widget-view+json": {}}}):
+        assert cleaned(_notebook(**bar))["cells"][0]["outputs"] == []
+
+
+def test_a_stored_output_may_differ_in_digits_and_in_nothing_else():
+    def of(html: str) -> Any:
+        return skeleton(_notebook(data={"text/html": html}))
+
+    assert of("<th>avg@8</th><td>0.5</td>") == of("<th style=x>avg@4</th><td>0.6</td>")
+    assert of("<th>avg@8</th>") != of("<th>pass@8</th>")
+    assert of("") != skeleton(_notebook(data={"image/png": ""}))
+    assert of("") != skeleton(_notebook(name="stdout", text=""))
+
+
+def test_the_pictures_kept_are_small_and_of_studies():
     kept = sorted((FOLDER / "pictures").iterdir())
     assert kept
-    known = "|".join(re.escape(n.stem) for n in NOTEBOOKS)
-    assert all(re.fullmatch(rf"({known})-\d+\.png|study-\w+-\w+\.png", path.name) for path in kept)
+    assert all(re.fullmatch(r"study-\w+-\w+\.png", path.name) for path in kept)
     assert all(path.stat().st_size <= 60_000 for path in kept)
