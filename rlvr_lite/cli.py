@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -87,12 +88,52 @@ def _listen() -> None:
 def _run(given: list[str]) -> Any:
     """What the command returns."""
     name, words = (given[0], given[1:]) if given else ("--help", [])
-    if name not in _COMMANDS and not name.startswith("-"):
-        raise unknown_name("command", name, _COMMANDS)
     if name in _COMMANDS:
-        command = _COMMANDS[name]
-        words = commands.prepared(name, command, words)
-        return tyro.cli(commands.for_tyro(command), args=words, prog=f"rlvr-lite {name}")
-    if name not in ("-h", "--help"):
-        raise unknown_name("option", name, ["--help", "--version", *_COMMANDS])
-    return tyro.extras.subcommand_cli_from_dict(_COMMANDS, args=["--help"], prog="rlvr-lite", sort_subcommands=False)
+        return _command(name, words)
+    if name in ("-h", "--help", "help"):
+        return _all(["--help"])
+    if name == "--print-completion":
+        if words not in (["bash"], ["zsh"]):
+            raise UserError("--print-completion takes the name of a shell: bash or zsh")
+        return _all(["--tyro-print-completion", *words])
+    if name.startswith("-"):
+        raise UserError(
+            f"rlvr-lite has no option {name} before a command: it has --help, --version, --print-completion"
+        )
+    raise unknown_name("command", name, _COMMANDS)
+
+
+def _command(name: str, words: list[str]) -> Any:
+    """What one command returns."""
+    command = commands.for_tyro(_COMMANDS[name])
+    words = commands.prepared(name, _COMMANDS[name], words)
+    helps = words == ["--help"]
+    try:  # what tyro finds wrong fills a box; here it is a line
+        ready = tyro.cli(_later(command), args=words, prog=f"rlvr-lite {name}", console_outputs=helps)
+    except SystemExit as error:
+        if error.code in (0, None):
+            raise
+        raise UserError(
+            f"{name} cannot read {' '.join(words)!r}: rlvr-lite {name} --help shows what it takes"
+        ) from None
+    return ready()
+
+
+def _later(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """The command with the same signature, to be called once tyro is through with the words."""
+
+    @functools.wraps(command)
+    def take(*args: Any, **options: Any) -> Callable[[], Any]:
+        return functools.partial(command, *args, **options)
+
+    return take
+
+
+def _all(words: list[str]) -> None:
+    """What tyro says of all commands together: the help, or a shell's completion."""
+    known = {name: commands.for_tyro(command) for name, command in _COMMANDS.items()}
+    try:
+        tyro.extras.subcommand_cli_from_dict(known, args=words, prog="rlvr-lite", sort_subcommands=False)
+    except SystemExit as error:
+        if error.code not in (0, None):
+            raise

@@ -34,7 +34,9 @@ _NEXT = (
 )
 
 
-def demo(out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps: int = 40) -> dict[str, Run]:
+def demo(
+    out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps: int = 40, progress: bool = True
+) -> dict[str, Run]:
     """Train ``methods`` on the base ``tiny``, print what they learned, and write a page about it.
 
     Calling it again continues what was interrupted, and repeats nothing that is done.
@@ -43,6 +45,7 @@ def demo(out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps:
         out: folder that takes a run a method, ``reward_curves.png`` and ``index.html``.
         methods: names of ``rlvr_lite.list_methods()``.
         steps: optimizer steps of each run.
+        progress: show progress bars.
 
     Returns:
         The runs by method.
@@ -55,7 +58,7 @@ def demo(out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps:
     started = time.perf_counter()
     runs: dict[str, Run] = {}
     for method in methods:
-        runs[method] = train(method, "tiny", "chain-sum", out=out / method, steps=steps)
+        runs[method] = train(method, "tiny", "chain-sum", out=out / method, steps=steps, progress=progress)
         if runs[method].status == "stopped":
             print(f"stopped; the same command continues {runs[method].directory}")
             return runs

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.errors import as_html, printable
@@ -29,6 +32,21 @@ def cell_text(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _narrowed(wide: list[int], least: list[int], width: int) -> list[int]:
+    """Widths of columns, the widest taken from first until they fit, and none below its longest word."""
+    wide, over = list(wide), sum(wide) + 2 * (len(wide) - 1) - width
+    while over > 0 and (open_ := [i for i, w in enumerate(wide) if w > least[i]]):
+        wide[max(open_, key=wide.__getitem__)] -= 1
+        over -= 1
+    return wide
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    if len(cell) <= width:
+        return [cell]
+    return textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
 
 
 @dataclass(frozen=True)
@@ -69,16 +87,42 @@ class Table:
         cells = [[row.get(column) for row in self.rows] for column in self.columns]
         return [all(value is None or _is_number(value) for value in column) for column in cells]
 
+    def __repr__(self) -> str:
+        return f"<Table of {len(self)} rows: {', '.join(self._head())}>"
+
     def __str__(self) -> str:
-        head, text, right = self._head(), self._text(), self._right()
-        width = [max(len(line[i]) for line in [head, *text]) for i in range(len(self.columns))]
+        return self.to_text(shutil.get_terminal_size().columns)
 
-        def line(cells: Sequence[str]) -> str:
-            parts = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, width, right, strict=True))
-            return "  ".join(parts).rstrip()
+    def to_text(self, width: int | None = None) -> str:
+        """The table in plain text.
 
-        body = [line(head), "  ".join("─" * w for w in width), *map(line, text)]
-        return printable("\n".join([*filter(None, [self.title]), *body, *filter(None, [self.note])]))
+        Args:
+            width: characters that it should fit in: words wrap inside of their columns, and columns that find no room go
+                below, beside the first one again. No word is broken. ``None`` wraps nothing.
+        """
+        text, right, head = self._text(), self._right(), self._head()
+        lines = [head, *text]
+        wide = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        if width is not None:
+            least = [max(len(word) for line in lines for word in [*line[i].split(), ""]) for i in range(len(wide))]
+            fit = sum(total + 2 * i <= width for i, total in enumerate(accumulate(least)))
+            if 2 <= fit < len(wide):  # the rest goes below, beside the first column again
+                first = replace(self, columns=self.columns[:fit], note="")
+                rest = replace(self, columns=(self.columns[0], *self.columns[fit:]), title="")
+                return f"{first.to_text(width)}\n\n{rest.to_text(width)}"
+            wide = _narrowed(wide, least, width)
+
+        def block(cells: Sequence[str]) -> list[str]:
+            parts = [_wrapped(cell, w) for cell, w in zip(cells, wide, strict=True)]
+            rows = zip_longest(*parts, fillvalue="")
+            return [
+                "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, wide, right, strict=True)).rstrip()
+                for row in rows
+            ]
+
+        body = [*block(head), "  ".join("─" * w for w in wide), *(part for row in text for part in block(row))]
+        around = [[said] if width is None else textwrap.wrap(said, max(width, 20)) for said in (self.title, self.note)]
+        return printable("\n".join([*(around[0] if self.title else []), *body, *(around[1] if self.note else [])]))
 
     def to_markdown(self) -> str:
         """The table in GitHub's Markdown."""

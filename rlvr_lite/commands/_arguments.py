@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
@@ -37,6 +38,35 @@ _HABITS = {
     "target_modules": "targets",
     "loss_type": "loss",
     "reward_funcs": "rewards",
+    "warmup_ratio": "warmup_steps",
+    "per_device_train_batch_size": "prompts_per_step",
+    "batch_size": "prompts_per_step",
+    "train_batch_size": "prompts_per_step",
+    "gradient_accumulation_steps": "micro_batch",
+    "num_train_epochs": "steps",
+    "epochs": "steps",
+    "max_grad": "max_grad_norm",
+    "dtype": "precision",
+    "torch_dtype": "precision",
+    "load_in_4bit": "precision nf4",
+    "quantization": "precision",
+    "use_dora": "method dora",
+    "use_rslora": "method rslora",
+    "peft_method": "method",
+    "adapter": "method",
+    "card": "gpu",
+    "device": "gpu",
+    "reward": "rewards",
+    "logging": "report_to",
+    "use_unsloth": "backend unsloth",
+    "num_samples": "k",
+    "n_samples": "k",
+    "limit": "n",
+    "tasks": "benchmarks",
+    "run": "policy",
+    "output": "out",
+    "format": "to",
+    "num_seeds": "seeds",
 }
 #: Lists whose values have commas themselves.
 _WHOLE = ("axis",)
@@ -64,12 +94,32 @@ def _kinds(command: Callable[..., Any]) -> dict[str, Any]:
 
 def _positional(command: Callable[..., Any]) -> list[str]:
     """Parameters that words stand for, save those that tyro takes as words itself."""
+    by_tyro = {p.name for p in _words_of(command)}
+    found = inspect.signature(command).parameters.values()
+    return [p.name for p in found if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in by_tyro]
+
+
+def _words_of(command: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Parameters that tyro takes as words, in their order."""
     hints = get_type_hints(command, include_extras=True)
-    return [
-        p.name
-        for p in inspect.signature(command).parameters.values()
-        if p.kind is p.POSITIONAL_OR_KEYWORD and get_origin(hints[p.name]) is not Annotated
-    ]
+    found = inspect.signature(command).parameters.values()
+    return [p for p in found if p.kind is p.POSITIONAL_OR_KEYWORD and get_origin(hints[p.name]) is Annotated]
+
+
+def _check_count(name: str, command: Callable[..., Any], given: Mapping[str, Any], loose: Sequence[str]) -> None:
+    """Refuse a word too many, and the lack of one without which there is nothing to do."""
+    words, open_ = _words_of(command), _positional(command)
+    several = any(get_origin(_kinds(command)[p.name]) is tuple for p in words)
+    if len(loose) > len(words) and not several:
+        extra = loose[len(words)]
+        said = f": name the option, such as --{open_[-1].replace('_', '-')} {extra}" if open_ else ""
+        raise UserError(f"{name} takes no word {extra!r} there{said}; rlvr-lite {name} --help shows what it takes")
+    needed = [p for p in words if p.default is p.empty][len(loose) :]
+    needed += [p for n, p in inspect.signature(command).parameters.items() if n in open_ and p.default is p.empty]
+    lacking = [p.name for p in needed if p.name not in given]
+    if lacking:
+        shown = " ".join(n.upper() for n in lacking)
+        raise UserError(f"{name} needs {', '.join(lacking)}: rlvr-lite {name} {shown}; --help says more")
 
 
 def prepared(name: str, command: Callable[..., Any], words: Sequence[str]) -> list[str]:
@@ -94,7 +144,7 @@ def prepared(name: str, command: Callable[..., Any], words: Sequence[str]) -> li
         word = _SHORT.get(word, word) if "progress" in kinds else word
         if not word.startswith("--") or len(word) == 2:
             if word.startswith("-") and not _is_number(word):
-                raise unknown_name(f"option of {name}", word, [f"--{n.replace('_', '-')}" for n in kinds])
+                raise _unknown(name, word.lstrip("-"), kinds, dashes=1)
             loose.append(word)
             continue
         option, equals, value = word[2:].partition("=")
@@ -128,8 +178,7 @@ def prepared(name: str, command: Callable[..., Any], words: Sequence[str]) -> li
             taken[parameter], loose = _several(parameter, kind, loose) + taken.get(parameter, []), []
         else:
             taken[parameter] = [_checked(parameter, kind, loose.pop(0))]
-    if loose and open_:
-        raise UserError(f"{name} takes no word {loose[0]!r} there: name the option, such as --{open_[-1]} {loose[0]}")
+    _check_count(name, command, taken, loose)
     found = list(loose)
     for option, values in taken.items():
         flag = f"--{option.replace('_', '-')}"
@@ -152,12 +201,16 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _unknown(name: str, option: str, kinds: Mapping[str, Any]) -> UserError:
-    meant = _HABITS.get(option)
-    if meant is not None and meant in kinds:
-        return UserError(f"{name} has no option --{option.replace('_', '-')}: it is --{meant.replace('_', '-')} here")
-    shown = [f"--{known.replace('_', '-')}" for known in kinds]
-    return unknown_name(f"option of {name}", f"--{option.replace('_', '-')}", shown)
+def _unknown(name: str, option: str, kinds: Mapping[str, Any], dashes: int = 2) -> UserError:
+    typed, meant = "-" * dashes + option.replace("_", "-"), _HABITS.get(option)
+    if meant is not None and meant.split()[0] in kinds:
+        return UserError(f"{name} has no option {typed}: it is --{meant.replace('_', '-')} here")
+    here = {name: name for name in kinds} | {name: m for name, m in _HABITS.items() if m.split()[0] in kinds}
+    near = dict.fromkeys(here[known] for known in get_close_matches(option, here, n=3, cutoff=0.6))
+    if near:
+        said = " or ".join(f"--{known.replace('_', '-')}" for known in near)
+        return UserError(f"{name} has no option {typed}: did you mean {said}?")
+    return UserError(f"{name} has no option {typed}: rlvr-lite {name} --help lists them")
 
 
 def _truth(option: str, value: str) -> str:

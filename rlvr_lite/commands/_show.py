@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -17,7 +18,7 @@ def show(directory: Annotated[Path, tyro.conf.Positional], *, samples: int = 0, 
 
     Args:
         directory: of the run, the evaluation or the study.
-        samples: how many answers to print; of a run, of its last step.
+        samples: how many different answers to print; of a run, of its last step.
         plot: write the picture to this file.
     """
     from rlvr_lite.api import load
@@ -27,15 +28,29 @@ def show(directory: Annotated[Path, tyro.conf.Positional], *, samples: int = 0, 
     found = load(directory)
     print(found)
     if isinstance(found, Run):
-        rows = found.rollouts()
-        last = [row for row in rows if row["step"] == rows[-1]["step"]][:samples] if samples and rows else []
-        for row in last:
-            print(printable(f"\n{row['id']}  answer {row['answer']}  reward {row['reward']}\n{row['completion']}"))
+        rows = found.rollouts() if samples else []
+        for row in _different([row for row in rows if row["step"] == rows[-1]["step"]], samples):
+            gold = "" if row.get("answer") is None else f"  gold answer {row['answer']}"
+            print(printable(f"\n{row['id']}{gold}  reward {row['reward']}\n{row['completion']}"))
     elif isinstance(found, Evaluation):
-        for row in [row for benchmark in found for row in found.samples(benchmark)][:samples] if samples else []:
+        rows = [row for benchmark in found for row in found.samples(benchmark)] if samples else []
+        for row in _different(rows, samples):
             print(printable(f"\n{row['id']}  {'right' if row['correct'] else 'wrong'}\n{row['completion']}"))
     elif samples:
         raise UserError(f"{directory} is a study: give one of the runs in it to see answers")
     if plot is not None:
         found.plot().savefig(plot, dpi=120)
         print(f"wrote {plot}")
+
+
+def _different(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """So many answers: one a problem first, then others to the same problems, none of them twice."""
+    seen: set[tuple[str, str]] = set()
+    rounds: dict[str, int] = {}
+    order: list[tuple[int, int, Mapping[str, Any]]] = []
+    for place, row in enumerate(rows):
+        if (row["id"], row["completion"]) not in seen:
+            seen.add((row["id"], row["completion"]))
+            rounds[row["id"]] = rounds.get(row["id"], 0) + 1
+            order.append((rounds[row["id"]], place, row))
+    return [row for _, _, row in sorted(order, key=lambda found: found[:2])[:count]]

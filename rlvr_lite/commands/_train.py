@@ -23,6 +23,7 @@ def train(
     out: Path | None = None,
     progress: bool = True,
     wait: bool = False,
+    smoke: bool = False,
     **options: Any,
 ) -> str:
     """Train one adapter, prove what was trained, and score it before and after.
@@ -35,6 +36,7 @@ def train(
         out: its directory; by default one under runs/ named after what is run. Calling again continues a stopped run.
         progress: show progress bars; -q shows none.
         wait: if another process trains in that directory, wait until it is done instead of refusing.
+        smoke: try all stages on a step or so: what is not given is small, and too few steps to prove anything are no failure.
         **options: of the run.
 
     Returns:
@@ -49,9 +51,9 @@ def train(
         import_unsloth()  # before every library that it patches
     from rlvr_lite.training import train as run_training
 
-    run = run_training(method, base, task, config=config, out=out, progress=progress, wait=wait, **options)
+    run = run_training(method, base, task, config=config, out=out, progress=progress, wait=wait, smoke=smoke, **options)
     if os.environ.get("RANK", "0") == "0":  # under accelerate launch every process has the same run
         print(run)
     if run.status == "stopped" and run.reason in STOPS:
         sys.exit(128 + STOPS[run.reason])
-    return run.status
+    return "failed" if run.doubt and not smoke else run.status

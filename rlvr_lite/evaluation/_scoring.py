@@ -14,6 +14,7 @@ from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError, printable
 from rlvr_lite.evaluation._samples import GREEDY, Sample, SampleLog
 from rlvr_lite.evaluation._scores import Score
+from rlvr_lite.progress import bar as progress_bar
 from rlvr_lite.tasks import Problem, Task
 
 if TYPE_CHECKING:
@@ -256,9 +257,7 @@ def _reporter(progress: bool | Progress, name: str, total: int) -> Iterator[Call
     done, right = 0, 0.0
     bar: Any = None
     if progress is True:
-        from tqdm.auto import tqdm
-
-        bar = tqdm(total=total, desc=printable(name), unit="answer", dynamic_ncols=True)
+        bar = progress_bar(total=total, desc=printable(name), unit="answer")
 
     def report(samples: Sequence[Sample]) -> None:
         nonlocal done, right

@@ -61,23 +61,59 @@ def _card(name: str, gib: float, capability: float) -> Card:
 CARDS: tuple[Card, ...] = (
     _card("RTX 2060", 6, 7.5),
     _card("RTX 3070", 8, 8.6),
+    _card("RTX 3060 Ti", 8, 8.6),
+    _card("RTX 2070", 8, 7.5),
+    _card("RTX 2080", 8, 7.5),
     _card("RTX 4060", 8, 8.9),
+    _card("RTX 4060 Ti 8GB", 8, 8.9),
+    _card("RTX 5060", 8, 12.0),
+    _card("RTX 5060 Ti 8GB", 8, 12.0),
     _card("RTX 3080", 10, 8.6),
+    _card("RTX 2080 Ti", 11, 7.5),
     _card("RTX 3060", 12, 8.6),
+    _card("RTX 4070", 12, 8.9),
     _card("RTX 4070 Ti", 12, 8.9),
+    _card("RTX 5070", 12, 12.0),
     _card("T4", 16, 7.5),
+    _card("P100", 16, 6.0),
+    _card("V100 16GB", 16, 7.0),
+    _card("RTX A4000", 16, 8.6),
+    _card("RTX 4060 Ti 16GB", 16, 8.9),
+    _card("RTX 5060 Ti 16GB", 16, 12.0),
+    _card("RTX 5070 Ti", 16, 12.0),
+    _card("RTX 5080", 16, 12.0),
     _card("RTX 4070 Ti Super", 16, 8.9),
     _card("RTX 4080", 16, 8.9),
     _card("L4", 24, 8.9),
+    _card("A10", 24, 8.6),
+    _card("A10G", 24, 8.6),
+    _card("A30", 24, 8.0),
+    _card("RTX A5000", 24, 8.6),
+    _card("RTX 3090 Ti", 24, 8.6),
+    _card("Quadro RTX 6000", 24, 7.5),
     _card("RTX 3090", 24, 8.6),
     _card("RTX 4090", 24, 8.9),
     _card("RTX 5090", 32, 12.0),
+    _card("V100 32GB", 32, 7.0),
     _card("A100 40GB", 40, 8.0),
     _card("L40S", 48, 8.9),
+    _card("A40", 48, 8.6),
+    _card("RTX A6000", 48, 8.6),
+    _card("L40", 48, 8.9),
+    _card("RTX 6000 Ada", 48, 8.9),
     _card("A100 80GB", 80, 8.0),
     _card("H100", 80, 9.0),
+    _card("RTX PRO 6000 Blackwell", 96, 12.0),
+    _card("H200", 141, 9.0),
+    _card("B200", 180, 10.0),
 )
-_ALIASES: Mapping[str, str] = {"a100": "A100 40GB", "4070tisuper": "RTX 4070 Ti Super"}
+#: A name without a size stands for the smaller card.
+_ALIASES: Mapping[str, str] = {
+    "a100": "A100 40GB",
+    "v100": "V100 16GB",
+    "4060ti": "RTX 4060 Ti 8GB",
+    "5060ti": "RTX 5060 Ti 8GB",
+}
 
 
 def _key(name: str) -> str:
@@ -85,8 +121,10 @@ def _key(name: str) -> str:
 
     >>> _key("NVIDIA GeForce RTX 3060"), _key("rtx-3060"), _key("Tesla T4")
     ('3060', '3060', 't4')
+    >>> _key("Tesla V100-SXM2-16GB"), _key("NVIDIA H100 80GB HBM3"), _key("NVIDIA RTX 6000 Ada Generation")
+    ('v10016gb', 'h10080gb', '6000ada')
     """
-    return re.sub(r"nvidia|geforce|tesla|rtx|[\s_\-]", "", name.lower())
+    return re.sub(r"nvidia|geforce|tesla|quadro|rtx|pcie|sxm\d?|hbm\d?e?|generation|edition|[\s_\-]", "", name.lower())
 
 
 def card(name: str) -> Card:
@@ -106,7 +144,7 @@ def card(name: str) -> Card:
         return _card(f"{gib:g} GiB", gib, 8.0)
     known = {_key(c.name): c for c in CARDS}
     known |= {alias: known[_key(full)] for alias, full in _ALIASES.items()}
-    found = known.get(_key(name)) or known.get(re.sub(r"\d+gi?b$", "", _key(name)))
+    found = known.get(_key(name)) or known.get(_key(re.sub(r"[\s_\-]\d+\s*gi?b\b", "", name.lower())))
     if found is None:
         names = {_key(c.name): c.name for c in CARDS}
         try:

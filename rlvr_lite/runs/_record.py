@@ -203,8 +203,9 @@ class RunRecord:
 
     @property
     def doubt(self) -> str:
-        """Why its proof failed; empty for a proven run."""
-        return self.reason if self.status == "failed" else ""
+        """Why its proof failed, or could not be had of a trial too short for one; empty for a proven run."""
+        identity = str(self.summary.get("identity") or "")
+        return self.reason if self.status == "failed" else identity if identity.startswith("not proven") else ""
 
     @property
     def adapter_hash(self) -> str:
@@ -239,10 +240,8 @@ class RunRecord:
             UserError: it may not.
         """
         path, status = self.directory, self.status
-        if status == "failed" and not force:
-            raise UserError(
-                f"{path} failed its proof ({self.doubt}): train it again; export and chat take it with force"
-            )
+        if self.doubt and not force:
+            raise UserError(f"{path} has no proof ({self.doubt}): train it again; export and chat take it with force")
         if status not in _SETTLED:
             raise UserError(f"{path} is not finished ({status}): repeat the call that began it")
         if not self.files.adapter.is_dir():

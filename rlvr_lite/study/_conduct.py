@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from rlvr_lite import bases, resolve
 from rlvr_lite.config import RunConfig, scale_of
 from rlvr_lite.errors import UserError, printable
 from rlvr_lite.options import with_options
+from rlvr_lite.progress import bar as progress_bar
 from rlvr_lite.study._design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study._engines import Engine, EngineName
 from rlvr_lite.study._engines import engine as open_engine
@@ -191,7 +190,7 @@ def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> No
     flying: dict[str, Trial] = {}
     elsewhere: dict[str, float] = {}
     scores: dict[str, float | None] = {}
-    with tqdm(desc="study", unit="run", disable=not progress, dynamic_ncols=True) as bar:
+    with progress_bar(desc="study", unit="run", shown=progress) as bar:
         while True:
             scores = store.accuracies(design, scores)
             trials = design.known(scores)

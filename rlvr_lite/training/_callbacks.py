@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rlvr_lite import methods
+from rlvr_lite.progress import bar
 from rlvr_lite.runs import STOPS
 from rlvr_lite.training._parallel import Processes
 
@@ -23,16 +24,14 @@ _SAVE_SECONDS = 600.0  # a disconnect costs at most this much work
 
 
 class Bar(TrainerCallback):
-    """A tqdm bar with reward, accuracy, length, share of groups without variance and tokens a second."""
+    """A progress bar with reward, accuracy, length, share of groups without variance and tokens a second."""
 
     def __init__(self, label: str):
         self.label = label
-        self._bar: tqdm[Any] | None = None
+        self._bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=self.label, unit="step", dynamic_ncols=True
-        )
+        self._bar = bar(total=state.max_steps, initial=state.global_step, desc=self.label, unit="step")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if self._bar is None or not logs or "reward" not in logs:
@@ -42,7 +41,7 @@ class Bar(TrainerCallback):
         if logs.get("rewards/accuracy/mean") is not None:
             shown["accuracy"] = f"{logs['rewards/accuracy/mean']:.0%}"
         shown["tokens"] = f"{logs['completions/mean_length']:.0f}"
-        shown["idle"] = f"{logs['frac_reward_zero_std']:.0%}"
+        shown["zero-adv"] = f"{logs['frac_reward_zero_std']:.0%}"
         shown["tok/s"] = f"{logs['tokens/per_second']:.0f}"
         if logs.get("sampling/sampling_logp_difference/mean", 0) > _SHOWN_GAP:
             shown["gap"] = f"{logs['sampling/sampling_logp_difference/mean']:.3f}"

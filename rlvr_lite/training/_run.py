@@ -97,7 +97,9 @@ class Run(RunRecord):
             f"{summary['trainable_parameters']:,} trained parameters, identity {summary['identity']}",
         ]
         broken = self.damage()
-        facts += [said for said in (summary.get("reason"), broken and f"damaged: {broken}") if said]
+        reason = summary.get("reason") or ""
+        reason = "" if reason in summary["identity"] else reason  # said already
+        facts += [said for said in (reason, broken and f"damaged: {broken}") if said]
         facts += summary.get("lost", [])
         table = [str(self.accuracy())] if summary.get("evaluation") else []
         return printable("\n".join([head, *facts, *table, str(self.directory)]))

@@ -43,6 +43,8 @@ from rlvr_lite.training._trainer import GRPOTrainer
 __all__ = ["train"]
 
 _PARITY_PROMPTS = 8
+#: What a trial of all the stages takes where nothing is named.
+_SMOKE = {"steps": 1, "prompts_per_step": 2, "group_size": 4, "eval_problems": 4, "eval_k": 2}
 _LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has had a gradient
 
 
@@ -56,6 +58,7 @@ def train(
     out: str | Path | None = None,
     progress: bool = True,
     wait: bool = False,
+    smoke: bool = False,
     **overrides: Unpack[RunOptions],
 ) -> Run:
     """Train one adapter with verifiable rewards, prove what was trained, and score it before and after.
@@ -74,6 +77,8 @@ def train(
         out: the run's directory; ``None`` takes one under ``runs/`` named after what is run.
         progress: show progress bars.
         wait: if another process trains in that directory, wait until it is done instead of refusing.
+        smoke: only try whether all of it works: what is not named is small (1 step of 2 prompts x 4 completions, 4 problems),
+            and a run too short to prove what it trained ends ``done`` with the identity "not proven: too few steps".
         **overrides: any field of ``RunConfig``; ``None`` is not named.
 
     Returns:
@@ -86,6 +91,8 @@ def train(
     rewards = start.rewards if overrides.get("rewards") is None else overrides["rewards"]
     held = base if isinstance(base, bases.Base) else None
     named: dict[str, Any] = {"method": method, "base": held.name if held else base, "task": task, **overrides}
+    if smoke:
+        named |= {name: value for name, value in _SMOKE.items() if overrides.get(name) is None}
     options, chosen = overrides.get("task_options") or start.task_options, None
     if isinstance(task, tasks.Task):
         options = overrides.get("task_options") or {}  # those of the configuration went into making it
@@ -108,7 +115,9 @@ def train(
             return Run(directory.root)
         reset_peak_memory()
         asked = with_steps_of(directory, asked)
-        stages = _Stages(asked, directory, chosen, rewards, sources, progress and processes.main, held, processes)
+        stages = _Stages(
+            asked, directory, chosen, rewards, sources, progress and processes.main, held, processes, smoke
+        )
         with threads(1 if stages.loaded.scale == "tiny" else torch.get_num_threads()), warnings.catch_warnings():
             # transformers 5.18 gave it a new name, which TRL and older versions of itself do not know
             warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
@@ -131,7 +140,9 @@ class _Stages:
         progress: bool,
         held: bases.Base | None,
         processes: Processes,
+        smoke: bool,
     ):
+        self.smoke = smoke
         self.asked, self.files, self.task, self.progress = asked, files, task, progress
         self.sources, self.processes = sources, processes
         self.held = None if methods.get(asked.method).writes_base else held
@@ -178,8 +189,10 @@ class _Stages:
         """Proof, adapter, score and summary."""
         if not finished:
             return self._end("stopped", stop.reason or "interrupted", trainer)
-        failures = self._prove_identity(model, trainer)
-        identity = "failed: " + "; ".join(failures) if failures else "proven"
+        failures, short = self._prove_identity(model, trainer)
+        if short and not self.smoke:
+            failures.append(short)
+        identity = "failed: " + "; ".join(failures) if failures else f"not proven: {short}" if short else "proven"
         self._save(model)
         steps = trainer.state.global_step
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -331,24 +344,24 @@ class _Stages:
 
     # ---- proof and summary ------------------------------------------------------------------------------------
 
-    def _prove_identity(self, model: Any, trainer: GRPOTrainer) -> list[str]:
-        """Write ``identity.json``; returns what speaks against the label."""
+    def _prove_identity(self, model: Any, trainer: GRPOTrainer) -> tuple[list[str], str]:
+        """Write ``identity.json``; returns what speaks against the label, and whether too little happened to tell."""
         proof = methods.identity(model, self.config.method, self.config.adapter, optimizer=_inner(trainer.optimizer))
-        failures = list(proof.failures)
+        failures, short = list(proof.failures), ""
         names = [n for n, p in model.named_parameters() if p.requires_grad]
         silent = [n for n in names if n not in trainer.gradients_seen]
         live = sum(row.get("groups/kept", 0) > 0 for row in self.files.metrics.rows())
         if silent and live < _LIVE_STEPS:
-            failures.append(
-                f"only {live} of {self.config.steps} steps had a group with two different rewards, too few to train on: "
-                "take an easier task, a larger group_size or more steps"
+            short = (
+                f"too few steps: only {live} of {self.config.steps} had a group with two different rewards; take more of "
+                "them, an easier task or a larger group_size"
             )
         elif silent:
             failures.append(f"{len(silent)} of {len(names)} trained tensors never had a gradient, such as {silent[0]}")
         share = 1 - len(silent) / len(names)
-        facts = dataclasses.asdict(proof) | {"with_gradient": share, "failures": failures}
-        write_json(self.files.identity, facts)
-        return failures
+        said = [*failures, *([short] if short else [])]
+        write_json(self.files.identity, dataclasses.asdict(proof) | {"with_gradient": share, "failures": said})
+        return failures, short
 
     def _end(
         self,

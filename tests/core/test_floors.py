@@ -22,6 +22,7 @@ FLOORS = {
     "config": 1,
     "figure": 1,
     "options": 2,
+    "progress": 1,
     "records": 1,
     "table": 1,
     "analysis": 2,

@@ -23,7 +23,7 @@ def test_the_bar_shows_what_matters_and_ends_full(tmp_path, capsys):
     made.train()
     shown = capsys.readouterr().err.splitlines()[-1].rpartition("\r")[2]
     assert "2/2" in shown
-    for word in ("lora", "reward=", "accuracy=", "tokens=", "idle=", "tok/s="):
+    for word in ("lora", "reward=", "accuracy=", "tokens=", "zero-adv=", "tok/s="):
         assert word in shown, word
 
 
