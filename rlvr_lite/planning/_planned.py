@@ -164,7 +164,12 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes of live tensors at the highest moment."""
+        """Bytes of a card that the highest phase takes: live tensors, context and fragmentation."""
+        return self.needed()
+
+    @property
+    def peak_tensors(self) -> int:
+        """Bytes of live tensors at the highest moment, without context and fragmentation."""
         return memory.peak(self.phases)[1]
 
     def needed(self, phase: str | None = None) -> int:
@@ -181,7 +186,7 @@ class Plan:
     @property
     def fits(self) -> bool | None:
         """Whether it fits the card; ``None`` without one."""
-        return None if self.available is None else self.needed() <= self.available
+        return None if self.available is None else self.peak <= self.available
 
     def with_fields(self, **fields: Any) -> Plan:
         """The plan of the same run with other values for ``fields`` of its configuration."""
@@ -245,6 +250,9 @@ class Plan:
             f"{c.base}, {c.precision}, {c.method}{f' r={c.rank}' if c.rank else ''}: {c.prompts_per_step} prompts of "
             f"{step.prompt_length} tokens x {c.group_size} completions of {c.max_completion_length}, micro-batch {step.micro_batch}{on}"
         )
+
+    def __repr__(self) -> str:
+        return f"Plan({self.title!r}, peak {self.peak / GIB:.1f} GiB)"
 
     def __str__(self) -> str:
         return "\n".join([str(self.table), "", *self.advice, "", str(self.knobs)])

@@ -43,6 +43,7 @@ _FRONT = (
     "The line joins the rows that no other beats in both; with more than twelve rows only those and the reference are "
     "named. Steps of it may be noise: see the verdicts."
 )
+_MEMORY = "Accuracy against memory"
 _PICTURES = (
     _Picture(
         "Accuracy against trained share",
@@ -69,7 +70,7 @@ _PICTURES = (
         "inside the interval of the best. Dotted: the rate that was chosen.",
     ),
     _Picture(
-        "Accuracy against memory",
+        _MEMORY,
         functools.partial(figures.pareto, cost="memory"),
         f"Accuracy against the most bytes held at once. {_FRONT}",
     ),
@@ -101,7 +102,7 @@ def write_report(study: Study, path: Path) -> Path:
     parts = [
         ("summary", "What may be said", _summary(study)),
         ("leaderboard", "Leaderboard", table(study.leaderboard)),
-        ("figures", "Figures", f'<div class="pictures">{"".join(_figure(study, p) for p in _PICTURES)}</div>'),
+        ("figures", "Figures", f'<div class="pictures">{"".join(_figure(study, p) for p in _pictures(study))}</div>'),
         ("reward", "Reward while training", table(figures.reward_areas(study))),
         ("rates", "Learning rates", table(study.learning_rates)),
         ("costs", "Costs", table(_costs(study))),
@@ -114,6 +115,11 @@ def write_report(study: Study, path: Path) -> Path:
     head = f"<h1>{as_html(study.title)}</h1>{_state(study)}<nav aria-label='Sections'>{links}</nav>"
     write_text(path, page(study.title, f"<header>{head}</header><main>{body}</main>"))
     return path
+
+
+def _pictures(study: Study) -> list[_Picture]:
+    """Those that say something: none of memory where all rows hold the same."""
+    return [picture for picture in _PICTURES if picture.title != _MEMORY or study.memory_differs]
 
 
 def notebook_parts(study: Study) -> str:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "SearchResult", "Study"]
 
+_MEMORY_NOISE = 0.05  # share of a peak within which rows hold the same
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -226,6 +228,12 @@ class Study:
         """Most bytes the row ``label`` held: on the GPU, or in a process that may have held other runs before."""
         return self._median(label, "peak_memory_bytes")
 
+    @property
+    def memory_differs(self) -> bool:
+        """Whether rows differ in peak memory by more than an allocator's noise; otherwise it is not shown row by row."""
+        found = [size for label in self.rows if (size := self.peak_memory(label))]
+        return len(found) > 1 and max(found) - min(found) > _MEMORY_NOISE * max(found)
+
     def train_seconds(self, label: str) -> float | None:
         """Seconds in optimizer steps, rollouts included, of the row ``label``: the median over seeds."""
         seconds = [run.summary["seconds"]["train"] for run in self._known(label).runs.values()]
@@ -309,7 +317,8 @@ class Study:
     @property
     def costs(self) -> Table:
         """Trained parameters, memory, time, tokens and size on disk of each row."""
-        rows = []
+        rows, differs = [], self.memory_differs
+        sizes_held = [size for label in self.rows if (size := self.peak_memory(label))]
         for label, row in self.rows.items():
             seconds, memory = self.train_seconds(label), self.peak_memory(label)
             tokens = [sum(m.get("tokens/sampled", 0) for m in run.metrics()) for run in row.runs.values()]
@@ -318,14 +327,17 @@ class Study:
                 {
                     "row": label,
                     "trained": self.trained_parameters(label),
-                    "peak MiB": None if memory is None else round(memory / 2**20),
+                    **({"peak MiB": None if memory is None else round(memory / 2**20)} if differs else {}),
                     "train s": None if seconds is None else round(seconds, 1),
                     "search s": round(self.search_seconds[label], 1),
                     "rollout tokens": int(np.median(tokens)) if tokens else None,
                     "adapter KiB": round(float(np.median(sizes)) / 1024, 1) if sizes else None,
                 }
             )
-        return Table.of(rows, title="Costs", note="Medians over seeds; seconds of the machine it ran on.")
+        note = "Medians over seeds; seconds of the machine it ran on."
+        if sizes_held and not differs:
+            note += f" Peak memory was the same, {round(max(sizes_held) / 2**20):,} MiB to within {_MEMORY_NOISE:.0%}."
+        return Table.of(rows, title="Costs", note=note)
 
     # ---- shown ------------------------------------------------------------------------------------------------
 
@@ -359,8 +371,14 @@ class Study:
         return to_markdown(self)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The leaderboard as a ``pandas.DataFrame`` (needs pandas)."""
-        return self.leaderboard.to_pandas()
+        """The leaderboard in numbers, a row a method, with the ends of every interval (needs pandas).
+
+        Columns: row, accuracy, accuracy_low, accuracy_high, difference, difference_low, difference_high, p_holm, verdict,
+        trained_parameters, learning_rate, peak_memory_bytes, train_seconds; what is not known is NaN.
+        """
+        from rlvr_lite.study._frame import frame
+
+        return frame(self)
 
 
 def _good_band(results: Sequence[SearchResult]) -> list[float]:

@@ -95,9 +95,14 @@ def pareto(study: Study, cost: Literal["memory", "time"] = "memory") -> Figure:
     Args:
         study: what is drawn.
         cost: ``memory`` in MiB or ``time`` in seconds of a run's training.
+
+    Raises:
+        UserError: there is no such cost, or the rows do not differ in memory.
     """
     if cost not in ("memory", "time"):
         raise unknown_name("cost", cost, ("memory", "time"))
+    if cost == "memory" and not study.memory_differs:
+        raise UserError("peak memory is the same for all rows, up to the noise of an allocator: draw cost='time'")
     memory = {label: bytes / 2**20 for label in study.rows if (bytes := study.peak_memory(label))}
     seconds = {label: spent for label in study.rows if (spent := study.train_seconds(label))}
     x = memory if cost == "memory" else seconds

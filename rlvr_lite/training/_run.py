@@ -11,6 +11,8 @@ from rlvr_lite.runs import RunRecord
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
+    import pandas
+
     from rlvr_lite.conversation import Chat, Reply
     from rlvr_lite.evaluation import Evaluation
     from rlvr_lite.exports import Target
@@ -46,6 +48,13 @@ class Run(RunRecord):
             if all("low" in v for v in values.values()) and values:
                 rows.append({"metric": name, **{when: _interval(v) for when, v in values.items()}})
         return Table.of(rows, title=f"{self.config.method} on {self.config.task}, base {self.config.base}")
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The numbers of every step, a row a step and a column a metric, as in ``metrics.jsonl`` (needs pandas)."""
+        import pandas
+
+        frame = pandas.DataFrame(self.metrics())
+        return frame.select_dtypes("number")
 
     def plot(self) -> Figure:
         """Reward, share of groups without variance, and length, step by step."""

@@ -36,6 +36,7 @@ from rlvr_lite.training._guard import failures_of
 from rlvr_lite.training._only_writer import only_writer
 from rlvr_lite.training._parallel import Processes, connect
 from rlvr_lite.training._preflight import preflight
+from rlvr_lite.training._proof import prove_identity
 from rlvr_lite.training._run import Run
 from rlvr_lite.training._spectrum import Collapsed, SpectrumWatch, collapse
 from rlvr_lite.training._trainer import GRPOTrainer
@@ -45,7 +46,6 @@ __all__ = ["train"]
 _PARITY_PROMPTS = 8
 #: What a trial of all the stages takes where nothing is named.
 _SMOKE = {"steps": 1, "prompts_per_step": 2, "group_size": 4, "eval_problems": 4, "eval_k": 2}
-_LIVE_STEPS = 3  # steps with a signal by which every tensor of every method has had a gradient
 
 
 @with_options()
@@ -189,7 +189,7 @@ class _Stages:
         """Proof, adapter, score and summary."""
         if not finished:
             return self._end("stopped", stop.reason or "interrupted", trainer)
-        failures, short = self._prove_identity(model, trainer)
+        failures, short = prove_identity(trainer, model, self.config, self.files)
         if short and not self.smoke:
             failures.append(short)
         identity = "failed: " + "; ".join(failures) if failures else f"not proven: {short}" if short else "proven"
@@ -344,25 +344,6 @@ class _Stages:
 
     # ---- proof and summary ------------------------------------------------------------------------------------
 
-    def _prove_identity(self, model: Any, trainer: GRPOTrainer) -> tuple[list[str], str]:
-        """Write ``identity.json``; returns what speaks against the label, and whether too little happened to tell."""
-        proof = methods.identity(model, self.config.method, self.config.adapter, optimizer=_inner(trainer.optimizer))
-        failures, short = list(proof.failures), ""
-        names = [n for n, p in model.named_parameters() if p.requires_grad]
-        silent = [n for n in names if n not in trainer.gradients_seen]
-        live = sum(row.get("groups/kept", 0) > 0 for row in self.files.metrics.rows())
-        if silent and live < _LIVE_STEPS:
-            short = (
-                f"too few steps: only {live} of {self.config.steps} had a group with two different rewards; take more of "
-                "them, an easier task or a larger group_size"
-            )
-        elif silent:
-            failures.append(f"{len(silent)} of {len(names)} trained tensors never had a gradient, such as {silent[0]}")
-        share = 1 - len(silent) / len(names)
-        said = [*failures, *([short] if short else [])]
-        write_json(self.files.identity, dataclasses.asdict(proof) | {"with_gradient": share, "failures": said})
-        return failures, short
-
     def _end(
         self,
         status: str,
@@ -400,11 +381,6 @@ class _Stages:
         }
         finish(self.files, summary)
         return Run(self.files.root)
-
-
-def _inner(optimizer: Any) -> Any:
-    """The optimizer below accelerate's wrapper."""
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 def _trained_count(model: Any) -> int:

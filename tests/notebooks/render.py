@@ -75,8 +75,19 @@ def cleaned(notebook: Any) -> Any:
                 data["image/png"] = small("".join(data["image/png"]))
             if "text/html" in data:
                 data["text/html"] = _IN_HTML.sub(lambda found: small(found[1]), "".join(data["text/html"]))
-        cell["outputs"] = shown
+        cell["outputs"] = _joined(shown)
     return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Outputs in which what is printed in one go is one, however it was sent."""
+    found: list[Any] = []
+    for output in outputs:
+        if found and output.get("name") and output["name"] == found[-1].get("name"):
+            found[-1]["text"] = "".join(found[-1]["text"]) + "".join(output["text"])
+        else:
+            found.append(output)
+    return found
 
 
 def skeleton(notebook: Any) -> list[Any]:

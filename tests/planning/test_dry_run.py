@@ -155,9 +155,9 @@ def test_every_method_runs_dry(name, precision):
 def test_the_closed_form_holds_at_full_size(base):
     closed = plan(base, "dora", "80GiB", precision="nf4", max_completion_length=2048)
     dry = closed.dry_run()
-    assert 0.95 <= closed.peak / dry.peak <= 1.10
+    assert 0.95 <= closed.peak_tensors / dry.peak_tensors <= 1.10
     for phase in ("load", "rollout", "backward", "optimizer"):
         ratio = sum(closed.phases[phase].values()) / sum(dry.phases[phase].values())
         assert 0.95 <= ratio <= 1.10, phase
-    assert dry.peak > GIB
+    assert dry.peak_tensors > GIB
     assert torch.is_grad_enabled()

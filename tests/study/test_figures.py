@@ -209,3 +209,26 @@ def test_any_text_may_name_a_row_and_a_failed_one_is_left_out(tmp_path):
 def test_a_study_that_has_only_begun_says_so(draw, tmp_path):
     with pytest.raises(UserError, match=r"^[^\n]+$"):
         draw(make_study(tmp_path, make_design(("lora", "dora")), until=0))
+
+
+def test_memory_is_shown_only_where_rows_differ_in_it(study, tmp_path, monkeypatch):
+    assert study.memory_differs
+    assert "peak MiB" in study.costs.columns
+    held = {label: (500 << 20) + place for place, label in enumerate(study.rows)}  # an allocator's noise
+    monkeypatch.setattr(type(study), "peak_memory", lambda self, label: held[label])
+    assert "peak MiB" not in study.costs.columns
+    assert "500 MiB" in study.costs.note
+    with pytest.raises(UserError, match="time"):
+        figures.pareto(study, "memory")
+    assert "against memory" not in study.report(tmp_path / "report.html").read_text(encoding="utf-8").lower()
+
+
+def test_a_study_in_pandas_is_numbers(study):
+    frame = study.to_pandas()
+    assert list(frame["row"]) == [row["row"] for row in study.leaderboard if row["row"] in study.rows]
+    numbers = frame.drop(columns=["row", "verdict"])
+    assert (numbers.dtypes == float).all()
+    for _, row in frame.iterrows():
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+        assert row["accuracy"] == study.accuracy(row["row"]).value
+    assert frame["difference"].isna().sum() == 1  # the reference
