@@ -91,7 +91,7 @@ def compare(
     if isinstance(methods, Mapping):
         methods = {label: _named_rewards(entry, functions) for label, entry in methods.items()}
     shared, axes = split_axes(named)
-    start, problems = _shared(config, task, {"base": base, **shared})
+    start, problems = _shared(config, task, {"base": base, **shared}, searched=tune == "lr")
     usual = RunConfig().method
     if "learning_rate" in axes and tune == "lr":
         raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
@@ -136,7 +136,7 @@ def _named_rewards(entry: Any, functions: dict[str, Callable[..., Any]]) -> Any:
     return {**entry, "rewards": take_functions([given] if callable(given) else given, functions)}
 
 
-def _shared(config: RunConfig | None, task: Any, named: Mapping[str, Any]) -> tuple[RunConfig, Task]:
+def _shared(config: RunConfig | None, task: Any, named: Mapping[str, Any], *, searched: bool) -> tuple[RunConfig, Task]:
     """What all runs have in common, and their task: the number of problems is known, what not every method has is left to the rows."""
     bare: dict[str, Any] = {
         "method": "lora",
@@ -145,6 +145,7 @@ def _shared(config: RunConfig | None, task: Any, named: Mapping[str, Any]) -> tu
         "alpha": None,
         "targets": None,
         "method_options": {},
+        **({"learning_rate": None} if searched else {}),  # it is the configuration's method's own, no centre for others
     }
     options = named.get("task_options") or {}
     found: Task | None = None

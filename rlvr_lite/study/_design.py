@@ -13,11 +13,25 @@ from rlvr_lite import methods, resolve
 from rlvr_lite.config import RunConfig, replace_fields
 from rlvr_lite.errors import UserError, unknown_name
 
-__all__ = ["SEARCH_SEED", "Design", "Stage", "Trial", "Tune", "Variant", "half_decades", "make_variants"]
+__all__ = [
+    "ONE_SEED",
+    "RUN_WORDS",
+    "SEARCH_SEED",
+    "Design",
+    "Stage",
+    "Trial",
+    "Tune",
+    "Variant",
+    "half_decades",
+    "make_variants",
+]
 
 Tune = Literal["lr", "none"]
 Stage = Literal["base", "search", "final"]
 
+ONE_SEED = "One seed compares these runs, not the methods, for two runs of one method differ as well: take three seeds or more."
+#: Verdicts of such a comparison.
+RUN_WORDS = {"better": "this run higher", "worse": "this run lower", "equivalent": "this run as good"}
 #: The seed of the search, far from those of the comparison: a rate picked for its luck must not be scored on that luck.
 SEARCH_SEED = 1000
 #: Trials of the search: rates at half a decade from each other around the method's default.
@@ -127,6 +141,11 @@ class Design:
         if not 0 <= self.zone < (1 if "accuracy" in self.shared.rewards else math.inf):
             raise UserError(f"zone must lie in [0, 1) for accuracies, and be 0 or above for rewards, got {self.zone}")
         object.__setattr__(self, "_by_label", {variant.label: variant for variant in self.variants})
+
+    @property
+    def of_runs(self) -> bool:
+        """Whether there is one seed only, so that runs are compared and nothing is known of methods."""
+        return len(self.seeds) == 1
 
     def variant(self, label: str) -> Variant:
         """The row of that name.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlvr_lite.analysis.replication import seed_problem_interval
+from rlvr_lite.study._design import ONE_SEED
 
 if TYPE_CHECKING:
     from rlvr_lite.analysis.replication import Comparison
@@ -22,6 +23,11 @@ _MEANING = {
     "equivalent": "equivalent to",
     "better": "better than",
     "worse": "worse than",
+}
+_OF_RUNS = {
+    "equivalent": "its run is as good as that of",
+    "better": "its run scores higher than that of",
+    "worse": "its run scores lower than that of",
 }
 
 
@@ -42,7 +48,8 @@ def duration(seconds: float) -> str:
 def verdict_words(study: Study) -> list[str]:
     """What may be said of the rows, most important first."""
     reference = study.design.reference
-    lines = []
+    lines = [ONE_SEED] if study.design.of_runs else []
+    meaning = _OF_RUNS if study.design.of_runs else _MEANING
     found = [c for label in study.rows if (c := study.comparison(label)) is not None]
     for verdict in ("better", "worse", "equivalent"):
         for c in sorted((c for c in found if c.verdict == verdict), key=lambda c: -abs(c.difference.value)):
@@ -50,7 +57,7 @@ def verdict_words(study: Study) -> list[str]:
             within = f" within {study.design.zone:g}" if verdict == "equivalent" else ""
             by = "" if verdict == "equivalent" else f" by {abs(d.value):.3f}"
             ends = (-d.high, -d.low) if verdict == "worse" else (d.low, d.high)
-            lines.append(f"{c.method}: {_MEANING[verdict]} {reference}{by}{within} [{ends[0]:.3f}, {ends[1]:.3f}].")
+            lines.append(f"{c.method}: {meaning[verdict]} {reference}{by}{within} [{ends[0]:.3f}, {ends[1]:.3f}].")
     lines += _silence([c for c in found if c.verdict == "no difference shown"], len(found), reference)
     own = study.accuracy(reference)
     if own is not None:

@@ -21,7 +21,7 @@ from rlvr_lite.analysis.replication import (
 from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError, printable
-from rlvr_lite.study._design import Design, Trial, Variant
+from rlvr_lite.study._design import ONE_SEED, RUN_WORDS, Design, Trial, Variant
 from rlvr_lite.study._store import Store, read_design
 from rlvr_lite.table import Table
 from rlvr_lite.training import Run
@@ -209,9 +209,9 @@ class Study:
 
     @cached_property
     def _best(self) -> dict[str, float]:
-        """Probability that no other complete row has a higher true accuracy."""
+        """Probability that no other complete row has a higher true accuracy; none from one seed, which says nothing of it."""
         scores = self._complete
-        if len(scores) < 2:
+        if len(scores) < 2 or self.design.of_runs:
             return {}
         chances = probability_of_best(np.stack(list(scores.values())))
         return dict(zip(scores, chances, strict=True))
@@ -260,6 +260,7 @@ class Study:
                 d = against.difference
                 difference = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
                 adjusted, verdict = f"{against.adjusted_p:.3g}", against.verdict
+                verdict = RUN_WORDS.get(verdict, verdict) if self.design.of_runs else verdict
             elif label == self.design.reference and not row.problem:
                 verdict = "reference"
             trials |= {f"against {self.design.reference}": difference, "p (Holm)": adjusted, "verdict": verdict}
@@ -277,16 +278,18 @@ class Study:
     def title(self) -> str:
         """What was compared on what."""
         shared = self.design.shared
-        return f"{len(self.rows)} methods on {shared.task}, base {shared.base}, {len(self.design.seeds)} seeds"
+        return f"{len(self.rows)} methods on {shared.task}, base {shared.base}, {len(self.design.seeds)} seed{'s' * (not self.design.of_runs)}"
 
     def _note(self) -> str:
         design = self.design
         equal = "equal steps" if design.budget is None else f"equal rollouts ({design.budget:,} completions a run)"
         tuned = "each at the learning rate of its own search" if design.tune == "lr" else "no learning-rate search"
         zone = f"; equivalent means within {design.zone:g}" if design.zone else ""
+        over = "problems alone" if self.design.of_runs else "seeds and problems"
+        runs = f" {ONE_SEED}" if self.design.of_runs else ""
         return (
             f"{equal}, {tuned}; {design.shared.eval_problems} problems x {design.shared.eval_k} answers; 95 % intervals "
-            f"over seeds and problems, paired, Holm over all rows{zone}."
+            f"over {over}, paired, Holm over all rows{zone}.{runs}"
         )
 
     @property

@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from rlvr_lite import methods
+from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import Study, compare
 from rlvr_lite.study._store import Store
@@ -168,3 +170,13 @@ def test_bad_input_is_refused_before_anything_is_written(study, tmp_path, method
     with pytest.raises(UserError, match=says):
         study("s", methods, **changes)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("named", [{}, {"learning_rate": 1e-2}])
+def test_a_search_begins_at_each_methods_own_rate_unless_the_caller_names_one(study, named):
+    """The rate of a configuration is its method's, and would leave another method's best outside of what is tried."""
+    found, _ = study("s", ("lora", "ln_tuning"), config=RunConfig(learning_rate=1e-5), **named)
+    tried = {label: {trial.learning_rate for trial in row.search} for label, row in found.rows.items()}
+    own = {label: methods.learning_rate(label, "tiny").value for label in tried}
+    for label, rates in tried.items():
+        assert sorted(rates)[len(rates) // 2] == pytest.approx(named.get("learning_rate", own[label]))

@@ -290,3 +290,16 @@ def test_text_contrasts_in_the_dark(chromium, file):
     picture = "return getComputedStyle(document.querySelector('figure img')).backgroundColor"
     assert chromium.run(picture) == "rgb(255, 255, 255)"
     chromium.devtools("Emulation.setEmulatedMedia", features=[])
+
+
+def test_one_seed_compares_runs_and_says_nothing_of_methods(tmp_path):
+    design = make_design(["lora", "dora"], seeds=(0,), zone=0.01)
+    study = make_study(tmp_path / "study", design, skill={"lora": 0.2, "dora": 0.9})
+    assert study.comparison("dora").difference.excludes_zero
+    columns = {name for row in study.leaderboard.rows for name, value in row.items() if value is not None}
+    said = [row.get("verdict") for row in study.leaderboard.rows]
+    assert "P(best)" not in columns
+    assert "better" not in said
+    assert "this run higher" in said
+    assert "not the methods" in verdict_words(study)[0]
+    assert "not the methods" in study.leaderboard.note
