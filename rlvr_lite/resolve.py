@@ -130,6 +130,8 @@ def merge(named: Mapping[str, Any], config: RunConfig | None = None) -> RunConfi
 def adapter_fields(config: RunConfig, method: str) -> dict[str, Any]:
     """Rank, alpha, targets and options of a configuration as far as they are set and a method uses them.
 
+    An alpha belongs to the rank it was chosen for, and is left out where a method's rank is another by definition.
+
     Raises:
         UserError: an option that no method has.
     """
@@ -138,7 +140,10 @@ def adapter_fields(config: RunConfig, method: str) -> dict[str, Any]:
     for option in config.method_options:
         if option not in every:
             raise unknown_name("option of a method", option, every)
-    fields = {name: getattr(config, name) for name in ("rank", "alpha", "targets") if name in known.uses}
+    kept = [name for name in ("rank", "alpha", "targets") if name in known.uses]
+    fields = {
+        name: getattr(config, name) for name in kept if name != "alpha" or known.fixed_rank in (None, config.rank)
+    }
     options = {name: value for name, value in config.method_options.items() if name in known.options}
     return {name: value for name, value in fields.items() if value is not None} | (
         {"method_options": options} if options else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rlvr_lite.table import Table
 __all__ = ["Deviation", "Recipe", "list_recipes", "read_recipe", "recipe"]
 
 _SUFFIX = ".toml"
-_KEYS = ("title", "memory_gib", "notes", "extends", "config", "deviations")
+_KEYS = ("title", "memory_gib", "notes", "extends", "config", "deviations", "methods")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Recipe:
         notes: what a configuration cannot say, conflicts between the paper and its code among them.
         extends: the recipe it departs from; empty if it is one of the paper's own.
         deviations: all fields in which it departs.
+        methods: fields of ``RunConfig`` that the protocol gives to one method alone, by its name.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Recipe:
     notes: tuple[str, ...] = ()
     extends: str = ""
     deviations: tuple[Deviation, ...] = ()
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def table(self) -> Table:
@@ -93,7 +95,8 @@ def recipe(name: str | Path, method: str | None = None) -> RunConfig:
     >>> recipe("paper-1.5b").learning_rate
     1e-05
     """
-    return resolve.merge({"method": method}, read_recipe(name).config)
+    found = read_recipe(name)
+    return resolve.merge({"method": method, **found.methods.get(method or "", {})}, found.config)
 
 
 def read_recipe(name: str | Path) -> Recipe:
@@ -164,7 +167,23 @@ def _own(name: str, values: Mapping[str, Any]) -> Recipe:
     if "deviations" in values:
         raise UserError(f"recipe {name} deviates from nothing: add extends = 'paper-1.5b', or drop [[deviations]]")
     config = replace_fields(RunConfig(), values["config"])
-    return Recipe(name, values.get("title", name), config, values.get("memory_gib", 0), tuple(values.get("notes", ())))
+    of_methods = _of_methods(values, config)
+    return Recipe(
+        name,
+        values.get("title", name),
+        config,
+        values.get("memory_gib", 0),
+        tuple(values.get("notes", ())),
+        methods=of_methods,
+    )
+
+
+def _of_methods(values: Mapping[str, Any], config: RunConfig) -> dict[str, dict[str, Any]]:
+    """What a protocol gives to single methods, each checked as a run of that method."""
+    found = {method: dict(fields) for method, fields in values.get("methods", {}).items()}
+    for method, fields in found.items():
+        resolve.check(resolve.merge({"method": method, **fields}, config))
+    return found
 
 
 def _extended(name: str, values: Mapping[str, Any]) -> Recipe:
@@ -175,7 +194,8 @@ def _extended(name: str, values: Mapping[str, Any]) -> Recipe:
     config = replace_fields(parent.config, {deviation.field: deviation.here for deviation in deviations})
     notes = (*parent.notes, *values.get("notes", ()))
     memory = values.get("memory_gib", parent.memory_gib)
-    return Recipe(name, values.get("title", name), config, memory, notes, parent.name, deviations)
+    of_methods = {**parent.methods, **_of_methods(values, config)}
+    return Recipe(name, values.get("title", name), config, memory, notes, parent.name, deviations, of_methods)
 
 
 def _deviation(name: str, parent: Recipe, entry: Mapping[str, Any]) -> Deviation:

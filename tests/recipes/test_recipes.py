@@ -191,7 +191,9 @@ def asked(monkeypatch):
     """The configuration that a command would run."""
     found = {}
 
-    def note(method=None, base=None, task=None, *, config=None, out=None, progress=True, wait=False, **options):
+    def note(
+        method=None, base=None, task=None, *, config=None, out=None, progress=True, wait=False, smoke=False, **options
+    ):
         found["config"] = merge({"method": method, "base": base, "task": task, **options}, config)
         raise KeyboardInterrupt
 
@@ -244,3 +246,23 @@ def test_recipes_are_listed_and_shown(capsys):
     assert all(name in shown for name in NAMES)
     main(["recipes", "paper-7b-24gb"])
     assert "16,384" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["paper-1.5b", "paper-7b", "paper-1.5b-12gb"])
+def test_lora_plus_has_the_ratio_of_the_papers_code_in_its_protocol(name):
+    assert recipe(name, "lora_plus").method_options == {"ratio": 2.0}
+    assert recipe(name).method_options == {"dropout": 0.05}
+
+
+def test_an_alpha_goes_with_its_rank():
+    """64 over rank 32 is a scale of 2; over rank 1 it would be 64."""
+    found = recipe("paper-1.5b", "rank1")
+    assert methods.resolve("rank1", found.adapter, "paper").alpha == 2
+    assert recipe("paper-1.5b", "dora").alpha == 64
+
+
+def test_what_a_protocol_gives_to_a_method_is_checked(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text("[config]\nsteps = 3\n[methods.lora_plus]\nmethod_options = { ratoi = 2.0 }\n")
+    with pytest.raises(UserError, match="ratio"):
+        recipe(path, "lora_plus")
