@@ -40,38 +40,24 @@ What an answer *cannot* do:
 * hang or exhaust a worker: a question is answered in a process of its own, in at most 800,000 calls of Python functions
   (running out of them is a wrong answer, on every machine alike), 8 s of processor time, 60 s and 2 GiB of memory
   (running out of these is no verdict, ``correct=None``, which is not cached and left out of the advantage);
-* change other verdicts: order and length of a batch are kept, nothing is raised, and results are cached by
-  ``(gold, answer)`` only;
+* change other verdicts: order and length of a batch are kept, nothing is raised, only ``(gold, answer)`` decides;
 * be accepted by hedging: lists, intervals or identities that contain the value, free variables, and instructions to the
   grader are wrong answers.
 
-What an answer *can* do: reach the right value by wrong reasoning, which no answer check sees; be right and refused, when
-it is written in notation that the reader does not know or needs an identity that sympy does not find in time; and make
-its batch slower, by up to 8 s of processor time a distinct answer and worker. Where processes are forbidden the comparison
-runs in a thread, with the same number of calls, but a single long call into C code then ends only by itself, and memory
-has no cap.
+What an answer *can* do: reach the right value by wrong reasoning, which no answer check sees; be right and refused, where
+neither reader knows its notation or sympy does not find an identity in time; make its batch slower, by up to 8 s of
+processor time a distinct answer and worker. Where processes are forbidden the comparison runs in a thread, with the same
+number of calls, but a single long call into C code then ends only by itself, and memory has no cap.
+
+The written cases of the tests are our own: all of them right says that this policy is kept, not that it is right.
 """
 
 from rlvr_lite.rewards._functions import RewardFunction, accuracy, combine, format, get, overlong, text_of
 from rlvr_lite.rewards.math._extract import extract, thinking_open
 from rlvr_lite.rewards.math._second_opinion import audit
-from rlvr_lite.rewards.math._verdict import Verdict
-from rlvr_lite.rewards.math._verifier import explain, unreadable_golds, verify, verify_batch
+from rlvr_lite.rewards.math._verifier import Verdict, explain, unreadable_golds, verify, verify_batch
 
 __all__ = [
-    "RewardFunction",
-    "Verdict",
-    "accuracy",
-    "audit",
-    "combine",
-    "explain",
-    "extract",
-    "format",
-    "get",
-    "overlong",
-    "text_of",
-    "thinking_open",
-    "unreadable_golds",
-    "verify",
-    "verify_batch",
-]
+    "RewardFunction", "Verdict", "accuracy", "audit", "combine", "explain", "extract", "format", "get", "overlong",
+    "text_of", "thinking_open", "unreadable_golds", "verify", "verify_batch",
+]  # fmt: skip

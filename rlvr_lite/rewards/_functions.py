@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.rewards.math._extract import FALLBACK, extract
 from rlvr_lite.rewards.math._verifier import verify_batch
 
-__all__ = ["Overlong", "RewardFunction", "accuracy", "combine", "format", "get", "overlong", "text_of"]
+__all__ = ["RewardFunction", "accuracy", "combine", "format", "get", "overlong", "text_of"]
 
 #: TRL's signature: ``f(completions=..., **columns)`` gives a reward a completion, or ``None`` for no opinion.
 RewardFunction: TypeAlias = Callable[..., "list[float | None]"]
@@ -86,60 +85,46 @@ def format(
     return [float(extract(text_of(completion), prompt).answer is not None) for completion, prompt in pairs]
 
 
-@dataclass(frozen=True)
-class Overlong:
-    r"""The soft overlong punishment of DAPO (Yu et al. 2025, arXiv 2503.14476, equation 13).
+def overlong(max_completion_length: int | None = None, margin: int | None = None) -> RewardFunction:
+    r"""The soft overlong punishment of DAPO (Yu et al. 2025, arXiv 2503.14476, equation 13), in [-1, 0].
 
     .. math:: R(y) = 0 \text{ if } |y| \le L - C,\quad
         \frac{(L - C) - |y|}{C} \text{ if } L - C < |y| \le L,\quad -1 \text{ if } |y| > L
 
-    Attributes:
-        longest: L, the longest completion in tokens.
-        margin: C, the last stretch of it, over which the punishment grows from 0 to -1.
-    """
-
-    longest: int
-    margin: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.margin <= self.longest:
-            raise UserError(f"the margin of overlong must lie in 1..{self.longest} tokens, got {self.margin}")
-
-    @property
-    def __name__(self) -> str:
-        """What TRL calls it in its logs."""
-        return "overlong"
-
-    def __call__(
-        self, completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] | None = None, **columns: Any
-    ) -> list[float | None]:
-        """The punishments, in [-1, 0].
-
-        Raises:
-            UserError: ``completion_ids`` is missing, so there is no length in tokens.
-        """
-        if completion_ids is None:
-            raise UserError("overlong counts tokens: pass completion_ids, one list of token ids a completion")
-        free = self.longest - self.margin
-        return [min(0.0, max(-1.0, (free - len(ids)) / self.margin)) for ids in completion_ids]
-
-
-def overlong(max_completion_length: int | None = None, margin: int | None = None) -> Overlong:
-    """:class:`Overlong` for completions of up to ``max_completion_length`` tokens.
-
     Args:
-        max_completion_length: the longest completion in tokens.
-        margin: where it begins to cost, in tokens before the end; by default a fifth, as in DAPO (4,096 of 20,480).
+        max_completion_length: L, the longest completion in tokens.
+        margin: C, the last stretch of it, over which the punishment grows; by default a fifth, as in DAPO (4,096 of 20,480).
 
     Raises:
-        UserError: no length is given.
+        UserError: no length, or a margin beyond it; when called, no ``completion_ids``.
 
     >>> overlong(100)(["a", "b", "c"], completion_ids=[[0] * 80, [0] * 90, [0] * 101])
     [0.0, -0.5, -1.0]
     """
     if max_completion_length is None:
         raise UserError("overlong needs the longest completion: rewards.get('overlong', max_completion_length=512)")
-    return Overlong(max_completion_length, margin if margin is not None else max(1, max_completion_length // 5))
+    stretch = margin if margin is not None else max(1, max_completion_length // 5)
+    if not 0 < stretch <= max_completion_length:
+        raise UserError(f"the margin of overlong must lie in 1..{max_completion_length} tokens, got {stretch}")
+    return _named("overlong", functools.partial(_overlong, max_completion_length - stretch, stretch))
+
+
+def _named(name: str, function: Any) -> RewardFunction:
+    """The function with the name that TRL shows in its logs; a partial one can be pickled."""
+    function.__name__ = name
+    return function
+
+
+def _overlong(
+    free: int,
+    margin: int,
+    completions: Sequence[Any],
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    if completion_ids is None:
+        raise UserError("overlong counts tokens: pass completion_ids, one list of token ids a completion")
+    return [min(0.0, max(-1.0, (free - len(ids)) / margin)) for ids in completion_ids]
 
 
 _PLAIN: Mapping[str, RewardFunction] = {"accuracy": accuracy, "format": format}
@@ -159,9 +144,7 @@ def get(name: str, max_completion_length: int | None = None, *, fallback: str | 
     if fallback is not None:
         if name != "accuracy" or fallback != FALLBACK:
             raise UserError(f"only rewards.get('accuracy', fallback={FALLBACK!r}) has a fallback")
-        found = functools.partial(accuracy, fallback=fallback)
-        found.__name__ = "accuracy"  # type: ignore[attr-defined]
-        return found
+        return _named("accuracy", functools.partial(accuracy, fallback=fallback))
     if name == "overlong":
         return overlong(max_completion_length)
     if name not in _PLAIN:
@@ -206,5 +189,4 @@ def combine(
             sums.append(sum(given) if given else None)
         return sums
 
-    combined.__name__ = "+".join(getattr(member, "__name__", type(member).__name__) for member in members)
-    return combined
+    return _named("+".join(getattr(member, "__name__", type(member).__name__) for member in members), combined)

@@ -33,7 +33,7 @@ from rlvr_lite.rewards import extract, verify, verify_batch
 from rlvr_lite.rewards.math import _verifier as verifier
 from rlvr_lite.rewards.math import _workers as workers
 from rlvr_lite.rewards.math._grader import LIMITS, build
-from rlvr_lite.rewards.math._readings import Value
+from rlvr_lite.rewards.math._nodes import Value
 from rlvr_lite.rewards.math._structure import read
 from rlvr_lite.table import Table
 from tests.rewards.perturb import perturbations
@@ -54,7 +54,7 @@ def peer(gold: str, completion: str) -> bool:
 
 def ours(gold: str, completion: str) -> bool:
     """The verifier, one item at a time, with an empty cache."""
-    verifier._cache.kept.clear()
+    verifier._kept.clear()
     return verify(gold, completion).correct
 
 
@@ -217,7 +217,7 @@ def throughput(seed: int) -> Table:
     ):
         mine, theirs = [], []
         for _ in range(rounds):
-            verifier._cache.kept.clear()
+            verifier._kept.clear()
             start = time.perf_counter()
             verify_batch(*zip(*pairs, strict=True))
             mine.append(time.perf_counter() - start)

@@ -1,30 +1,31 @@
-"""Answers compared by what they are: element by element, label by label, unit by unit.
-
-The rules, from the policy of the verifier:
-
-* the order of a list or set of solutions does not matter, that of a tuple or matrix does; how often a value occurs in a
-  list matters; several candidates for one value are wrong;
-* a label (``x =``), unit, degree or currency sign may be there or not, but must not contradict the gold's;
-* the ends of an interval belong to it or not; an inequality in one variable is the interval it describes;
-* an equation equals its nonzero multiples.
-"""
+"""Answers compared by what they are, element by element, label by label, unit by unit, as :mod:`rlvr_lite.rewards` says."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from rlvr_lite.rewards.math._algebra import Form, Normaliser, proportional
 from rlvr_lite.rewards.math._exact import TooLarge, Undefined
-from rlvr_lite.rewards.math._forms import ONE
 from rlvr_lite.rewards.math._labels import label_of, may_label, rest_of, spelled, symbols_of
 from rlvr_lite.rewards.math._lexer import AXES
 from rlvr_lite.rewards.math._nodes import (
-    INFINITY,
-    MINUS_INFINITY,
+    DEGREES,
+    PERCENT,
     PI,
+    Equation,
+    Inequality,
+    Interval,
+    Items,
+    Matrix,
+    Named,
     Node,
+    Reading,
+    SetOperation,
     Unreadable,
+    Value,
     add,
     free_symbols,
     mul,
@@ -32,21 +33,8 @@ from rlvr_lite.rewards.math._nodes import (
     num,
     sym,
 )
-from rlvr_lite.rewards.math._numeric import evaluate
-from rlvr_lite.rewards.math._readings import (
-    DEGREES,
-    PERCENT,
-    Equation,
-    Inequality,
-    Interval,
-    Items,
-    Matrix,
-    Named,
-    Reading,
-    SetOperation,
-    Value,
-)
-from rlvr_lite.rewards.math._regions import is_region, same_region
+from rlvr_lite.rewards.math._numeric import near
+from rlvr_lite.rewards.math._regions import FLIPPED, same_region, solved
 from rlvr_lite.rewards.math._scalars import DIFFERENT, EQUAL, Outcome, all_of, any_of, same
 
 __all__ = ["compare"]
@@ -56,37 +44,30 @@ def compare(gold: Reading, answer: Reading) -> Outcome:
     """Whether the answer is the gold."""
     if gold == answer:
         return EQUAL
-    gold, answer = _as_tuple(gold), _as_tuple(answer)
+    gold, answer = _as_tuple(solved(gold)), _as_tuple(solved(answer))
     if isinstance(gold, Items) and gold.joiner == "or" and all(compare(gold.items[0], i).equal for i in gold.items[1:]):
         gold = gold.items[0]  # one value in several forms
-    if isinstance(gold, Inequality) or isinstance(answer, Inequality):
-        gold, answer = _solved(gold), _solved(answer)
     match gold, answer:
         case Value(), Value():
             return _values(gold, answer)
         case Matrix(), Matrix():
-            return _matrices(gold, answer)
-        case Matrix(rows), Items("tuple", items) if all(len(row) == 1 for row in rows):
+            return _in_order(_rows(gold), _rows(answer))
+        case Matrix(rows), Items("tuple", items) if len(rows[0]) == 1:
             return _in_order([Value(row[0]) for row in rows], items)
-        case Items("tuple", items), Matrix(rows) if all(len(row) == 1 for row in rows):
+        case Items("tuple", items), Matrix(rows) if len(rows[0]) == 1:
             return _in_order(items, [Value(row[0]) for row in rows])
         case Inequality(), Inequality():
             return _inequalities(gold, answer)
         case Named(), Named():
             return DIFFERENT
     if isinstance(gold, Equation) or isinstance(answer, Equation):
-        if _is_list(gold) and _is_list(answer):
-            return _collections(gold, answer)
-        return _equations(gold, answer)
+        lists = all(isinstance(reading, Items) and reading.kind != "tuple" for reading in (gold, answer))
+        return _collections(gold, answer) if lists else _equations(gold, answer)
     if _needs_region(gold) or _needs_region(answer):
-        return same_region(gold, answer) if is_region(gold) and is_region(answer) else DIFFERENT
+        return same_region(gold, answer)
     if isinstance(gold, Items) or isinstance(answer, Items):
         return _collections(gold, answer)
     return DIFFERENT
-
-
-def _is_list(reading: Reading) -> bool:
-    return isinstance(reading, Items) and reading.kind != "tuple"
 
 
 def _needs_region(reading: Reading) -> bool:
@@ -102,7 +83,8 @@ def _values(gold: Value, answer: Value) -> Outcome:
         if gold.unit != answer.unit and {gold.unit, answer.unit} not in _TEMPERATURES:
             return Outcome(False, "structure", f"{_spell(answer)} contradicts {_spell(gold)}")
         return _residues(gold, answer) or same(gold.node, answer.node)
-    if answer.unit == PERCENT and _small(gold.node):  # a bare gold up to 1 is no percentage
+    small = gold.node.op == "num" and abs(gold.node.args[0]) <= 1
+    if answer.unit == PERCENT and small:  # a bare gold up to 1 is no percentage
         return same(gold.node, mul(answer.node, _HUNDREDTH))
     plain = _rounded(gold, answer) or same(gold.node, _constant_renamed(gold.node, answer.node))
     if plain.equal is True:
@@ -119,18 +101,13 @@ _HUNDREDTH, _DEGREE = num(Fraction(1, 100)), mul(PI, num(Fraction(1, 180)))
 _TEMPERATURES = ({DEGREES, (("degC", 1),)}, {DEGREES, (("degF", 1),)})
 
 
-def _small(node: Node) -> bool:
-    return node.op == "num" and abs(node.args[0]) <= 1
-
-
 def _residues(gold: Value, answer: Value) -> Outcome | None:
     """Numbers up to the modulus that both name."""
     name = gold.unit[0][0] if gold.unit else ""
-    if name.startswith("mod ") and gold.node.op == answer.node.op == "num":
-        difference = gold.node.args[0] - answer.node.args[0]
-        equal = difference % int(name[4:]) == 0
-        return Outcome(equal, "number", "" if equal else "another residue")
-    return None
+    if not (name.startswith("mod ") and gold.node.op == answer.node.op == "num"):
+        return None
+    equal = (gold.node.args[0] - answer.node.args[0]) % int(name[4:]) == 0
+    return Outcome(equal, "number", "" if equal else "another residue")
 
 
 def _rounded(gold: Value, answer: Value) -> Outcome | None:
@@ -141,13 +118,11 @@ def _rounded(gold: Value, answer: Value) -> Outcome | None:
     digits = len(str(int(abs(value) * 10**gold.places)))
     if digits < 2 or (digits < 3 and gold.places < 2):
         return None
-    try:
-        found, error = evaluate(answer.node, 0)
-    except (ArithmeticError, ValueError, Unreadable):
-        return None
-    unit = max(Fraction(1, 10**gold.places), abs(value) / 2**50)  # no more digits than a double has
-    near = abs(found.imag) <= error and abs(Fraction(found.real) - value) <= unit / 2 + Fraction(error)
-    return Outcome(True, "numeric", "it rounds to the gold") if near else None
+    unit = Fraction(1, 10**gold.places)
+    with contextlib.suppress(ArithmeticError, ValueError, Unreadable):
+        if near(answer.node, value, unit / 2):
+            return Outcome(True, "numeric", "it rounds to the gold")
+    return None
 
 
 def _constant_renamed(gold: Node, answer: Node) -> Node:
@@ -175,11 +150,7 @@ def _spell(value: Value) -> str:
 def _in_order(gold: Sequence[Reading], answer: Sequence[Reading]) -> Outcome:
     if len(gold) != len(answer):
         return Outcome(False, "structure", f"{len(answer)} elements instead of {len(gold)}")
-    return _structured(all_of([compare(g, a) for g, a in zip(gold, answer, strict=True)]))
-
-
-def _structured(outcome: Outcome) -> Outcome:
-    return Outcome(outcome.equal, "structure", outcome.reason, outcome.pairs)
+    return replace(all_of([compare(g, a) for g, a in zip(gold, answer, strict=True)]), how="structure")
 
 
 def _any_order(gold: Sequence[Reading], answer: Sequence[Reading]) -> Outcome:
@@ -195,17 +166,11 @@ def _any_order(gold: Sequence[Reading], answer: Sequence[Reading]) -> Outcome:
             return Outcome(False, "structure", "an element of the gold is missing")
         left.pop(next(i for i, outcome in enumerate(outcomes) if outcome is best))
         found.append(best)
-    return _structured(all_of(found))
+    return replace(all_of(found), how="structure")
 
 
-def _matrices(gold: Matrix, answer: Matrix) -> Outcome:
-    shapes = [(len(matrix.rows), len(matrix.rows[0])) for matrix in (gold, answer)]
-    if shapes[0] != shapes[1]:
-        return Outcome(
-            False, "structure", f"a {shapes[1][0]} x {shapes[1][1]} matrix, not {shapes[0][0]} x {shapes[0][1]}"
-        )
-    entries = [[Value(entry) for row in matrix.rows for entry in row] for matrix in (gold, answer)]
-    return _in_order(*entries)
+def _rows(matrix: Matrix) -> list[Reading]:
+    return [Items("tuple", tuple(map(Value, row))) for row in matrix.rows]
 
 
 def _collections(gold: Reading, answer: Reading) -> Outcome:
@@ -214,7 +179,7 @@ def _collections(gold: Reading, answer: Reading) -> Outcome:
         many, one = (gold, answer) if isinstance(gold, Items) else (answer, gold)
         assert isinstance(many, Items)
         if many is answer and many.joiner == "or":  # "1/2 or 0.5"
-            return _structured(all_of([compare(one, item) for item in many.items]))
+            return replace(all_of([compare(one, item) for item in many.items]), how="structure")
         if many.kind == "tuple" or len(many.items) != 1:
             return Outcome(False, "structure", f"{len(many.items)} elements against one")
         return compare(many.items[0], one)
@@ -270,7 +235,7 @@ def _equations(gold: Reading, answer: Reading) -> Outcome:
                 return values
             if values.equal:
                 return Outcome(False, "structure", "another quantity is on the left")
-        return any_of([_as_implicit(gold, answer), *_swapped(gold, answer)])
+        return _up_to_a_factor(gold, answer)
     return _against_label(gold, answer)
 
 
@@ -299,97 +264,50 @@ def _chain(gold: Sequence[Reading], answer: Sequence[Reading]) -> Outcome:
     return all_of([compare(gold[-1], side) for side in answer])
 
 
-def _differences(equation: Equation) -> Node | None:
-    """Left side minus right side."""
-    if len(equation.sides) != 2:
-        return None
-    left, right = equation.sides
-    if not (isinstance(left, Value) and isinstance(right, Value)):
-        return None
-    return add(left.node, negate(right.node))
-
-
-def _ratio(gold: Node, answer: Node) -> Fraction | None:
+def _ratio(gold: Sequence[Node], answer: Sequence[Node]) -> Fraction | None:
+    """The factor between two relations of two sides each, with everything brought to the left."""
     normaliser = Normaliser()
     try:
-        left, right = normaliser.form(gold), normaliser.form(answer)
+        left, right = (normaliser.form(add(sides[0], negate(sides[1]))) for sides in (gold, answer))
         return proportional(Form(left.top), Form(right.top), normaliser)
     except (TooLarge, Undefined):
         return None
 
 
-def _as_implicit(gold: Equation, answer: Equation) -> Outcome:
-    """The same equation up to a factor, such as ``y = 2x + 3`` and ``2x - y + 3 = 0``."""
-    left, right = _differences(gold), _differences(answer)
-    if left is None or right is None:
-        return DIFFERENT
-    if _ratio(left, right) is not None:
-        return Outcome(True, "structure")
-    return Outcome(False, "structure", "another equation")
-
-
-def _swapped(gold: Equation, answer: Equation) -> list[Outcome]:
-    if len(gold.sides) != len(answer.sides) or len(gold.sides) != 2:
-        return []
-    return [_in_order(gold.sides, answer.sides), _in_order(gold.sides, answer.sides[::-1])]
+def _up_to_a_factor(gold: Equation, answer: Equation) -> Outcome:
+    """``y = 2x + 3`` and ``2x - y + 3 = 0``; of other sides, the same in one order or the other."""
+    match gold.sides, answer.sides:
+        case (Value(a), Value(b)), (Value(c), Value(d)):
+            return DIFFERENT if _ratio((a, b), (c, d)) is None else EQUAL
+        case (_, _), (first, second):
+            return any_of([_in_order(gold.sides, (first, second)), _in_order(gold.sides, (second, first))])
+    return DIFFERENT
 
 
 def _inequalities(gold: Inequality, answer: Inequality) -> Outcome:
     """Two sides: the same up to a positive factor. More: side by side."""
-    flip = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
     if len(gold.sides) == len(answer.sides) == 2:
-        factor = _ratio(*(add(sides[0], negate(sides[1])) for sides in (gold.sides, answer.sides)))
-        if factor is not None and answer.ops[0] == (gold.ops[0] if factor > 0 else flip[gold.ops[0]]):
-            return Outcome(True, "structure")
-        return Outcome(False, "structure", "another inequality")
-    for sides, ops in (
-        (answer.sides, answer.ops),
-        (answer.sides[::-1], tuple(flip[op] for op in reversed(answer.ops))),
-    ):
-        if ops == gold.ops:
-            return _in_order([Value(side) for side in gold.sides], [Value(side) for side in sides])
-    return DIFFERENT
-
-
-def _solved(reading: Reading) -> Reading:
-    """A linear inequality in one variable as the interval that it describes; anything else as it is."""
-    if not isinstance(reading, Inequality) or len(reading.sides) != 2 or reading.ops[0] == "!=":
-        return reading
-    difference = add(reading.sides[0], negate(reading.sides[1]))
-    names = free_symbols(difference)
-    try:
-        form = Normaliser().form(difference)
-    except (TooLarge, Undefined):
-        return reading
-    powers = {monomial: c for monomial, c in form.top.items() if monomial}
-    if len(names) != 1 or form.bottom != ONE or list(powers) != [((*names, Fraction(1)),)]:
-        return reading
-    (slope,) = powers.values()
-    end = num(-form.top.get((), Fraction(0)) / slope)
-    below = (reading.ops[0] in ("<", "<=")) == (slope > 0)
-    closed = reading.ops[0] in ("<=", ">=")
-    if below:
-        return Interval(MINUS_INFINITY, end, "(" + ("]" if closed else ")"))
-    return Interval(end, INFINITY, ("[" if closed else "(") + ")")
+        factor = _ratio(gold.sides, answer.sides)
+        equal = factor is not None and answer.ops[0] == (gold.ops[0] if factor > 0 else FLIPPED[gold.ops[0]])
+        return EQUAL if equal else DIFFERENT
+    sides, ops = answer.sides, answer.ops
+    if ops != gold.ops:
+        sides, ops = sides[::-1], tuple(FLIPPED[op] for op in reversed(ops))
+    return _in_order([*map(Value, gold.sides)], [*map(Value, sides)]) if ops == gold.ops else DIFFERENT
 
 
 def _as_tuple(reading: Reading) -> Reading:
     """A sum of multiples of unit vectors as the tuple of its coordinates."""
     if not isinstance(reading, Value) or not (names := free_symbols(reading.node) & set(AXES)):
         return reading
-    if reading.node.op not in ("add", "mul", "sym") or _raised(reading.node):
+    try:
+        terms = Normaliser().form(reading.node).top
+    except (TooLarge, Undefined):
+        return reading
+    if any(sum(exponent for atom, exponent in monomial if atom in AXES) != 1 for monomial in terms):
         return reading
     axes = AXES if "axisk" in names else AXES[:2]
     return Items("tuple", tuple(Value(_coordinate(reading.node, axis)) for axis in axes), "()")
-
-
-def _raised(node: Node) -> bool:
-    """Whether a unit vector stands anywhere but in a product or sum."""
-    if node.op in ("add", "mul", "sym"):
-        inside = [arg for arg in node.args if isinstance(arg, Node)]
-        several = node.op == "mul" and sum(bool(free_symbols(arg) & set(AXES)) for arg in inside) > 1
-        return several or any(map(_raised, inside))
-    return bool(free_symbols(node) & set(AXES))
 
 
 def _coordinate(node: Node, axis: str) -> Node:

@@ -1,27 +1,28 @@
-"""Exact arithmetic on Python integers that cannot blow up: sizes are estimated before anything is computed."""
+r"""Exact arithmetic that cannot blow up: sizes are estimated before anything is computed.
+
+A :data:`Poly` maps monomials to rational coefficients; a monomial is a sorted tuple of (atom, exponent). Atoms are
+texts: ``x`` a variable, ``#7`` a prime under a root (:math:`7^{1/2}`) or a power too large to write out, ``pi``, ``e``,
+``i``, and whole sub-expressions in brackets. Roots of distinct primes are linearly independent over the rationals
+(Besicovitch 1940), so a nonzero :data:`Poly` of such atoms, variables and pi is really not zero.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
+from typing import TypeAlias
 
 __all__ = [
-    "BITS",
-    "TooLarge",
-    "Undefined",
-    "binomial",
-    "check",
-    "decimal",
-    "factorial",
-    "factorise",
-    "meter",
-    "sum_of_powers_fits",
-]
+    "BITS", "PROVED", "Monomial", "Poly", "TooLarge", "TooMuchWork", "Undefined", "binomial", "check", "constant",
+    "constant_value", "decimal", "factorial", "factorise", "meter", "product", "scaled", "spell", "sum_of_powers_fits",
+    "term", "total",
+]  # fmt: skip
+
 
 BITS = 20_000
 """No number with more bits than this in numerator or denominator is ever computed."""
@@ -58,11 +59,7 @@ class _Meter(threading.local):
             self.left = math.inf
 
     def spend(self, steps: int) -> None:
-        """Take ``steps`` off.
-
-        Raises:
-            TooMuchWork: nothing is left.
-        """
+        """Take ``steps`` off; :class:`TooMuchWork` if nothing is left."""
         self.left -= steps
         if self.left < 0:
             raise TooMuchWork("too much arithmetic")
@@ -97,23 +94,14 @@ def decimal(text: str) -> tuple[str, str, str] | None:
 
 
 def check(value: Fraction) -> Fraction:
-    """``value``, if it is small enough to be computed with.
-
-    Raises:
-        TooLarge: it is not.
-    """
+    """``value``, if it is small enough to be computed with; else :class:`TooLarge`."""
     if value.numerator.bit_length() > BITS or value.denominator.bit_length() > BITS:
         raise TooLarge("a number of more than 6,000 digits")
     return value
 
 
 def factorial(n: Fraction) -> int:
-    """n!
-
-    Raises:
-        Undefined: n is negative or no integer.
-        TooLarge: n is large.
-    """
+    """n!; :class:`Undefined` for what is no natural number, :class:`TooLarge` for large n."""
     if n.denominator != 1 or n < 0:
         raise Undefined("a factorial of a negative number or fraction")
     if n > _FACTORIAL:
@@ -122,12 +110,7 @@ def factorial(n: Fraction) -> int:
 
 
 def binomial(n: Fraction, k: Fraction) -> int:
-    """n over k, for integers.
-
-    Raises:
-        Undefined: n is negative, or one is no integer.
-        TooLarge: the value is.
-    """
+    """n over k; :class:`Undefined` for a negative n or what is no integer, :class:`TooLarge` for a large value."""
     if n.denominator != 1 or k.denominator != 1 or n < 0:
         raise Undefined("a binomial coefficient of these arguments")
     if k < 0 or k > n:
@@ -136,15 +119,6 @@ def binomial(n: Fraction, k: Fraction) -> int:
     if steps > _FACTORIAL or steps * n.numerator.bit_length() > BITS:
         raise TooLarge("a huge binomial coefficient")
     return math.comb(int(n), int(k))
-
-
-@lru_cache(maxsize=1)
-def _primes() -> tuple[int, ...]:
-    sieve = bytearray([1]) * (_TRIAL + 1)
-    for p in range(2, math.isqrt(_TRIAL) + 1):
-        if sieve[p]:
-            sieve[p * p :: p] = bytes(len(sieve[p * p :: p]))
-    return tuple(p for p in range(2, _TRIAL + 1) if sieve[p])
 
 
 @lru_cache(maxsize=4096)
@@ -157,7 +131,7 @@ def factorise(n: int) -> tuple[tuple[int, int], ...]:
     (((2, 3), (3, 2), (5, 1)), ((1009, 2),))
     """
     found = []
-    for p in _primes():
+    for p in (2, *range(3, _TRIAL, 2)):
         if p * p > n:
             break
         count = 0
@@ -180,3 +154,94 @@ def factorise(n: int) -> tuple[tuple[int, int], ...]:
 def sum_of_powers_fits(terms: int, exponent: int) -> bool:
     """Whether a sum of ``terms`` terms may be multiplied out to this power."""
     return exponent <= 24 and math.comb(exponent + terms - 1, terms - 1) <= 200
+
+
+Monomial: TypeAlias = tuple[tuple[str, Fraction], ...]
+Poly: TypeAlias = dict[Monomial, Fraction]
+
+_TERMS = 400
+_FOLD = 4_096
+
+
+def constant(value: Fraction | int) -> Poly:
+    """A number."""
+    value = Fraction(value)
+    return {(): value} if value else {}
+
+
+def constant_value(poly: Poly) -> Fraction | None:
+    """The number that ``poly`` is; ``None`` if it is none."""
+    if not poly:
+        return Fraction(0)
+    return poly.get(()) if len(poly) == 1 else None
+
+
+def term(coefficient: Fraction, atoms: Iterable[tuple[str, Fraction]]) -> Poly:
+    """One product, with powers of ``i`` and of primes brought to their normal range."""
+    powers: dict[str, Fraction] = {}
+    for atom, exponent in atoms:
+        powers[atom] = powers.get(atom, Fraction(0)) + exponent
+    for atom, exponent in list(powers.items()):
+        if atom == "i" and exponent.denominator == 1:
+            quarter = exponent.numerator % 4
+            coefficient = -coefficient if quarter >= 2 else coefficient
+            powers[atom] = Fraction(quarter % 2)
+        elif atom[0] == "#":
+            coefficient, powers[atom] = _fold(int(atom[1:]), exponent, coefficient)
+        elif atom.startswith("(-1)^") and exponent.denominator == 1:
+            powers[atom] = Fraction(exponent.numerator % 2)
+    if not coefficient:
+        return {}
+    return {tuple(sorted((atom, e) for atom, e in powers.items() if e)): check(coefficient)}
+
+
+def _fold(prime: int, exponent: Fraction, coefficient: Fraction) -> tuple[Fraction, Fraction]:
+    """Move the whole part of a prime's exponent into the coefficient, or, where that is huge, the other way."""
+    whole = exponent.numerator // exponent.denominator
+    if abs(whole) * prime.bit_length() <= _FOLD:
+        return coefficient * Fraction(prime) ** whole, exponent - whole
+    for part, sign in ((coefficient.numerator, 1), (coefficient.denominator, -1)):
+        while part and part % prime == 0:
+            part //= prime
+            coefficient = coefficient / prime if sign > 0 else coefficient * prime
+            exponent += sign
+    return coefficient, exponent
+
+
+def total(polys: Iterable[Poly]) -> Poly:
+    """Their sum."""
+    found: Poly = {}
+    for poly in polys:
+        for monomial, coefficient in poly.items():
+            value = found.get(monomial, Fraction(0)) + coefficient
+            if value:
+                found[monomial] = check(value)
+            else:
+                found.pop(monomial, None)
+    if len(found) > _TERMS:
+        raise TooLarge("an expression with too many terms")
+    return found
+
+
+def product(left: Poly, right: Poly) -> Poly:
+    """Their product."""
+    atoms = len(next(iter(left), ())) + len(next(iter(right), ()))
+    meter.spend(len(left) * len(right) * (4 + atoms) // 4)
+    return total(term(_multiplied(a, b), (*first, *second)) for first, a in left.items() for second, b in right.items())
+
+
+def _multiplied(a: Fraction, b: Fraction) -> Fraction:
+    if a.numerator.bit_length() + b.numerator.bit_length() > 2 * BITS:
+        raise TooLarge("a number of more than 6,000 digits")
+    return a * b
+
+
+def scaled(poly: Poly, factor: Fraction) -> Poly:
+    """``factor * poly``."""
+    return {monomial: check(coefficient * factor) for monomial, coefficient in poly.items()} if factor else {}
+
+
+def spell(poly: Poly) -> str:
+    """A text that is the same for the same polynomial (numbers in hexadecimal, which has no limit on its length)."""
+    terms = ((poly[m].numerator, poly[m].denominator, m) for m in sorted(poly))
+    return "+".join(f"{p:x}/{q:x}*" + "*".join(f"{a}^{e}" for a, e in m) for p, q, m in terms) or "0"

@@ -1,16 +1,7 @@
 r"""Finding the answer in a completion: the last ``\boxed{...}`` after the thinking.
 
-The policy, in full:
-
-* only the text after the thinking counts (after the last ``</think>``, or another mark of :data:`THINKING`; of a reply in
-  channels, the last ``final`` one); a completion without such marks is read whole;
-* thinking that is opened, in the completion or at the end of the prompt, and never closed (also one reopened after the
-  last close) means no answer;
-* the answer is the content of the last ``\boxed{...}``; a box inside a box belongs to the outer one; boxes side by side,
-  with nothing but commas, "and", "or" and layout between them, are one list;
-* an empty, unclosed (truncated) or braceless last box is no answer, and there is no falling back to an earlier box, to
-  ``####`` or, unless :data:`FALLBACK` is asked for, to "the answer is": text around the box is never read.
-
+What counts stands in :mod:`rlvr_lite.rewards`. In detail: of a reply in channels the last ``final`` one is read; a box
+inside a box belongs to the outer one; after an empty, unclosed or braceless last box nothing else is looked for.
 The scan is linear in the length of the text, without recursion, and looks at the last :data:`TAIL` characters only.
 """
 

@@ -22,25 +22,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from rlvr_lite.rewards.math._nodes import Node, fn, free_symbols, mul, num, sym
+from rlvr_lite.rewards.math._nodes import Node, fn, mul, num, sym
 from rlvr_lite.rewards.math._notation import fold
 from rlvr_lite.rewards.math._numeric import POINTS, point
 from rlvr_lite.rewards.math._scalars import Pair
 
 __all__ = [
-    "ADDRESS_SPACE",
-    "LIMITS",
-    "Answer",
-    "Check",
-    "Limits",
-    "OutOfSteps",
-    "build",
-    "counted",
-    "judge",
-    "load",
-    "run_limited",
-    "start_worker",
-]
+    "ADDRESS_SPACE", "LIMITS", "Answer", "Check", "Limits", "OutOfSteps", "build", "counted", "judge", "load",
+    "run_limited", "start_worker",
+]  # fmt: skip
 
 
 class Limits(NamedTuple):
@@ -82,63 +72,32 @@ class OutOfSteps(BaseException):
 
 
 def build(node: Node) -> Any:
-    """The sympy object of an expression.
-
-    Raises:
-        KeyError: an operator that sympy is not asked about.
-    """
+    """The sympy object of an expression; ``KeyError`` for a logarithm without a base."""
     import sympy
 
-    match node.op:
-        case "num":
-            return sympy.Rational(node.args[0].numerator, node.args[0].denominator)
-        case "sym":
-            return sympy.Symbol(node.args[0], real=True)
-        case "const":
-            return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "inf": sympy.oo}[node.args[0]]
-        case "add":
-            return sympy.Add(*map(build, node.args))
-        case "mul":
-            return sympy.Mul(*map(build, node.args))
-        case "pow":
-            return sympy.Pow(*map(build, node.args))
-        case "deg":
-            return build(node.args[0]) * sympy.pi / 180
-        case "call":
-            return sympy.Function(node.args[0])(*map(build, node.args[1:]))
-        case "big":
-            return _big(*node.args)
-        case "fn" if node.args[0] == "root":
-            return _root(build(node.args[1]), build(node.args[2]))
-        case _:
-            return _functions()[node.args[0]](*map(build, node.args[1:]))
+    args = [build(arg) for arg in node.args if isinstance(arg, Node)]
+    match node.op, node.args[0]:
+        case "num", value:
+            return sympy.Rational(value.numerator, value.denominator)
+        case "sym", name:
+            return sympy.Symbol(name, real=True)
+        case "const", name:
+            return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "inf": sympy.oo}[name]
+        case "add" | "mul" | "pow", _:
+            return getattr(sympy, node.op.capitalize())(*args)
+        case "deg", _:
+            return args[0] * sympy.pi / 180
+        case "call", name:
+            return sympy.Function(name)(*args)
+        case _, "log":
+            raise KeyError("a logarithm without a base")
+        case _, "root" if args[1].is_Integer and args[1] % 2 and args[0].is_number and args[0].is_negative:
+            return -sympy.root(-args[0], args[1])
+    name = _NAMES.get(node.args[0], node.args[0].replace("arc", "a"))
+    return getattr(sympy, name)(*args)
 
 
-def _root(of: Any, index: Any) -> Any:
-    """The real root of a negative number, where the index is odd."""
-    import sympy
-
-    if index.is_Integer and index % 2 and of.is_number and of.is_negative:
-        return -sympy.root(-of, index)
-    return sympy.root(of, index)
-
-
-def _big(kind: str, body: Node, variable: Node, low: Node, high: Node) -> Any:
-    import sympy
-
-    if kind == "lim":
-        return sympy.Limit(build(body), build(variable), build(low))
-    maker = {"sum": sympy.Sum, "prod": sympy.Product, "int": sympy.Integral}[kind]
-    return maker(build(body), (build(variable), build(low), build(high)))
-
-
-def _functions() -> dict[str, Callable[..., Any]]:
-    import sympy
-
-    inverse = {f"arc{name}": getattr(sympy, f"a{name}") for name in ("sin", "cos", "tan", "cot")}
-    names = "sin cos tan cot sec csc sinh cosh tanh coth binomial factorial gcd lcm floor root".split()  # noqa: SIM905
-    special = {"ln": sympy.log, "abs": sympy.Abs, "ceil": sympy.ceiling, "max": sympy.Max, "min": sympy.Min}
-    return {name: getattr(sympy, name) for name in names} | inverse | special | {"binom": sympy.binomial}
+_NAMES = {"ln": "log", "abs": "Abs", "ceil": "ceiling", "binom": "binomial"}
 
 
 def judge(pairs: Sequence[Pair]) -> tuple[bool | None, str]:
@@ -147,16 +106,73 @@ def judge(pairs: Sequence[Pair]) -> tuple[bool | None, str]:
 
     grader.TIMEOUT_WARNING_SHOWN = True  # the limits are kept by whoever calls
     for gold, answer in pairs:
-        if isinstance(gold, str) or isinstance(answer, str):
-            return _judge_texts(str(gold), str(answer))
-        left, right = build(gold), build(answer)
-        if any(node.op == "big" for node in (*_walk(gold), *_walk(answer))):
-            left, right = left.doit(), right.doit()
-        if _differ(left - right, sorted(free_symbols(gold) | free_symbols(answer))):
-            return False, "a different value"
-        if not grader.verify(left, right, timeout_seconds=None) and not _vanishes(left - right):
-            return False, "math-verify could not show that they are equal"
+        left, right = _object(gold), _object(answer)
+        if left is None:
+            return None, "not judged: the gold cannot be read"
+        if right is None:
+            return False, "the answer cannot be read as mathematics"
+        try:
+            if left != right and (reason := _difference(left, right)):
+                return False, reason
+        except MemoryError:
+            raise
+        except Exception as error:  # sympy has no answer for every pair of kinds; no answer may escape its verdict so
+            return False, f"the two cannot be compared ({type(error).__name__})"
     return True, "math-verify finds them equal"
+
+
+def _object(side: Node | str) -> Any:
+    """Our tree, or what math-verify's grammar reads in all of a text, without the name before a value."""
+    import sympy
+    from latex2sympy2_extended import latex2sympy2
+    from math_verify import LatexExtractionConfig
+
+    if isinstance(side, Node):
+        return build(side)
+    try:
+        found = latex2sympy2.latex2sympy(
+            fold(side),
+            is_real=True,
+            normalization_config=LatexExtractionConfig().normalization_config,
+            conversion_config=latex2sympy2.ConversionConfig(lowercase_symbols=False),
+        )
+    except MemoryError:
+        raise
+    except Exception:  # the grammar ends in exceptions of many kinds
+        return None
+    if isinstance(found, sympy.Eq) and found.lhs.is_Symbol and found.lhs not in found.rhs.free_symbols:
+        found = found.rhs
+    if not isinstance(found, sympy.Basic | sympy.MatrixBase):
+        return None
+    free = {symbol.name: symbol for symbol in found.free_symbols}
+    return _rebuilt(found.subs(free["i"], sympy.I) if "i" in free else found)
+
+
+def _rebuilt(found: Any) -> Any:
+    """The same with real variables, and evaluated where math-verify holds back, so that order does not matter."""
+    import sympy
+
+    if isinstance(found, sympy.Symbol):
+        return sympy.Symbol(found.name, real=True)
+    if isinstance(found, sympy.MatrixBase):
+        return found.applyfunc(_rebuilt)
+    return found.func(*map(_rebuilt, found.args)) if found.args else found
+
+
+def _difference(left: Any, right: Any) -> str:
+    """Why two objects of sympy are not equal; nothing if they are."""
+    import sympy
+    from math_verify import grader
+
+    left, right = left.doit(), right.doit()
+    scalar = isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)
+    if not scalar and type(left).__name__ != type(right).__name__:
+        return "another kind of answer, as math-verify reads it"
+    if scalar and _differ(left - right):
+        return "a different value"
+    if grader.verify(left, right, float_rounding=15, timeout_seconds=None) or (scalar and _vanishes(left - right)):
+        return ""
+    return "math-verify could not show that they are equal"
 
 
 def _vanishes(difference: Any) -> bool:
@@ -169,62 +185,14 @@ def _vanishes(difference: Any) -> bool:
     return bool(sympy.minimal_polynomial(difference, x, compose=True) == x)
 
 
-def parsed(text: str) -> Any:
-    """What math-verify's LaTeX parser reads in an answer, ``None`` if that is nothing. Nothing in it evaluates text."""
-    from math_verify import LatexExtractionConfig, parse, parser
-
-    parser.TIMEOUT_WARNING_SHOWN = True  # the limits are kept by the worker
-    latex = LatexExtractionConfig(boxed_match_priority=0)
-    found = parse(f"\\boxed{{{fold(text)}}}", [latex], fallback_mode="no_fallback", parsing_timeout=None)
-    return next((item for item in found if not isinstance(item, str)), None)
-
-
-def _judge_texts(gold: str, answer: str) -> tuple[bool | None, str]:
-    """What our reader does not know, as math-verify reads it."""
-    from math_verify import grader
-
-    grader.TIMEOUT_WARNING_SHOWN = True
-    left = parsed(gold)
-    if left is None:
-        return None, "not judged: the gold cannot be read"
-    try:
-        return _same(left, parsed(answer))
-    except MemoryError:
-        raise
-    except Exception as error:  # sympy has no answer for every pair of kinds; an answer must not escape its verdict so
-        return False, f"the two cannot be compared ({type(error).__name__})"
-
-
-def _same(left: Any, right: Any) -> tuple[bool, str]:
-    """Whether math-verify finds what it read of gold and answer equal."""
-    from math_verify import grader
-
-    if right is None:
-        return False, "the answer cannot be read as mathematics"
-    equal = type(left).__name__ == type(right).__name__ or (left.is_number and right.is_number)
-    if equal and not grader.verify(left, right, float_rounding=15, timeout_seconds=None):
-        equal = False
-    if (
-        equal
-        and hasattr(left - right if hasattr(left, "__sub__") else None, "free_symbols")
-        and not hasattr(left, "shape")
-    ):
-        equal = not _differ(left - right, sorted(map(str, left.free_symbols | right.free_symbols)))
-    return (True, "math-verify finds them equal") if equal else (False, "a different value, as math-verify reads it")
-
-
-def _walk(node: Node) -> list[Node]:
-    return [node, *(below for arg in node.args if isinstance(arg, Node) for below in _walk(arg))]
-
-
-def _differ(difference: Any, names: Sequence[str]) -> bool:
+def _differ(difference: Any) -> bool:
     """Whether the difference is far from zero at a sample point, to 40 digits (math-verify itself looks at 15)."""
     import sympy
 
+    names = difference.free_symbols
     for index in range(POINTS if names else 1):
-        values = {s: int(point(str(s), index).real) for s in difference.free_symbols}
         with contextlib.suppress(Exception):
-            value = difference.subs(values).evalf(_DIGITS)
+            value = difference.subs({symbol: point(str(symbol), index) for symbol in names}).evalf(_DIGITS)
             if value.is_number and value.is_finite and abs(value) > sympy.Float(10) ** (-_DIGITS // 2):
                 return True
     return False
@@ -244,16 +212,10 @@ def load() -> None:
     x = sym("x")
     judge([(fn("sin", mul(num(2), x)), mul(num(2), fn("sin", x), fn("cos", x)))])
     for text in _TYPICAL:  # the parser learns its tables as it reads
-        parsed(text)
+        _object(text)
 
 
-_TYPICAL = (
-    r"x = \frac{-b \pm \sqrt{5}}{2}, 3.5",
-    r"(1, 2] \cup \{3\}",
-    r"2^{n+1} \cdot \log_2 3 < 4\%",
-    r"\text{a}",
-    "%x ? y",
-)
+_TYPICAL = (r"x = \frac{-b \pm \sqrt{5}}{2}, 3.5", r"(1, 2] \cup \{3\}", r"2^{n+1} \cdot \log_2 3 < 4\%", "%x ? y")
 
 
 def _limit_memory() -> None:

@@ -12,16 +12,14 @@ Readings that differ from TeX or from a computer algebra system, because this is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from rlvr_lite.rewards.math._cursor import STOP, is_op
 from rlvr_lite.rewards.math._lexer import FUNCTIONS, Token
-from rlvr_lite.rewards.math._names import Names
+from rlvr_lite.rewards.math._names import STOP, Names, is_op
 from rlvr_lite.rewards.math._nodes import (
     INFINITY,
     MINUS_ONE,
-    ONE,
     E,
     I,
     Node,
@@ -33,14 +31,12 @@ from rlvr_lite.rewards.math._nodes import (
     negate,
     num,
     power,
-    sym,
+    rational,
 )
-from rlvr_lite.rewards.math._numerals import rational
 
 __all__ = ["expression"]
 
 DEPTH = 40
-_APPLIED = frozenset(str.split("""f g h F G H phi psi P Q"""))
 _CLOSERS = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
 
 
@@ -66,27 +62,27 @@ class _Parser(Names):
         self.depth += 1
         if self.depth > DEPTH:
             raise Unreadable("nested too deeply")
-        terms = [self.signed_term()]
+        terms = [self.signed(self.term)]
         while is_op(self.peek(), "+", "-", "pm", "mp"):
-            terms.append(self.signed_term())
+            terms.append(self.signed(self.term))
         self.depth -= 1
         return add(*terms)
 
-    def signed_term(self) -> Node:
+    def signed(self, operand: Callable[[], Node]) -> Node:
+        """An operand after any number of signs."""
         negative = False
         while sign := self.accept("+", "-", "pm", "mp"):
-            down = {"+": False, "-": True, "pm": self.sign < 0, "mp": self.sign > 0}[sign]
-            negative ^= down
-        node = self.term()
+            negative ^= {"+": False, "-": True, "pm": self.sign < 0, "mp": self.sign > 0}[sign]
+        node = operand()
         return negate(node) if negative else node
 
     def term(self) -> Node:
         factors = [self.factor(first=True)]
         while True:
             if self.accept("*"):
-                factors.append(self.signed_factor())
+                factors.append(self.signed(self.factor))
             elif self.accept("/", ":"):
-                factors[-1:] = self.divided(factors[-1], self.signed_factor(), len(factors) == 1)
+                factors[-1:] = self.divided(factors[-1], self.signed(self.factor), len(factors) == 1)
             elif self.starts_factor():
                 after = self.tokens[self.at - 1] == ("op", ")") and factors[-1].op != "num"
                 if self.peek().kind == "num" and not (after or (factors[-1].op != "num" and is_op(self.peek(1), "^"))):
@@ -100,13 +96,6 @@ class _Parser(Names):
         """Two factors for a quotient, or one number for that of two numbers."""
         folded = divide(left, right)
         return [folded] if alone and folded.op == "num" else [left, power(right, MINUS_ONE)]
-
-    def signed_factor(self) -> Node:
-        negative = False
-        while sign := self.accept("+", "-"):
-            negative ^= sign == "-"
-        node = self.factor()
-        return negate(node) if negative else node
 
     def starts_factor(self) -> bool:
         token = self.peek()
@@ -125,15 +114,12 @@ class _Parser(Names):
     def raised(self, base: Node) -> Node:
         """``base`` with its exponent, if one follows."""
         while self.accept("^"):
-            if self.accept("circ", "deg"):
+            braced = is_op(self.peek(), "{") and is_op(self.peek(2), "}")
+            if is_op(self.peek(int(braced)), "circ", "deg"):
+                self.at += 3 if braced else 1
                 base = Node("deg", (base,))
                 continue
-            if is_op(self.peek(), "{") and is_op(self.peek(1), "circ", "deg") and is_op(self.peek(2), "}"):
-                self.at += 3
-                base = Node("deg", (base,))
-                continue
-            primes = self.primes()
-            if primes:
+            if primes := self.primes():
                 base = self.named(base, primes)
                 continue
             if base.op == "deg" or (base.op == "pow" and self.raw_power):
@@ -164,12 +150,9 @@ class _Parser(Names):
     def argument(self, whole: bool) -> Node:
         """A braced group or a single token; a number gives all its digits if ``whole``, else the first only."""
         if self.accept("{"):
-            node = self.group("}")
-            return node
-        negative = False
-        if whole:
-            while sign := self.accept("+", "-"):
-                negative ^= sign == "-"
+            return self.group("}")
+        if whole and is_op(self.peek(), "+", "-"):
+            return self.signed(lambda: self.argument(whole))
         token = self.peek()
         if token.kind == "num" and not whole and len(token.value) > 1:
             if not token.value.isdigit():
@@ -179,8 +162,7 @@ class _Parser(Names):
             return num(int(head))
         if token.kind == "run":
             self.split_run()
-        node = self.atom(first=False)
-        return negate(node) if negative else node
+        return self.atom(first=False)
 
     def group(self, closer: str) -> Node:
         """What stands up to ``closer``, which is read too."""
@@ -232,10 +214,10 @@ class _Parser(Names):
                 self.bars -= 1
                 self.expect("|")
                 return fn("abs", node)
-            if token.value in ("lfloor", "lceil"):
-                return fn(token.value[1:], self.group(_CLOSERS[token.value]))
             if token.value in _CLOSERS:
                 node = self.group(_CLOSERS[token.value])
+                if token.value in ("lfloor", "lceil"):
+                    return fn(token.value[1:], node)
                 if node.op == "num" and token.value == "(" and is_op(self.peek(), "_"):
                     return self.based(node)
                 return node
@@ -292,7 +274,7 @@ class _Parser(Names):
         if is_op(self.peek(), "(", "{", "["):
             opener = self.next().value
             found = self.arguments(_CLOSERS[opener])
-        elif name in ("sqrt", "max", "min", "gcd", "lcm"):
+        elif name == "sqrt":
             found = [self.argument(whole=True)]
         else:
             found = [self.bare_argument()]
@@ -314,7 +296,7 @@ class _Parser(Names):
 
     def macro(self, name: str) -> Node:
         if name == "frac":
-            return self.derivative() or divide(self.argument(whole=False), self.argument(whole=False))
+            return divide(self.argument(whole=False), self.argument(whole=False))
         if name == "binom":
             return fn("binom", self.argument(whole=False), self.argument(whole=False))
         if name == "sqrt":
@@ -329,63 +311,38 @@ class _Parser(Names):
             return self.accented(name)
         if name in ("angle", "triangle"):
             return self.vertices(name)
-        if name in ("sum", "prod", "int", "lim"):
-            return self.big(name)
         raise Unreadable(f"\\{name} without a group around it")
-
-    def big(self, kind: str) -> Node:
-        low = high = None
-        variable: str | None = None
-        for _ in range(2):
-            if self.accept("_"):
-                if kind == "int":
-                    low = self.argument(whole=True)
-                    continue
-                self.expect("{")
-                token = self.next()
-                if token.kind != "let":
-                    raise Unreadable(f"\\{kind} without a variable")
-                variable = token.value
-                self.expect("to" if kind == "lim" else "=")
-                low = self.group("}")
-            elif self.accept("^"):
-                high = self.argument(whole=True)
-        if kind == "int":
-            return self.integral(low, high)
-        if variable is None or low is None or (high is None and kind != "lim"):
-            raise Unreadable(f"\\{kind} without limits")
-        self.bound.append(variable)
-        body = self.term()
-        self.bound.pop()
-        return Node("big", (kind, body, sym(variable), low, high if high is not None else low))
-
-    def integral(self, low: Node | None, high: Node | None) -> Node:
-        if low is None or high is None:
-            raise Unreadable("an integral without limits")
-        for end in range(len(self.tokens) - 1, self.at - 1, -1):
-            token, after = self.tokens[end], self.tokens[end + 1] if end + 1 < len(self.tokens) else STOP
-            joined = token.kind == "run" and len(token.value) == 2 and token.value[0] == "d"
-            if joined or (token == ("let", "d") and after.kind == "let"):
-                variable = token.value[1] if joined else after.value
-                body = expression(self.tokens[self.at : end], self.sign) if end > self.at else ONE
-                self.at = end + (1 if joined else 2)
-                return Node("big", ("int", body, sym(variable), low, high))
-        raise Unreadable("an integral without a differential")
 
 
 def _call(name: str, found: list[Node], base: Node | None) -> Node:
-    if name not in ("max", "min", "gcd", "lcm") and len(found) != 1:
+    """An application; what has a formula is written by it, so that nobody else has to know the name.
+
+    A logarithm without a base stays one: what is meant depends on the other side.
+    """
+    if len(found) != 1:
         raise Unreadable(f"{name} of {len(found)} values")
-    if name == "sqrt":
-        return power(found[0], num(Fraction(1, 2)))
-    if name == "cbrt":
-        return fn("root", found[0], num(3))
-    if name == "cis":
-        return add(fn("cos", *found), mul(I, fn("sin", *found)))
-    if name == "exp":
-        return power(E, found[0])
-    if name == "lg":
-        name, base = "log", num(10)
-    if name == "log" and base is not None:
-        return divide(fn("ln", found[0]), fn("ln", base))
-    return fn(name, *found)
+    (x,) = found
+    match name:
+        case "sqrt":
+            return power(x, num(Fraction(1, 2)))
+        case "cbrt":
+            return fn("root", x, num(3))
+        case "cis":
+            return add(fn("cos", x), mul(I, fn("sin", x)))
+        case "exp":
+            return power(E, x)
+        case "tan" | "cot":
+            sine, cosine = fn("sin", x), fn("cos", x)
+            return divide(sine, cosine) if name == "tan" else divide(cosine, sine)
+        case "sec" | "csc":
+            return power(fn("cos" if name == "sec" else "sin", x), MINUS_ONE)
+        case "sinh" | "cosh" | "tanh" | "coth":
+            up, down = power(E, x), power(E, negate(x))
+            sinh, cosh = add(up, negate(down)), add(up, down)
+            parts = {"sinh": (sinh, num(2)), "cosh": (cosh, num(2)), "tanh": (sinh, cosh), "coth": (cosh, sinh)}
+            return divide(*parts[name])
+        case "lg":
+            return divide(fn("ln", x), fn("ln", num(10)))
+        case "log" if base is not None:
+            return divide(fn("ln", x), fn("ln", base))
+    return fn(name, x)

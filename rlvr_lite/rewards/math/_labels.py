@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rlvr_lite.rewards.math._nodes import MINUS_ONE, Node, free_symbols, sym
-from rlvr_lite.rewards.math._readings import Equation, Items, Reading, Value
+from rlvr_lite.rewards.math._nodes import MINUS_ONE, Equation, Items, Node, Reading, Value, free_symbols, sym
 
-__all__ = ["label_of", "may_label", "name_of", "rest_of", "spelled", "symbols_of"]
+__all__ = ["label_of", "may_label", "rest_of", "spelled", "symbols_of"]
 
 
 def may_label(side: Reading, taken: frozenset[str]) -> bool:
@@ -22,8 +21,10 @@ def may_label(side: Reading, taken: frozenset[str]) -> bool:
         return True
     if len(symbols) == 1 or _is_name(side.node):
         return _is_name(side.node)
+    if side.node.op == "mul" and any(not free_symbols(factor) and factor != MINUS_ONE for factor in side.node.args):
+        return False
     terms = side.node.args if side.node.op == "add" else ()
-    return not _has_number(side.node) and not any(not free_symbols(term) and term.op != "const" for term in terms)
+    return not any(not free_symbols(term) and term.op != "const" for term in terms)
 
 
 def _is_name(node: Node) -> bool:
@@ -46,26 +47,17 @@ def _is_name(node: Node) -> bool:
 _ANGLED = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
 
 
-def _has_number(node: Node) -> bool:
-    return node.op == "mul" and any(not free_symbols(f) and f != MINUS_ONE for f in node.args)
-
-
 def label_of(equation: Equation) -> Reading | None:
     r"""The side that only names the quantity, as in ``x = 5``, ``f(x) = x + 1``, ``(x, y) = (6, 5)``, ``|AB| = 1``."""
     for side in (equation.sides[0], equation.sides[-1]):
         others = frozenset().union(*(symbols_of(other) for other in equation.sides if other is not side))
         if isinstance(side, Value) and _is_name(side.node):
             single = side.node.op in ("sym", "call")  # in f(x) = x + 1 the argument occurs on both sides
-            if not ({name_of(side)} if single else symbols_of(side)) & others:
+            if not ({side.node.args[0]} if single else symbols_of(side)) & others:
                 return side
         if isinstance(side, Items) and all(isinstance(i, Value) and i.node.op == "sym" for i in side.items):
             return side
     return None
-
-
-def name_of(value: Value) -> str:
-    """The name of a variable or application."""
-    return str(value.node.args[0])
 
 
 def rest_of(equation: Equation) -> tuple[Reading, ...]:
@@ -89,4 +81,4 @@ def symbols_of(reading: Reading) -> frozenset[str]:
 
 def spelled(label: Reading) -> str:
     """A label as a text that tells it from others."""
-    return name_of(label) if isinstance(label, Value) and label.node.op in ("sym", "call") else repr(label)
+    return str(label.node.args[0]) if isinstance(label, Value) and label.node.op in ("sym", "call") else repr(label)

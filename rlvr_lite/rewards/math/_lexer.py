@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 from rlvr_lite.rewards.math._nodes import Unreadable
-from rlvr_lite.rewards.math._notation import fold
+from rlvr_lite.rewards.math._notation import fold, word_set
 
 __all__ = ["AXES", "FUNCTIONS", "LONGEST", "Token", "lex"]
 
@@ -29,23 +29,14 @@ class Token(NamedTuple):
     value: str
 
 
-FUNCTIONS = frozenset(
-    str.split(
-        """sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt cbrt max
-        min gcd lcm abs floor ceil det cis"""
-    )
-)
+FUNCTIONS = word_set("""sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth ln log lg exp sqrt cbrt abs
+floor ceil cis""")
 _FUNCTION_ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot", "arctg": "arctan",
     "cosec": "csc", "ceiling": "ceil", "Log": "log", "Ln": "ln", "Sin": "sin", "Cos": "cos",
 }  # fmt: skip
-_GREEK = frozenset(
-    str.split(
-        """alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho
-        varrho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Upsilon Phi Psi Omega
-        ell hbar"""
-    )
-)
+_GREEK = word_set("""alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma tau
+upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Upsilon Phi Psi Omega ell hbar""")
 _OPERATORS = {
     "cdot": "*", "times": "*", "ast": "*", "div": "/", "pm": "pm", "mp": "mp", "le": "<=", "leq": "<=",
     "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "lt": "<", "gt": ">", "ne": "!=", "neq": "!=",
@@ -57,15 +48,9 @@ _OPERATORS = {
     "ldots": "dots", "dots": "dots", "cdots": "dots",
 }  # fmt: skip
 _SEPARATORS = {"lor": "or", "vee": "or", "land": "and", "wedge": "and"}
-_TEXTS = frozenset(
-    str.split(
-        """text textbf textit textrm texttt textsf textnormal textup mbox hbox mathrm mathbf mathit mathsf
-        mathtt mathcal boldsymbol bm operatorname emph underline boxed fbox mathop mathord"""
-    )
-)
-_ARGUMENTS = frozenset(
-    str.split("""frac sqrt binom choose over sum prod int lim overline bar vec hat tilde dot ddot angle triangle""")
-)
+_TEXTS = word_set("""text textbf textit textrm texttt textsf textnormal textup mbox hbox mathrm mathbf mathit mathsf mathtt mathcal
+boldsymbol bm operatorname emph underline boxed fbox mathop mathord""")
+_ARGUMENTS = word_set("""frac sqrt binom choose over max min overline bar vec hat tilde dot ddot angle triangle""")
 AXES = ("axisi", "axisj", "axisk")
 """Unit vectors, as :func:`~rlvr_lite.rewards.math._notation.fold` writes them."""
 _CURRENCY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "¢": "cent", "₹": "rupee"}
@@ -77,6 +62,7 @@ _FRACTION = re.compile(r"\.\d+")
 _EXPONENT = re.compile(r"[eE][+-]?\d+(?![.\d]*[A-Za-z^_({])")
 _REPEATING = re.compile(r" ?\\(?:overline|bar|dot)(?: ?\{ ?(\d+) ?\}| ?(\d))")
 _LETTERS = re.compile(r"[A-Za-z]+")
+_DERIVATIVE = re.compile(r" ?\{ ?(d(?:[^{}]|\{[^{}]*\})*[^{} ] ?)\} ?\{ ?(d ?[A-Za-z](?:[^{}]|\{[^{}]*\})*)\}")
 _MACRO = re.compile(r"\\([A-Za-z]+) ?|\\(.)")
 _TIMES_TEN = re.compile(r" ?[xX] ?(?=10 ?(?:\^|\*\*))")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z ./^*0-9'(){}:-]*|\([A-Za-z]\)|[A-Za-z]")
@@ -166,7 +152,7 @@ def _letters(run: str, tokens: list[Token]) -> None:
         tokens.append(Token("let", run))
     elif run in ("infinity", "infty", "Infinity", "oo", "inf"):
         tokens.append(Token("op", "inf"))
-    elif run.lower() in ("yes", "no", "odd", "all", "none"):
+    elif run.lower() in ("yes", "no", "odd", "all", "none") and not (run.isupper() and tokens[-1:] == [("op", "{")]):
         tokens.append(Token("text", run))
     else:
         tokens.append(Token("let" if len(run) == 1 else "run", run))
@@ -197,6 +183,9 @@ def _macro(text: str, at: int, tokens: list[Token], depth: int, splices: int) ->
         tokens.append(Token("sep", _SEPARATORS[name]))
     elif (name in FUNCTIONS and name != "sqrt") or name in _FUNCTION_ALIASES:
         tokens.append(Token("fn", _FUNCTION_ALIASES.get(name, name)))
+    elif name == "frac" and (derivative := _DERIVATIVE.match(text, end)):
+        tokens.append(Token("let", re.sub("[ {}]", "", f"{derivative[1]}/{derivative[2]}")))
+        end = derivative.end()
     elif name in _ARGUMENTS:
         tokens.append(Token("cmd", name))
     elif name == "pi" or name in _GREEK or name in AXES:
@@ -207,7 +196,7 @@ def _macro(text: str, at: int, tokens: list[Token], depth: int, splices: int) ->
         tokens.append(Token(kind, content.strip().rstrip("*")))
     elif name in ("R", "Z", "N", "Q", "C"):
         tokens.append(Token("set", name))
-    elif name in ("odot", "max", "min", "perp", "parallel", "star", "dagger", "top"):
+    elif name in ("odot", "perp", "parallel", "star", "dagger", "top"):
         tokens.append(Token("let", name))
     else:
         raise Unreadable(f"the macro \\{name}")

@@ -1,19 +1,71 @@
-r"""Reading names: variables with subscripts, primes and accents, applications of functions, numerals with a base."""
+r"""A place in a list of tokens, and the names that are read there: subscripts, primes, accents, applications, bases."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
-from rlvr_lite.rewards.math._cursor import STOP, Cursor, is_op
+from rlvr_lite.rewards.math._lexer import Token
 from rlvr_lite.rewards.math._nodes import PI, E, I, Node, Unreadable, sym
 
-__all__ = ["Names"]
+__all__ = ["STOP", "Names", "is_op"]
 
-_APPLIED = frozenset("f g h F G H phi psi P Q".split())  # noqa: SIM905
+STOP = Token("end", "")
+_APPLIED = frozenset(["f", "g", "h", "F", "G", "H", "phi", "psi", "P", "Q"])
 
 
-class Names(Cursor):
-    """The part of the parser that reads names."""
+def is_op(token: Token, *values: str) -> bool:
+    """Whether the token is one of these operators."""
+    return token.kind == "op" and token.value in values
+
+
+class Names:
+    """Reads tokens one by one. ``sign`` is what a plus-minus stands for, ``bars`` counts open absolute values."""
+
+    def __init__(self, tokens: Sequence[Token], sign: int):
+        self.tokens, self.sign = tokens, sign
+        self.at = self.depth = self.bars = 0
+
+    def peek(self, ahead: int = 0) -> Token:
+        """The token here, or ``ahead`` places on; :data:`STOP` after the end."""
+        at = self.at + ahead
+        return self.tokens[at] if at < len(self.tokens) else STOP
+
+    def next(self) -> Token:
+        """The token here, read."""
+        token = self.peek()
+        self.at += 1
+        return token
+
+    def accept(self, *values: str) -> str | None:
+        """Read one of these operators if it stands here."""
+        if is_op(self.peek(), *values):
+            return self.next().value
+        return None
+
+    def expect(self, value: str) -> None:
+        """Read this operator, which has to stand here."""
+        if not self.accept(value):
+            raise Unreadable(f"expected {value!r}, found {self.peek().value!r}")
+
+    def subscript(self) -> str:
+        """The text of a subscript, braces dropped."""
+        if not self.accept("{"):
+            token = self.next()
+            if token.kind not in ("num", "let", "text", "run") and not is_op(token, "*", "+", "-"):
+                raise Unreadable("a subscript is missing")
+            return token.value
+        depth = 1
+        parts: list[str] = []
+        while True:
+            token = self.next()
+            if token is STOP:
+                raise Unreadable("a brace that is never closed")
+            depth += is_op(token, "{") - is_op(token, "}")
+            if not depth:
+                return ",".join(parts)
+            if not is_op(token, "{", "}"):
+                parts.append(token.value)
 
     @abstractmethod
     def arguments(self, closer: str) -> list[Node]:
@@ -53,7 +105,7 @@ class Names(Cursor):
         if is_op(self.peek(), "_"):
             self.next()
             name = f"{name}_{self.subscript()}"
-        elif name not in self.bound and name in ("e", "i", "pi"):
+        elif name in ("e", "i", "pi"):
             return {"e": E, "i": I, "pi": PI}[name]
         return self.applied(name)
 
@@ -95,26 +147,6 @@ class Names(Cursor):
         if self.accept("_"):
             name += f"_{self.subscript()}"
         return self.applied(name)
-
-    def derivative(self) -> Node | None:
-        r"""``\frac{d^n y}{d x^n}`` as one name, ``None`` if it is another fraction."""
-        start, parts = self.at, []
-        for _ in range(2):
-            if not self.accept("{"):
-                break
-            token = self.peek()
-            if not (token.kind in ("let", "run") and token.value[0] == "d" and len(token.value) <= 2):
-                break
-            parts.append(self.group_text())
-        if len(parts) == 2 and min(map(len, parts)) > 1:
-            return sym(f"d({parts[0]}/{parts[1]})")
-        self.at = start
-        return None
-
-    def group_text(self) -> str:
-        """The text of the group just opened."""
-        self.at -= 1
-        return self.subscript().replace(",", "")
 
     def vertices(self, mark: str) -> Node:
         """An angle or triangle, named by its points."""

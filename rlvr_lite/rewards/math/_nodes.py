@@ -1,30 +1,16 @@
-"""The expression tree that the reader makes and everything else works on: plain tuples, safe to hash and to pickle."""
+"""What the reader makes and everything else works on: expression trees and answers, safe to hash and to pickle."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 __all__ = [
-    "INFINITY",
-    "MINUS_INFINITY",
-    "MINUS_ONE",
-    "ONE",
-    "PI",
-    "E",
-    "I",
-    "Node",
-    "Unreadable",
-    "add",
-    "divide",
-    "fn",
-    "free_symbols",
-    "mul",
-    "negate",
-    "num",
-    "power",
-    "sym",
-]
+    "DEGREES", "INFINITY", "MINUS_INFINITY", "MINUS_ONE", "ONE", "PERCENT", "PI", "E", "Equation", "I", "Inequality",
+    "Interval", "Items", "Matrix", "Named", "Node", "Reading", "SetOperation", "Unit", "Unreadable", "Value", "add",
+    "divide", "fn", "free_symbols", "mul", "negate", "num", "power", "rational", "sym",
+]  # fmt: skip
 
 
 class Unreadable(Exception):
@@ -36,7 +22,7 @@ class Node(NamedTuple):
 
     ``num`` (Fraction,) · ``sym`` (name,) · ``const`` ("pi" | "e" | "i" | "inf",) · ``add``, ``mul`` (nodes...) ·
     ``pow`` (base, exponent) · ``deg`` (degrees,) · ``fn`` (name, nodes...) · ``call`` (name, nodes...), an unknown
-    function · ``big`` (kind, body, variable, from, to), a sum, product, integral or limit.
+    function.
     """
 
     op: str
@@ -102,8 +88,109 @@ def free_symbols(node: Node) -> frozenset[str]:
     for arg in node.args:
         if isinstance(arg, Node):
             found |= free_symbols(arg)
-    if node.op == "call":
-        return found | {node.args[0]}
-    if node.op == "big":
-        return found - free_symbols(node.args[2])
-    return found
+    return found | {node.args[0]} if node.op == "call" else found
+
+
+def rational(digits: str) -> Node:
+    """The value of digits as the lexer leaves them: ``12``, ``.5``, ``4.5e33``, ``0.1(6)``.
+
+    >>> rational("0.1(6)")
+    Node(op='num', args=(Fraction(1, 6),))
+
+    Raises:
+        Unreadable: the exponent has more than 20 digits.
+    """
+    digits, _, repeating = digits.partition("(")
+    mantissa, _, exponent = digits.lower().partition("e")
+    value = Fraction(mantissa.rstrip(".") or "0")
+    if repeating:
+        block = repeating.rstrip(")")
+        places = len(mantissa.partition(".")[2])
+        value += Fraction(int(block), (10 ** len(block) - 1) * 10**places)
+    if not exponent:
+        return num(value)
+    if len(exponent) > 20:
+        raise Unreadable("an exponent of more than 20 digits")
+    shift = int(exponent)
+    if abs(shift) > 300:
+        return mul(num(value), power(num(10), num(shift)))
+    return num(value * Fraction(10) ** shift)
+
+
+Unit: TypeAlias = tuple[tuple[str, int], ...]
+"""Names with exponents, sorted; empty for a unit that says nothing, such as "units"."""
+
+DEGREES: Unit = (("deg", 1),)
+PERCENT: Unit = (("percent", 1),)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One expression, with the unit written after it (``None`` if there is none).
+
+    ``places`` counts the digits after the point of a plain numeral; ``None`` for anything else.
+    """
+
+    node: Node
+    unit: Unit | None = None
+    places: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Several readings. ``kind``: "list" (bare commas, any order), "set" (braces), "tuple" (brackets, in order)."""
+
+    kind: str
+    items: tuple[Reading, ...]
+    brackets: str = ""
+    joiner: str = ","
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A real interval; ``brackets`` such as ``(]`` say which ends belong to it."""
+
+    low: Node
+    high: Node
+    brackets: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetOperation:
+    """``op``: "cup", "cap" or "minus"."""
+
+    op: str
+    left: Reading
+    right: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """Two or more sides that are said to be equal."""
+
+    sides: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inequality:
+    """``sides[0] ops[0] sides[1] ...``."""
+
+    ops: tuple[str, ...]
+    sides: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows of entries."""
+
+    rows: tuple[tuple[Node, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Something known by its name: "empty", "R", or words."""
+
+    name: str
+
+
+Reading: TypeAlias = Value | Items | Interval | SetOperation | Equation | Inequality | Matrix | Named

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["fold", "plain", "words"]
+__all__ = ["fold", "plain", "word_set", "words"]
 
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
@@ -50,12 +50,13 @@ _STYLES = re.compile(
     r"|large|Large|huge|small|tiny|noindent|centering|protect|allowbreak|nobreak)(?![A-Za-z])"
 )
 _VARIANTS = re.compile(r"\\([dtc])(frac|binom)(?![A-Za-z])")
-_SPACING = re.compile(r"(?:\s|~|(?<!\\)\\[ \t\r\n;:>]|\\(?:quad|qquad|enspace|thinspace|space)(?![A-Za-z]))+")
+_SPACING = re.compile(r"(?:\s|~|(?<!\\)\\[ \t\r\n;:>]|\\q?quad|\\(?:en|thin)?space(?![A-Za-z]))+")
 _MODULE = re.compile(r"\b(?:np|numpy|math|cmath|sympy|sp)\.(?=[A-Za-z])")
 _DOLLARS = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
 _TRAILING = " \t\r\n.,;"
 _SINGLE_MACRO = re.compile(r"(?<!\\)\\[A-Za-z]")
 _DOUBLED = re.compile(r"\\\\[A-Za-z]")
+_DOUBLED_FRACTION = re.compile(r"(?<!\\)\\\\(?=[dtc]?frac|sqrt)")
 _COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}")
 _ORDINAL = re.compile(
     r"(?<=\d)\s*(?:\^?\s*\{?\s*\\(?:text|textrm|mathrm|mbox)\s*\{\s*(?:st|nd|rd|th)\b\s*(\}\s*\}?|(?=[ A-Za-z]))|(?:st|nd|rd|th)\b)"
@@ -65,7 +66,9 @@ _AXIS = re.compile(
     r"\\(?:hat|vec|mathbf|boldsymbol|bm)\s*(?:\{\s*(?:\\(?:mathbf|boldsymbol|bm|hat|vec)\s*\{?)?)?\s*(?:\\([ij])math|([ijk]))"
     r"(?![A-Za-z])\s*\}?\s*\}?"
 )
-_LEAD = re.compile(r"(?:\\text(?:bf)?\s*\{\s*)?(?:the\s+)?(?:final\s+)?answer\s*(?::|is:?\s)\s*(?:\})?", re.IGNORECASE)
+_LEAD = re.compile(
+    r"(?:\\text(?:bf)?\s*\{\s*)?(?:the\s+)?(?:final\s+)?answer\s*(?::|is:?\s|\s(?=[\\\d(-]))\s*(?:\})?", re.IGNORECASE
+)
 
 
 def fold(text: str) -> str:
@@ -80,6 +83,7 @@ def fold(text: str) -> str:
         text = text.translate(_TABLE)
     if "\\\\" in text and _DOUBLED.search(text) and not _SINGLE_MACRO.search(text):
         text = text.replace("\\\\", "\\")  # escaped twice, as in JSON
+    text = _DOUBLED_FRACTION.sub(r"\\", text)
     if "\\" in text:
         text = _COLOUR.sub("", text)
         if any("i" not in axis for axis in _AXIS.findall(text)):  # a bold i alone is the imaginary unit
@@ -96,7 +100,7 @@ def fold(text: str) -> str:
         inside = lead[0].startswith("\\") and not lead[0].rstrip().endswith("}")
         text = ("\\text{" if inside else "") + text[lead.end() :]
     text = _ORDINAL.sub(lambda end: " " if not end[0].lstrip(" ^{").startswith("\\") or end[1] else " \\text{", text)
-    return _SPACING.sub(" ", text).strip()
+    return _SPACING.sub(" ", text).strip().rstrip("\\ ")
 
 
 _LOOSE_SPACE = re.compile(r"(?<![A-Za-z0-9.]) | (?![A-Za-z0-9.])")
@@ -129,3 +133,8 @@ def words(text: str) -> str:
     """
     seen = _NOT_WORD.sub(" ", _TEXT_MACRO.sub(" ", fold(text)).casefold()).split()
     return " ".join(word for word in seen if word not in _ARTICLES) or " ".join(seen)
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, for tables."""
+    return frozenset(text.split())

@@ -8,38 +8,81 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
+from fractions import Fraction
 
-from rlvr_lite.rewards.math._nodes import INFINITY, MINUS_INFINITY, Node, Unreadable, free_symbols
+from rlvr_lite.rewards.math._algebra import ONE, Normaliser
+from rlvr_lite.rewards.math._exact import TooLarge, Undefined
+from rlvr_lite.rewards.math._nodes import (
+    INFINITY,
+    MINUS_INFINITY,
+    Inequality,
+    Interval,
+    Items,
+    Named,
+    Node,
+    Reading,
+    SetOperation,
+    Unreadable,
+    Value,
+    add,
+    free_symbols,
+    negate,
+    num,
+)
 from rlvr_lite.rewards.math._numeric import evaluate
-from rlvr_lite.rewards.math._readings import Interval, Items, Named, Reading, SetOperation, Value
 from rlvr_lite.rewards.math._scalars import DIFFERENT, Outcome, all_of, same
 
-__all__ = ["is_region", "same_region"]
+__all__ = ["FLIPPED", "same_region", "solved"]
 
-_CUTS = 60
+FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
+"""A relation read from right to left."""
 
 
-def is_region(reading: Reading) -> bool:
-    """Whether this is a set of real numbers (a finite set of numbers counts)."""
+def solved(reading: Reading) -> Reading:
+    """Inequalities that bound one quantity, or are linear in one variable, as the sets they describe; all else as it is."""
     match reading:
-        case Interval():
-            return True
-        case Named(name):
-            return name in ("R", "empty")
-        case SetOperation(_, left, right):
-            return is_region(left) and is_region(right)
-        case Items("tuple", items, "()"):
-            return len(items) == 2 and all(isinstance(item, Value) for item in items)
-        case Items("set", items):
-            return all(isinstance(item, Value) for item in items)
-        case Items("list", items):
-            return all(is_region(item) for item in items)
-        case _:
-            return False
+        case Items():
+            return replace(reading, items=tuple(map(solved, reading.items)))
+        case SetOperation(op, left, right):
+            return SetOperation(op, solved(left), solved(right))
+        case Inequality((op,), (left, right)):
+            return _half_line(left, op, right) or reading
+        case Inequality((first, second), (low, Node("sym" | "call"), high)) if {first[0], second[0]} in ({"<"}, {">"}):
+            if first[0] == ">":
+                low, high, first, second = high, low, second, first
+            return Interval(low, high, ("[" if "=" in first else "(") + ("]" if "=" in second else ")"))
+    return reading
+
+
+def _half_line(left: Node, op: str, right: Node) -> Reading | None:
+    if left.op not in ("sym", "call") and right.op in ("sym", "call"):
+        left, op, right = right, FLIPPED[op], left
+    if left.op in ("sym", "call") and not free_symbols(left) & free_symbols(right):
+        end = right
+    else:
+        difference = add(left, negate(right))
+        names = free_symbols(difference)
+        try:
+            form = Normaliser().form(difference)
+        except (TooLarge, Undefined):
+            return None
+        slopes = {monomial: c for monomial, c in form.top.items() if monomial}
+        if len(names) != 1 or form.bottom != ONE or list(slopes) != [((*names, Fraction(1)),)]:
+            return None
+        (slope,) = slopes.values()
+        end, op = num(-form.top.get((), Fraction(0)) / slope), op if slope > 0 else FLIPPED[op]
+    if op == "!=":
+        return SetOperation("minus", Named("R"), Items("set", (Value(end),)))
+    if op[0] == "<":
+        return Interval(MINUS_INFINITY, end, "(]" if "=" in op else "()")
+    return Interval(end, INFINITY, "[)" if "=" in op else "()")
 
 
 def same_region(gold: Reading, answer: Reading) -> Outcome:
     """Whether two regions are equal; single intervals may have ends with variables in them."""
+    if isinstance(gold, Value) or isinstance(answer, Value):
+        return DIFFERENT
     first, second = _interval(gold), _interval(answer)
     if first and second:
         if first.brackets != second.brackets:
@@ -55,24 +98,29 @@ def same_region(gold: Reading, answer: Reading) -> Outcome:
 
 
 def _interval(reading: Reading) -> Interval | None:
-    if isinstance(reading, Items) and reading.kind == "tuple":
-        low, high = (item.node for item in reading.items if isinstance(item, Value))
-        return Interval(low, high, "()")
-    return reading if isinstance(reading, Interval) else None
+    match reading:
+        case Interval():
+            return reading
+        case Items("tuple", (Value(low), Value(high)), "()"):
+            return Interval(low, high, "()")
+    return None
 
 
 def _ends(reading: Reading) -> list[Node]:
-    match reading:
+    match _interval(reading) or reading:
         case Value(node):
             return [node]
-        case Items(_, items):
-            return [end for item in items for end in _ends(item)]
+        case Named("R" | "empty"):
+            return []
         case Interval(low, high):
             return [low, high]
+        case Items("set", items) if all(isinstance(item, Value) for item in items):
+            return [end for item in items for end in _ends(item)]
+        case Items("list", items) if not any(isinstance(item, Value) for item in items):
+            return [end for item in items for end in _ends(item)]
         case SetOperation(_, left, right):
             return _ends(left) + _ends(right)
-        case _:
-            return []
+    raise Unreadable("no set of numbers")
 
 
 def _real(node: Node) -> float:
@@ -80,15 +128,15 @@ def _real(node: Node) -> float:
         return math.inf if node == INFINITY else -math.inf
     if free_symbols(node):
         raise Unreadable("an end point with a variable in it")
-    value, _ = evaluate(node, 0)
-    if abs(value.imag) > 1e-9 or not math.isfinite(value.real):
+    value, _ = evaluate(node)
+    if abs(value.imag) > 1e-9:
         raise Unreadable("an end point that is not real")
-    return value.real
+    return float(value.real)
 
 
 def _cuts(ends: list[Node]) -> tuple[dict[Node, int], list[Outcome]]:
     """Each end point's place in their order, equal ones sharing it; and the equalities that are still to be proved."""
-    if len(ends) > _CUTS:
+    if len(ends) > 60:
         raise Unreadable("too many end points")
     ordered = sorted({MINUS_INFINITY: None, INFINITY: None, **dict.fromkeys(ends)}, key=_real)
     places: dict[Node, int] = {ordered[0]: 0}
@@ -103,21 +151,17 @@ def _cuts(ends: list[Node]) -> tuple[dict[Node, int], list[Outcome]]:
 
 def _members(reading: Reading, places: dict[Node, int]) -> set[int]:
     """Where the region holds: ``2 p`` for the end point at place p, ``2 p + 1`` for the stretch after it."""
-    last = 2 * max(places.values())
-    match reading:
+    match _interval(reading) or reading:
         case Value(node):
             return {2 * places[node]}
         case Named("R"):
-            return set(range(1, last))
+            return set(range(1, 2 * max(places.values())))
         case Named():
             return set()
         case Interval(low, high, brackets):
             start, stop = 2 * places[low], 2 * places[high]
             inside = set(range(start + 1, stop))
             return inside | ({start} if brackets[0] == "[" else set()) | ({stop} if brackets[1] == "]" else set())
-        case Items("tuple", items):
-            ends = [places[item.node] for item in items if isinstance(item, Value)]
-            return set(range(2 * ends[0] + 1, 2 * ends[1]))
         case Items(kind, items, joiner=joiner):
             parts = [_members(item, places) for item in items]
             if kind == "set" or joiner == "or":

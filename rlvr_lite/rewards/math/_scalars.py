@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rlvr_lite.rewards.math._algebra import Form, Normaliser, equal_forms
+from rlvr_lite.rewards.math._algebra import Normaliser, equal_forms
 from rlvr_lite.rewards.math._exact import TooLarge, Undefined
 from rlvr_lite.rewards.math._nodes import INFINITY, MINUS_INFINITY, E, Node, divide, fn, free_symbols, num, sym
 from rlvr_lite.rewards.math._numeric import differ
 
-__all__ = ["DIFFERENT", "EQUAL", "Outcome", "Pair", "all_of", "any_of", "same"]
+__all__ = ["DIFFERENT", "EQUAL", "Outcome", "Pair", "all_of", "any_of", "has_log", "same"]
 
 Pair = tuple[Node | str, Node | str]
 """Two expressions, or two texts that only math-verify may be able to read."""
@@ -70,7 +70,7 @@ def same(gold: Node, answer: Node) -> Outcome:
     infinite = [node for node in (gold, answer) if node in (INFINITY, MINUS_INFINITY)]
     if infinite:
         return Outcome(False, "structure", "infinite")
-    if not (_has_log(gold) or _has_log(answer)):
+    if not (has_log(gold) or has_log(answer)):
         return _compare(gold, answer)
     return any_of([_compare(_with_base(gold, base), _with_base(answer, base)) for base in _LOG_BASES])
 
@@ -78,10 +78,11 @@ def same(gold: Node, answer: Node) -> Outcome:
 _LOG_BASES = (sym("base of log"), E, num(10))
 
 
-def _has_log(node: Node) -> bool:
+def has_log(node: Node) -> bool:
+    """Whether there is a logarithm without a base in it."""
     if node.op == "fn" and node.args[0] == "log":
         return True
-    return any(_has_log(arg) for arg in node.args if isinstance(arg, Node))
+    return any(has_log(arg) for arg in node.args if isinstance(arg, Node))
 
 
 def _with_base(node: Node, base: Node) -> Node:
@@ -97,9 +98,13 @@ def _compare(gold: Node, answer: Node) -> Outcome:
     try:
         left, right = normaliser.form(gold), normaliser.form(answer)
         if equal_forms(left, right, normaliser):
-            return Outcome(True, "number" if _rational(left) else "algebra")
+            return Outcome(True, "number" if left.value is not None else "algebra")
         if normaliser.canonical:
-            return Outcome(False, "number" if _rational(left) and _rational(right) else "algebra", "a different value")
+            return Outcome(
+                False,
+                "number" if left.value is not None and right.value is not None else "algebra",
+                "a different value",
+            )
     except Undefined as error:
         return Outcome(False, "algebra", f"no finite value: {error}")
     except TooLarge as error:
@@ -115,10 +120,6 @@ def _compare(gold: Node, answer: Node) -> Outcome:
     if normaliser.huge:
         return Outcome(False, "algebra", "too large to be evaluated")
     return Outcome(None, "algebra", "", ((gold, answer),))
-
-
-def _rational(form: Form) -> bool:
-    return form.value is not None
 
 
 def _brief(node: Node) -> str:

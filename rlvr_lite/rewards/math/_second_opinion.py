@@ -14,7 +14,6 @@ from typing import Any
 from rlvr_lite.errors import UserError
 from rlvr_lite.rewards._functions import text_of
 from rlvr_lite.rewards.math._exact import decimal
-from rlvr_lite.rewards.math._grader import parsed
 from rlvr_lite.rewards.math._notation import fold
 from rlvr_lite.rewards.math._verifier import unreadable_golds, verify_batch
 from rlvr_lite.rewards.math._workers import ask
@@ -31,7 +30,8 @@ def audit(rollouts: Iterable[Mapping[str, Any]]) -> Table:
 
     Args:
         rollouts: rows such as those of ``rollouts.jsonl``: ``answer`` (or ``gold``), ``completion``, ``opened`` where
-            the prompt opened the thinking, and, if a verdict is on record, ``correct`` or ``rewards["accuracy"]``; without one the completion is verified now.
+            the prompt opened the thinking, and, if a verdict is on record, ``correct`` or ``rewards["accuracy"]``; else
+            the completion is verified now.
 
     Returns:
         A table with one row a disputed pair of gold and answer. Its note says how many pairs were looked at, how many are
@@ -53,22 +53,18 @@ def audit(rollouts: Iterable[Mapping[str, Any]]) -> Table:
             key = (gold, verdict.extracted, _recorded(row, verdict.correct))
             found.setdefault(key, [verdict, 0])[1] += 1
     pairs = [(gold, answer) for gold, answer, _ in found]
-    opinions = _opinions(pairs, [verdict.how == "text" for verdict, _ in found.values()])
+    plain = [(decimal(gold), decimal(answer)) for gold, answer in pairs]
+    opinions: list[bool | None] = [left == right if left and right else None for left, right in plain]
+    hard = [i for i, (verdict, _) in enumerate(found.values()) if opinions[i] is None and verdict.how != "text"]
+    for i, (opinion, *_) in zip(hard, ask(second_opinion, [pairs[i] for i in hard]), strict=True) if hard else ():
+        opinions[i] = opinion
     unread = dict.fromkeys(unreadable_golds(golds))
-    disputed = [
-        {
-            "kind": "accepted here only" if correct else "not accepted here",
-            "gold": gold,
-            "answer": answer,
-            "verdict": _word(correct),
-            "second opinion": _word(opinion),
-            "how": verdict.how,
-            "times": times,
-            "reason": verdict.reason,
-        }
-        for ((gold, answer, correct), (verdict, times)), opinion in zip(found.items(), opinions, strict=True)
-        if opinion is not None and opinion != correct and gold not in unread
-    ]
+    disputed: list[dict[str, Any]] = []
+    for ((gold, answer, correct), (verdict, times)), opinion in zip(found.items(), opinions, strict=True):
+        if opinion is not None and opinion != correct and gold not in unread:
+            kind = "accepted here only" if correct else "not accepted here"
+            values = (kind, gold, answer, _word(correct), _word(opinion), verdict.how, times, verdict.reason)
+            disputed.append(dict(zip(_COLUMNS, values, strict=True)))
     disputed += [{"kind": "gold cannot be read", "gold": gold, "times": golds.count(gold)} for gold in unread]
     kinds = Counter(row["kind"] for row in disputed)
     disputed.sort(key=lambda row: (-kinds[row["kind"]], row["kind"], -row["times"]))
@@ -90,22 +86,22 @@ def _word(correct: bool | None) -> str:
     return "not judged" if correct is None else "correct" if correct else "wrong"
 
 
-def _opinions(pairs: list[tuple[str, str]], words: list[bool]) -> list[bool | None]:
-    """One opinion a pair: plain numbers here, the rest in the workers; none on words."""
-    plain = [(decimal(gold), decimal(answer)) for gold, answer in pairs]
-    opinions: list[bool | None] = [left == right if left and right else None for left, right in plain]
-    hard = [i for i, opinion in enumerate(opinions) if opinion is None and not words[i]]
-    for i, (opinion, *_) in zip(hard, ask(second_opinion, [pairs[i] for i in hard]), strict=True) if hard else ():
-        opinions[i] = opinion
-    return opinions
-
-
 def second_opinion(pair: tuple[str, str]) -> tuple[bool | None, str]:
     """Whether math-verify finds that gold and answer are equal (runs in a worker)."""
     from math_verify import grader
 
     grader.TIMEOUT_WARNING_SHOWN = True  # the limits are kept by the worker
-    left, right = (parsed(_E_NOTATION.sub(r"\1 \\times 10^{\2}", fold(text))) for text in pair)
+    left, right = (_parsed(_E_NOTATION.sub(r"\1 \\times 10^{\2}", fold(text))) for text in pair)
     if left is None or right is None:
         return None, "cannot be read"
     return bool(grader.verify(left, right, timeout_seconds=None)), "as math-verify finds"
+
+
+def _parsed(text: str) -> Any:
+    """What math-verify's LaTeX parser reads in an answer, ``None`` if that is nothing. Nothing in it evaluates text."""
+    from math_verify import LatexExtractionConfig, parse, parser
+
+    parser.TIMEOUT_WARNING_SHOWN = True  # the limits are kept by the worker
+    latex = LatexExtractionConfig(boxed_match_priority=0)
+    found = parse(f"\\boxed{{{fold(text)}}}", [latex], fallback_mode="no_fallback", parsing_timeout=None)
+    return next((item for item in found if not isinstance(item, str)), None)

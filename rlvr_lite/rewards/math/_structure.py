@@ -14,18 +14,6 @@ from typing import TypeAlias
 from rlvr_lite.rewards.math._grammar import expression
 from rlvr_lite.rewards.math._lexer import Token, lex
 from rlvr_lite.rewards.math._nodes import (
-    INFINITY,
-    MINUS_INFINITY,
-    Node,
-    Unreadable,
-    add,
-    free_symbols,
-    mul,
-    negate,
-    num,
-)
-from rlvr_lite.rewards.math._notation import fold
-from rlvr_lite.rewards.math._readings import (
     DEGREES,
     PERCENT,
     Equation,
@@ -36,9 +24,15 @@ from rlvr_lite.rewards.math._readings import (
     Named,
     Reading,
     SetOperation,
+    Unit,
+    Unreadable,
     Value,
+    mul,
+    negate,
+    num,
 )
-from rlvr_lite.rewards.math._units import KNOWN, Unit, magnitude, unit_of
+from rlvr_lite.rewards.math._notation import fold
+from rlvr_lite.rewards.math._words import KNOWN, magnitude, unit_of
 
 __all__ = ["read"]
 
@@ -48,7 +42,7 @@ Tokens: TypeAlias = Sequence[Token]
 _OPEN = frozenset(["(", "[", "{", "{{", "lfloor", "lceil"])
 _CLOSE = frozenset([")", "]", "}", "}}", "rfloor", "rceil"])
 _ORDER = frozenset(["<", ">", "<=", ">=", "!="])
-_MATRICES = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix"])
+_MATRICES = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"])
 _LEADS = frozenset(
     ["answer", "the answer is", "answer is", "the final answer is", "final answer", "ans", "total", "is", "exactly"]
 )
@@ -56,6 +50,7 @@ _DEPTH = 6
 _MODULUS = re.compile(
     r"(?:\\pmod\s*(?:\{\s*(\d{1,9})\s*\}|(\d))|\(\s*(?:\\(?:text|mathrm|operatorname)\s*\{\s*)?\\?b?mod\s*\}?\s*(\d{1,9})\s*\))\s*$"
 )
+_TRANSPOSED = re.compile(r"[(\[]([^()\[\]]*,[^()\[\]]*)[)\]] ?\^ ?\{? ?(?:T|\\top) ?\}?")
 _BARE_MODULUS = re.compile(r"\\?b?mod\s*()()(\d{1,9})\s*$")
 
 
@@ -67,7 +62,7 @@ def read(text: str) -> Reading | Unreadable:
     Interval(low=Node(op='num', args=(Fraction(3, 1),)), high=Node(op='num', args=(Fraction(4, 1),)), brackets='(]')
     """
     try:
-        folded = fold(text)
+        folded = _TRANSPOSED.sub(r"(\1)", fold(text))
         modulus = _MODULUS.search(folded) or ("=" in folded.replace("\\equiv", "=") and _BARE_MODULUS.search(folded))
         tokens = lex(folded[: modulus.start()] if modulus else folded)
         while tokens and tokens[-1] in ((("op", ",")), ("op", ";")):
@@ -112,37 +107,33 @@ def _split(tokens: Tokens, at: Callable[[Token], bool]) -> tuple[list[Tokens], l
 
 def _spans(tokens: Tokens) -> bool:
     """Whether the first bracket closes with the last token."""
-    if len(tokens) < 2 or not (tokens[0].kind == "op" and tokens[0].value in _OPEN):
-        return False
     depth = 0
     for i, token in enumerate(tokens):
         if token.kind == "op":
             depth += (token.value in _OPEN) - (token.value in _CLOSE)
         if depth == 0:
-            return i == len(tokens) - 1
+            return 0 < i == len(tokens) - 1
     return False
 
 
 def _bare(tokens: Tokens) -> Tokens:
-    """Without the braces that span all of it, however many."""
-    opened: list[int] = []
-    partner: dict[int, int] = {}
-    for i, token in enumerate(tokens):
-        if token.kind == "op" and token.value in _OPEN:
-            opened.append(i)
-        elif token.kind == "op" and token.value in _CLOSE and opened:
-            partner[opened.pop()] = i
-    last, layers = len(tokens) - 1, 0
-    while layers < last and tokens[layers] == ("op", "{") and partner.get(layers) == last - layers:
-        layers += 1
-    return tokens[layers : len(tokens) - layers] if layers else tokens
+    """Without the braces that span all of it."""
+    for _ in range(40):
+        if not (tokens and tokens[0] == ("op", "{") and _spans(tokens)):
+            break
+        tokens = tokens[1:-1]
+    return tokens
 
 
 def _list(tokens: Tokens, depth: int) -> Reading:
     if depth > _DEPTH:
         raise Unreadable("nested too deeply")
     tokens = _bare(tokens)
-    parts, cuts = _split(tokens, lambda t: t.kind == "sep" or t in (("op", ","), ("op", ";")))
+    lists = {("op", ","), ("op", ";"), ("op", "=")}.issubset(tokens)  # p = 5, q = 2; p = 7, q = 3
+    commas = [("op", ";")] if lists else [("op", ","), ("op", ";")]
+    parts, cuts = _split(tokens, lambda t: t.kind == "sep" or t in commas)
+    if lists and cuts:
+        return Items("list", tuple(_list(part, depth + 1) for part in parts))
     joiner = next((cut.value for cut in cuts if cut.kind == "sep"), ",")
     parts = [part for part in parts if part] if joiner != "," else parts
     if not parts:
@@ -175,9 +166,6 @@ def _item(tokens: Tokens, depth: int, sign: int) -> Reading:
         for operation, part in zip(operations, parts[1:], strict=True):
             reading = SetOperation(operation.value, reading, _item(part, depth + 1, sign))
         return reading
-    transposed = _without_transpose(tokens)
-    if len(transposed) < len(tokens):
-        return _transpose(_item(transposed, depth + 1, sign))
     if any(token.kind == "begin" for token in tokens):
         return _matrix(tokens, sign)
     if len(tokens) == 1 and (tokens[0].kind == "set" or tokens[0] == ("op", "empty")):
@@ -189,25 +177,6 @@ def _item(tokens: Tokens, depth: int, sign: int) -> Reading:
         if brackets in ("(]", "[)"):  # a variable before a half-open interval can only be its label
             return _bracketed(tokens[1:], depth, sign)
     return _value(tokens, sign)
-
-
-def _without_transpose(tokens: Tokens) -> Tokens:
-    """Without the ``^T`` after a bracket or matrix."""
-    for size in (2, 4):
-        marks = [t.value for t in tokens[-size:]]
-        if marks in (["^", "T"], ["^", "{", "T", "}"], ["^", "top"], ["^", "{", "top", "}"]) and len(tokens) > size:
-            before = tokens[-size - 1]
-            if before.kind == "end" or (before in (("op", ")"), ("op", "]")) and any(t == ("op", ",") for t in tokens)):
-                return tokens[:-size]
-    return tokens
-
-
-def _transpose(reading: Reading) -> Reading:
-    if isinstance(reading, Matrix):
-        return Matrix(tuple(zip(*reading.rows, strict=True)))
-    if isinstance(reading, Interval) and reading.brackets == "[]":
-        return Items("tuple", (Value(reading.low), Value(reading.high)), "[]")
-    return reading
 
 
 def _bracketed(tokens: Tokens, depth: int, sign: int) -> Reading:
@@ -245,7 +214,7 @@ def _relation(sides: list[Tokens], ops: list[str], depth: int, sign: int) -> Rea
     if any(op in _ORDER for op in ops):
         if "=" in ops:
             raise Unreadable("an equation inside an inequality")
-        return _inequality(tuple(ops), tuple(_value(side, sign).node for side in sides))
+        return Inequality(tuple(ops), tuple(_value(side, sign).node for side in sides))
     if all(len(side) == 1 and side[0].kind == "run" and side[0].value.isupper() for side in sides):
         return Named(" = ".join(sorted(side[0].value for side in sides)))
     labels = [side for side in sides if len(side) == 1 and side[0].kind == "text" and len(side[0].value) > 1]
@@ -264,28 +233,7 @@ def _approximated(sides: list[Tokens], depth: int, sign: int) -> Reading:
     return Equation((first, _item(sides[1], depth + 1, sign))) if named else first
 
 
-def _inequality(ops: tuple[str, ...], sides: tuple[Node, ...]) -> Reading:
-    """An interval where a single variable is bounded, else the inequality itself."""
-    flip = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-    if len(sides) == 2 and ops[0] in flip:
-        (left, right), op = sides, ops[0]
-        if left.op not in ("sym", "call") and right.op in ("sym", "call"):
-            left, right, op = right, left, flip[op]
-        if left.op in ("sym", "call") and not free_symbols(left) & free_symbols(right):
-            if op in ("<", "<="):
-                return Interval(MINUS_INFINITY, right, "(" + (")" if op == "<" else "]"))
-            return Interval(right, INFINITY, ("(" if op == ">" else "[") + ")")
-    if len(sides) == 2 and ops[0] == "!=" and sides[0].op == "sym":
-        return SetOperation("minus", Named("R"), Items("set", (Value(sides[1]),)))
-    if len(sides) == 3 and sides[1].op in ("sym", "call"):
-        if all(op in (">", ">=") for op in ops):
-            sides, ops = sides[::-1], tuple(flip[op] for op in reversed(ops))
-        if all(op in ("<", "<=") for op in ops):
-            return Interval(sides[0], sides[2], ("(" if ops[0] == "<" else "[") + (")" if ops[1] == "<" else "]"))
-    return Inequality(ops, sides)
-
-
-def _matrix(tokens: Tokens, sign: int) -> Matrix | Value:
+def _matrix(tokens: Tokens, sign: int) -> Matrix:
     begin = next(i for i, token in enumerate(tokens) if token.kind == "begin")
     end = next((i for i, token in enumerate(tokens) if token.kind == "end"), -1)
     if tokens[begin].value not in _MATRICES or end < begin:
@@ -309,24 +257,10 @@ def _matrix(tokens: Tokens, sign: int) -> Matrix | Value:
     for row in rows:
         cells, _ = _split(row, lambda t: t == ("op", "&"))
         nodes = [expression(cell, sign) for cell in cells]
-        entries.append(
-            tuple(node if factor == num(1) or tokens[begin].value == "vmatrix" else mul(factor, node) for node in nodes)
-        )
+        entries.append(tuple(node if factor == num(1) else mul(factor, node) for node in nodes))
     if len({len(row) for row in entries}) != 1:
         raise Unreadable("rows of different length")
-    if tokens[begin].value == "vmatrix":
-        return Value(mul(factor, _determinant(entries)))
     return Matrix(tuple(entries))
-
-
-def _determinant(rows: Sequence[Sequence[Node]]) -> Node:
-    """Along the first row; of at most four rows."""
-    if len(rows) != len(rows[0]) or len(rows) > 4:
-        raise Unreadable("a determinant of this shape")
-    if len(rows) == 1:
-        return rows[0][0]
-    minors = [_determinant([[*row[:j], *row[j + 1 :]] for row in rows[1:]]) for j in range(len(rows))]
-    return add(*(mul(num((-1) ** j), rows[0][j], minor) for j, minor in enumerate(minors)))
 
 
 def _value(tokens: Tokens, sign: int) -> Value:
@@ -344,7 +278,7 @@ def _value(tokens: Tokens, sign: int) -> Value:
             unit = ((tokens.pop(edge).value, 1),)
     head, tail = _unit_tail(tokens)
     scale, tail = magnitude(tail)
-    if tail and tail[0].value.lower() in ("percent", "per cent"):
+    if tail and tail[0].value.lower() in ("percent", "per cent", "percentage"):
         head, tail, unit = head, tail[1:], PERCENT
     elif len(head) > 1 and head[-1] == ("op", "%") and head.count(Token("op", "%")) == 1:
         head, unit = head[:-1], PERCENT

@@ -2,76 +2,63 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import re
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from rlvr_lite.errors import UserError, printable
 from rlvr_lite.rewards.math._compare import compare
 from rlvr_lite.rewards.math._exact import TooMuchWork, decimal, meter
 from rlvr_lite.rewards.math._extract import FALLBACK, extract
 from rlvr_lite.rewards.math._grader import judge
-from rlvr_lite.rewards.math._nodes import Unreadable
+from rlvr_lite.rewards.math._nodes import Named, Reading, Unreadable, Value
 from rlvr_lite.rewards.math._notation import plain, words
-from rlvr_lite.rewards.math._phrases import affirmed, clock, foreign, is_words, option
-from rlvr_lite.rewards.math._readings import Named, Reading, Value
-from rlvr_lite.rewards.math._scalars import Outcome
+from rlvr_lite.rewards.math._scalars import Outcome, has_log
 from rlvr_lite.rewards.math._structure import read
-from rlvr_lite.rewards.math._verdict import Verdict
+from rlvr_lite.rewards.math._words import affirmed, clock, foreign, is_words, option
 from rlvr_lite.rewards.math._workers import ask
 
-__all__ = ["decide", "explain", "reference", "unreadable_golds", "verify", "verify_batch"]
+__all__ = ["Verdict", "decide", "explain", "reference", "unreadable_golds", "verify", "verify_batch"]
 
 UNEXPECTED = "could not be compared"
 _ENTRIES = 16_384
 _LONGEST = 1_000
 
 
-class _Decision(NamedTuple):
-    """The part of a verdict that depends on gold and answer only."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict on one completion.
+
+    Attributes:
+        correct: whether the answer equals the gold; ``None`` if that could not be judged: the gold cannot be read, or the
+            comparison was cut short. Such a verdict says nothing about the answer: leave it out, do not count it as wrong.
+        extracted: the text in the last box, at most :data:`~rlvr_lite.rewards.math._extract.ANSWER` characters; ``None`` if
+            there is no answer.
+        how: the stage that decided: "extract" (there is no answer), "string", "number", "text", "structure",
+            "algebra", "numeric", "math-verify".
+        seconds: time spent on this item, without waiting for others.
+        reason: why, in a few words.
+    """
 
     correct: bool | None
+    extracted: str | None
     how: str
+    seconds: float
     reason: str
 
 
-class _Cache:
-    """The decisions used last; long answers are not kept."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.kept: OrderedDict[tuple[str, str], _Decision] = OrderedDict()
-
-    def get(self, key: tuple[str, str]) -> _Decision | None:
-        with self.lock:
-            found = self.kept.get(key)
-            if found is not None:
-                self.kept.move_to_end(key)
-            return found
-
-    def put(self, key: tuple[str, str], decision: _Decision) -> None:
-        if len(key[0]) + len(key[1]) > _LONGEST:
-            return
-        with self.lock:
-            self.kept[key] = decision
-            if len(self.kept) > _ENTRIES:
-                self.kept.popitem(last=False)
+#: The decisions made last; a dictionary's own operations are atomic, so threads and forked children need no lock.
+_kept: dict[tuple[str, str], Outcome] = {}
 
 
-_cache = _Cache()
-
-
-def _forget() -> None:
-    """A forked child gets a new cache, with a lock that nobody holds."""
-    global _cache
-    _cache = _Cache()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+def _keep(key: tuple[str, str], decision: Outcome) -> None:
+    """Remember a decision on texts that are not long."""
+    if len(_kept) >= _ENTRIES:
+        _kept.clear()
+    if len(key[0]) + len(key[1]) <= _LONGEST:
+        _kept[key] = decision
 
 
 def decide(gold: str, answer: str) -> Outcome:
@@ -102,11 +89,12 @@ def _read_and_compare(gold: str, answer: str) -> Outcome:
     if isinstance(first, Unreadable):
         return _as_text(gold, answer, f"the gold is text ({first})")
     if isinstance(second, Unreadable):
-        if isinstance(first, Value) and first.node.op in ("sym", "mul"):
-            return _as_text(gold, answer, f"the answer cannot be read as mathematics ({second})")
-        if foreign(answer):
-            return Outcome(None, "text", "", ((gold, answer),))
-        return Outcome(False, "text", f"the answer cannot be read as mathematics ({second})")
+        reason = f"the answer cannot be read as mathematics ({second})"
+        named = isinstance(first, Value) and first.node.op in ("sym", "mul")
+        if foreign(answer) and not (named and words(gold) == words(answer)):
+            tree = first.node if isinstance(first, Value) and not first.unit and not has_log(first.node) else gold
+            return Outcome(None, "text", "", ((tree, answer),))
+        return _as_text(gold, answer, reason) if named else Outcome(False, "text", reason)
     if isinstance(first, Named) and first.name not in ("empty", "R") and first != second:
         return _as_text(gold, answer, "the gold is a name")
     return compare(first, second)
@@ -114,24 +102,10 @@ def _read_and_compare(gold: str, answer: str) -> Outcome:
 
 def _meant(text: str, reading: Reading | Unreadable) -> Reading | Unreadable:
     """Words for the empty set are the empty set."""
-    return Named("empty") if isinstance(reading, Unreadable) and words(text) in _NOTHING else reading
+    return Named("empty") if isinstance(reading, Unreadable) and _NOTHING.fullmatch(words(text)) else reading
 
 
-_NOTHING = frozenset(
-    [
-        "no solution",
-        "no solutions",
-        "no real solution",
-        "no real solutions",
-        "no solution exists",
-        "no solutions exist",
-        "empty set",
-        "none",
-        "there is no solution",
-        "there are no solutions",
-        "no real roots",
-    ]
-)
+_NOTHING = re.compile(r"(there (is|are) )?no( real)? (solutions?|roots?)( exists?)?|empty set|none")
 
 
 def _as_text(gold: str, answer: str, reason: str) -> Outcome:
@@ -145,8 +119,8 @@ def _as_text(gold: str, answer: str, reason: str) -> Outcome:
         return Outcome(True, "text", "the same, with a sentence after it")
     if is_words(gold) or isinstance(read(gold), Named | Value):
         return Outcome(False, "text", f"other words; {reason}")
-    if foreign(gold) and foreign(answer):
-        return Outcome(None, "text", "", ((gold, answer),))
+    if foreign(gold):
+        return Outcome(None, "text", "", ((gold, answer if foreign(answer) else ""),))
     return Outcome(None, "text", f"not judged: the gold cannot be read; {reason}")
 
 
@@ -170,15 +144,14 @@ def unreadable_golds(golds: Sequence[Any]) -> list[str]:
     >>> unreadable_golds(["5", r"\frac{1}{2}", "Evelyn", "either 3 apples, or 4 if it rains"])
     ['either 3 apples, or 4 if it rains']
     """
-    texts = [text for gold in dict.fromkeys(map(_text, golds)) if (text := gold).strip()]
-    found = {text: reference(text) for text in texts}
-    known = {text for text, gold in found.items() if clock(gold) or option(gold)}
+    found = {text: reference(text) for text in map(_text, golds) if text.strip()}
     doubtful = [
-        text for text, gold in found.items() if text not in known and isinstance(_meant(gold, read(gold)), Unreadable)
+        text
+        for text, gold in found.items()
+        if not (clock(gold) or option(gold)) and isinstance(_meant(gold, read(gold)), Unreadable)
     ]
     probes = verify_batch(doubtful, ["\\boxed{0}"] * len(doubtful))
-    unread = {text for text, verdict in zip(doubtful, probes, strict=True) if verdict.correct is None}
-    return [text for text in texts if text in unread]
+    return [text for text, verdict in zip(doubtful, probes, strict=True) if verdict.correct is None]
 
 
 def _decide_safely(gold: str, answer: str) -> Outcome:
@@ -255,7 +228,7 @@ def verify_batch(
         if key in waiting:
             waiting[key][1].append((i, time.perf_counter() - start))
             continue
-        decision = _cache.get(key)
+        decision = _kept.get(key)
         if decision is None:
             if not gold.strip():
                 outcome = Outcome(False, "string", "the gold is empty")
@@ -264,13 +237,13 @@ def verify_batch(
             if outcome.equal is None and outcome.pairs:
                 waiting[key] = (outcome, [(i, time.perf_counter() - start)])
                 continue
-            decision = _Decision(outcome.equal, outcome.how, outcome.reason)
-            _cache.put(key, decision)
-        verdicts[i] = Verdict(decision.correct, answer, decision.how, time.perf_counter() - start, decision.reason)
+            decision = outcome
+            _keep(key, decision)
+        verdicts[i] = Verdict(decision.equal, answer, decision.how, time.perf_counter() - start, decision.reason)
     answers = ask(judge, [outcome.pairs for outcome, _ in waiting.values()]) if waiting else []
     for (key, (_, places)), (found, reason, seconds, _) in zip(waiting.items(), answers, strict=True):
         if found is not None:
-            _cache.put(key, _Decision(found, "math-verify", reason))
+            _keep(key, Outcome(found, "math-verify", reason))
         for order, (i, spent) in enumerate(places):
             verdicts[i] = Verdict(found, key[1], "math-verify", spent + (seconds if order == 0 else 0.0), reason)
     return [verdict for verdict in verdicts if verdict is not None]
@@ -290,16 +263,10 @@ def explain(gold: str, answer: str) -> str:
     bare = "\\boxed" not in answer
     verdict = verify(gold, f"\\boxed{{{answer}}}" if bare else answer)
     shown = "no answer" if verdict.extracted is None else repr(_short(verdict.extracted))
-    word, relation = {
-        True: ("correct", "equals"),
-        False: ("wrong", "is not"),
-        None: ("not judged", "against"),
-    }[verdict.correct]
+    relation = {True: f"correct: {shown} equals", False: f"wrong: {shown} is not", None: f"not judged: {shown} against"}
     detail = f"{verdict.reason}; " if verdict.reason else ""
-    return printable(
-        f"{word}: {shown} {relation} {_short(_text(gold))!r} "
-        f"({detail}decided by {verdict.how} in {1000 * verdict.seconds:.1f} ms)"
-    )
+    decided = f"decided by {verdict.how} in {1000 * verdict.seconds:.1f} ms"
+    return printable(f"{relation[verdict.correct]} {_short(_text(gold))!r} ({detail}{decided})")
 
 
 def _short(text: str) -> str:

@@ -29,19 +29,12 @@ from rlvr_lite.rewards.math._grader import Answer
 __all__ = ["ask", "shutdown"]
 
 _SPARE = 60.0  # seconds on top of the wall limit before a worker that says nothing is given up
-_MOST = 4
 _RETRY = 60.0
 
 logger = logging.getLogger(__name__)
 
 
-class _Bare(threading.local):
-    """Set while this thread starts a worker."""
-
-    on = False
-
-
-_bare = _Bare()
+_bare = threading.local()  # has an attribute "on" that is true while this thread starts a worker
 
 
 def _start_without_main() -> None:
@@ -52,7 +45,7 @@ def _start_without_main() -> None:
 
     def preparation(name: str) -> dict[str, Any]:
         data = original(name)
-        if _bare.on:
+        if getattr(_bare, "on", False):
             data.pop("init_main_from_path", None)
             data.pop("init_main_from_name", None)
         return data
@@ -108,24 +101,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _pool() -> Any:
-    """The running pool, started if need be.
-
-    Raises:
-        Exception: whatever keeps this process from starting others.
-    """
+    """The running pool, started if need be; raises whatever keeps this process from starting others."""
     with _state.lock:
         if _state.pool is None or not _state.pool.active:
             from pebble import ProcessPool
 
+            cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             _start_without_main()
             _discard(_state.pool)
             pool = ProcessPool(
-                max_workers=max(2, min(_MOST, _cpus())),
+                max_workers=max(2, min(4, cpus)),
                 initializer=grader.start_worker,
                 context=_Context(),
             )
@@ -157,9 +143,7 @@ def _discard(pool: Any) -> None:
 
 def shutdown() -> None:
     """End the workers; the next question starts new ones."""
-    with _state.lock:
-        pool, _state.pool = _state.pool, None
-        _discard(pool)
+    _retire(_state.pool)
 
 
 def ask(check: grader.Check, questions: Sequence[Any]) -> list[Answer]:
