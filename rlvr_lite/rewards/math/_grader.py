@@ -176,9 +176,11 @@ def _difference(left: Any, right: Any) -> str:
 
 
 def _vanishes(difference: Any) -> bool:
-    """Whether an algebraic number is zero, by its minimal polynomial."""
+    """Whether an algebraic number is zero, by its minimal polynomial, or factorials cancel."""
     import sympy
 
+    if difference.has(sympy.factorial, sympy.binomial):
+        return bool(sympy.gammasimp(difference) == 0)
     if difference.free_symbols or not difference.is_algebraic:
         return False
     x = sympy.Dummy("x")

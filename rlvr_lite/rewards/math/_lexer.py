@@ -19,8 +19,6 @@ __all__ = ["AXES", "FUNCTIONS", "LONGEST", "Token", "lex"]
 LONGEST = 2_000
 """Texts longer than this, in characters, are compared as text only."""
 
-_SPLICES = 8
-
 
 class Token(NamedTuple):
     """A kind and the text it stands for."""
@@ -87,7 +85,7 @@ def lex(text: str) -> list[Token]:
 
 
 def _lex(text: str, tokens: list[Token], splices: int) -> None:
-    if splices > _SPLICES:
+    if splices > 8:
         raise Unreadable("text macros nested too deeply")
     at, depth = 0, 0
     while at < len(text):

@@ -126,7 +126,6 @@ millionths dozens scores hundreds thousands millions billions trillions modulus 
 was has its does always sometimes unless minus""")
 _PART = re.compile(r"([A-Za-z][A-Za-z'.-]*)|([/*·])|\^?\s*\{?\s*(-?\d+)\s*\}?|([ ,^{}()])")
 _MORE = re.compile(r" *(?!per\b)[A-Za-z]")
-_LONGEST = 6
 
 
 def _name(word: str) -> str:
@@ -181,7 +180,7 @@ def unit_of(tokens: Sequence[Token]) -> Unit:
         word, operator, exponent, _ = part.groups()
         if word:
             count += 1
-            if not _allowed(word) or count > _LONGEST:
+            if not _allowed(word) or count > 6:
                 raise Unreadable(f"{text!r} after a number")
             alone = word in _ALIASES and not _MORE.match(text, at)  # 12 in, 3 A; not 12 in total
             if word.lower() in ("per", "a", "an", "each", "every") and last and not alone:
