@@ -55,7 +55,7 @@ def peer(gold: str, completion: str) -> bool:
 def ours(gold: str, completion: str) -> bool:
     """The verifier, one item at a time, with an empty cache."""
     verifier._kept.clear()
-    return verify(gold, completion).correct
+    return verify(gold, completion).correct is True
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
