@@ -72,4 +72,4 @@ def test_the_command_audits_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"gold": "5", "completion": "\\\\boxed{5}", "correct": false}\n')
     verify(audit=path)
-    assert "not accepted here" in capsys.readouterr().out
+    assert "not accepted here" in " ".join(capsys.readouterr().out.split())
