@@ -1,4 +1,4 @@
-"""The two-minute tour: train a few methods on the embedded base, and a page that shows what they learned."""
+"""The two-minute tour: train a few methods on the bundled tiny model, and a page that shows what they learned."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite.errors import UserError, as_html, printable
-from rlvr_lite.figure import Figure
 from rlvr_lite.records import read_jsonl, write_text
-from rlvr_lite.table import Table
+from rlvr_lite.table import Table, cell_text
 from rlvr_lite.training import Run, train, training_curves
 
 __all__ = ["demo"]
@@ -18,9 +17,10 @@ __all__ = ["demo"]
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #009e73; --bad: #d55e00; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; white-space: nowrap; }
-td, th { border-bottom: 1px solid var(--line); } caption { text-align: left; }
-figure { margin: 1rem 0; overflow-x: auto; } img { width: 100%; min-width: 40rem; background: #fff; border-radius: 6px; }
+table { border-collapse: collapse; margin: 1rem 0; } .scroll { overflow-x: auto; } code { overflow-wrap: anywhere; }
+td, th { border-bottom: 1px solid var(--line); vertical-align: top; } caption { text-align: left; }
+figure { margin: 1rem 0; } img { width: 100%; background: #fff; border-radius: 6px; }
+@media (max-width: 40rem) { table { font-size: .85rem; } td, th { padding: .2em .35em !important; } }
 .answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; }
 .answer { border: 1px solid var(--line); border-left: 4px solid var(--bad); border-radius: 6px; padding: .4rem .8rem; }
 .right { border-left-color: var(--good); } pre { margin: .2rem 0; white-space: pre-wrap; } small { opacity: .75; }
@@ -65,9 +65,9 @@ def demo(
     table = _outcome(runs)
     examples = _examples(runs)
     curves = out / "reward_curves.png"
-    figure = training_curves({name: run.metrics() for name, run in runs.items()})
-    figure.savefig(curves, dpi=130)
-    write_text(out / "index.html", _page(table, examples, figure, _commands(runs)))
+    steps_of = {name: run.metrics() for name, run in runs.items()}
+    training_curves(steps_of).savefig(curves, dpi=130)
+    write_text(out / "index.html", _page(table, examples, _picture(steps_of), _commands(runs)))
     print(f"\n{table}\n")
     for question, answers in examples.items():
         print(printable(question))
@@ -83,15 +83,18 @@ def demo(
 
 
 def _outcome(runs: Mapping[str, Run]) -> Table:
-    rows: list[dict[str, Any]] = []
+    """A column a method, so that few methods fit a phone."""
+    columns: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
         summary = run.summary
         before, after = summary["evaluation"]["before"], summary["evaluation"]["after"]
-        row: dict[str, Any] = {"method": name, "trained": summary["trainable_parameters"]}
+        column: dict[str, Any] = {"trained parameters": cell_text(summary["trainable_parameters"])}
         for metric in ("greedy", f"avg@{run.config.eval_k}"):
-            row[f"{metric} before"], row[f"{metric} after"] = _shown(before[metric]), _shown(after[metric])
-        row |= {"proof": summary["identity"], "seconds": round(summary["seconds"].get("train", 0))}
-        rows.append(row)
+            column |= {f"{metric} before": _shown(before[metric]), f"{metric} after": _shown(after[metric])}
+        columns[name] = column | {"proof": summary["identity"], "seconds": f"{summary['seconds'].get('train', 0):.0f}"}
+    rows = [
+        {"": what} | {name: column[what] for name, column in columns.items()} for what in next(iter(columns.values()))
+    ]
     config = next(iter(runs.values())).config
     title = f"Accuracy on {config.eval_problems} held-out problems of {config.task}, with 95 % intervals"
     return Table.of(rows, title=title, note="One seed each: this shows that they learn, not which is better.")
@@ -124,6 +127,14 @@ def _greedy(run: Run, when: str) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in rows if row.get("index") == -1}
 
 
+def _picture(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The curves side by side, and below each other on a narrow page."""
+    wide, narrow = (training_curves(metrics, stacked=stacked) for stacked in (False, True))
+    source = narrow.to_html("").partition('src="')[2].partition('"')[0]
+    said = "Reward, share of zero-advantage groups, and length against the step, for each method"
+    return f'<picture><source media="(max-width: 40rem)" srcset="{source}">{wide.to_html(said)}</picture>'
+
+
 def _commands(runs: Mapping[str, Run]) -> list[tuple[str, str]]:
     run = next(iter(runs.values())).directory
     return [(command.format(run=run), why) for command, why in _NEXT]
@@ -132,7 +143,7 @@ def _commands(runs: Mapping[str, Run]) -> list[tuple[str, str]]:
 def _page(
     table: Table,
     examples: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    curves: Figure,
+    curves: str,
     commands: Sequence[tuple[str, str]],
 ) -> str:
     """The page, self-contained: it opens without a network."""
@@ -152,11 +163,11 @@ def _page(
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>rlvr_lite demo</title><style>{_STYLE}</style></head><body>
 <h1>A small model learned to reason from verifiable rewards</h1>
-<p>The embedded base sees sums such as <code>3+4-2=?</code> and mostly blurts out an answer. It is rewarded only when
+<p>The bundled tiny model sees sums such as <code>3+4-2=?</code> and mostly blurts out an answer. It is rewarded only when
 the number in <code>\\boxed{{}}</code> is right. Nobody shows it how to work a sum out.</p>
-{table._repr_html_()}
+<div class=scroll>{table._repr_html_()}</div>
 <h2>While training</h2>
-<figure>{curves.to_html("Reward, share of groups without variance, and length against the step, for each method")}</figure>
+<figure>{curves}</figure>
 <h2>Answers before and after</h2>{cards}
 <h2>What to try next</h2><ul>{advice}</ul>
 </body></html>

@@ -15,7 +15,7 @@ __all__ = ["COLOURS", "smooth", "training_curves"]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _PANELS = (
     ("reward", "mean reward", (0.0, 1.0)),
-    ("frac_reward_zero_std", "groups without variance", (0.0, 1.0)),
+    ("frac_reward_zero_std", "zero-advantage groups", (0.0, 1.0)),
     ("completions/mean_length", "tokens per completion", None),
 )
 
@@ -30,17 +30,18 @@ def smooth(values: Sequence[float], span: int = 5) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Reward, share of groups without variance and length against the step.
+def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], *, stacked: bool = False) -> Figure:
+    """Reward, share of zero-advantage groups and length against the step.
 
     Args:
         runs: rows of ``metrics.jsonl`` by the label of the run.
+        stacked: panels below each other, for a narrow page.
 
     Returns:
         A figure of three panels; raw values faint, the mean of five steps on top.
     """
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(_PANELS))
+    figure = Figure(figsize=(4.2, 8.4) if stacked else (11, 3.2), layout="constrained")
+    axes = figure.subplots(*((len(_PANELS), 1) if stacked else (1, len(_PANELS))))
     for axis, (key, title, limits) in zip(axes, _PANELS, strict=True):
         for (label, rows), colour in zip(runs.items(), COLOURS * (1 + len(runs) // len(COLOURS)), strict=False):
             points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import functools
 import importlib
 import importlib.util
 import inspect
+import io
 import os
 import re
 import tomllib
@@ -123,6 +125,10 @@ def parse(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _rlvr_lite(words: Sequence[str]) -> None:
+    if words[0].startswith("-"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            cli.main(words)
+        return
     _, arguments = parse(words)
     named = {name: value for name, value in arguments.items() if value is not None}
     asked = named.get("methods", named.get("method", _DEFAULTS.method))

@@ -35,6 +35,7 @@ SHORTER: Mapping[str, list[str] | None] = {
     "chat": [],
     "verify": [],
     "methods": [],
+    "--print-completion": [],
 }
 #: Keywords that shorten the calls of a Python block; those that the README gives itself win.
 _SMALL = {"prompts_per_step": 4, "group_size": 4, "max_completion_length": 24, "eval_problems": 2, "eval_k": 1}

@@ -61,6 +61,11 @@ def small(picture: str) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
+def save_small(picture: bytes, path: Path) -> None:
+    """The same for a PNG file."""
+    path.write_bytes(base64.b64decode(small(base64.b64encode(picture).decode())))
+
+
 def cleaned(notebook: Any) -> Any:
     """The notebook as it is stored: small pictures, and neither bars nor the times and versions of a kernel."""
     notebook["metadata"]["language_info"] = {"name": "python"}
