@@ -93,6 +93,9 @@ def describe_policy(
         return _run_policy(path, precision, chat_template_kwargs)
     if hasattr(run_or_model, "directory"):
         raise UserError(f"{path} is not a run: it has no config.json")
+    beside = path.parent.iterdir() if len(path.parts) > 1 and not path.exists() and path.parent.is_dir() else ()
+    if near := sorted(other.name for other in beside if RunRecord.is_run(other)):
+        raise UserError(f"{path} does not exist: the runs in {path.parent} are {', '.join(near[:5])}")
     chosen = Path(adapter) if adapter is not None else None
     named: dict[str, Any] = {"base": str(run_or_model), "revision": revision, "precision": precision}
     if chosen is not None:

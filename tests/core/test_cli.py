@@ -270,6 +270,17 @@ def test_answers_shown_are_different_ones_and_the_gold_is_called_so(capsys, tmp_
         assert all("gold answer" in head for head, *_ in shown)
 
 
+def test_a_run_that_is_not_there_is_looked_for_among_its_neighbours(capsys, tmp_path):
+    out = tmp_path / "runs" / "one"
+    main(["train", "--smoke", "-q", "--out", str(out)])
+    assert "does not exist: the runs in" in (said := _error(capsys, "eval", str(out.with_name("two")), "-q"))
+    assert "one" in said
+    frame = rlvr_lite.load(out).to_pandas()
+    assert len(frame) == 1
+    assert {kind.kind for kind in frame.dtypes} <= set("if")
+    assert frame["reward"][0] == rlvr_lite.load(out).metrics()[0]["reward"]
+
+
 def test_train_show_and_eval(capsys, tmp_path):
     out = str(tmp_path / "run")
     main(["train", "--method", "lora", "--rank", "4", "--out", out, *SMALL])
