@@ -25,6 +25,7 @@ __all__ = [
     "damage",
     "hash_file",
     "is_file",
+    "make_folder",
     "read_json",
     "read_jsonl",
     "refuse_pickles",
@@ -82,6 +83,19 @@ def _cannot_read(path: Path, error: OSError) -> UserError:
 def _cannot_write(path: Path, error: BaseException) -> UserError:
     said = getattr(error, "strerror", None) or error
     return UserError(f"cannot write {path}: {said}; free some space or choose another --out")
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, with all above it.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

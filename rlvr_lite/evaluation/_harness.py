@@ -19,7 +19,7 @@ from rlvr_lite.evaluation._policies import Policy, describe_policy, load_policy
 from rlvr_lite.evaluation._presets import PRESETS, Preset
 from rlvr_lite.evaluation._results import EVALUATION_FILE, Evaluation, sample_file
 from rlvr_lite.evaluation._scoring import graded_by, score_with
-from rlvr_lite.records import read_json, write_json
+from rlvr_lite.records import make_folder, read_json, write_json
 from rlvr_lite.runs import RunDirectory, sweep, writer
 from rlvr_lite.tasks import PAPER
 
@@ -265,10 +265,7 @@ def _directory(out: str | Path | None, policy: Policy, settings: dict[str, Any])
     if out is None and policy.run is None:
         return None
     home = Path(out) if out is not None else RunDirectory(policy.run or Path()).evaluations
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {home}: {error.strerror}; choose another --out") from error
+    make_folder(home)
     if out is not None:
         return home
     with writer(home / ".settings.lock", "evaluate", wait=True):  # two settings at once take two folders
@@ -281,7 +278,7 @@ def _own_folder(home: Path, settings: dict[str, Any]) -> Path:
     if record.exists() and read_json(record) != stored:
         digest = hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:8]
         home = home / f"{settings['preset']}-{digest}"
-        home.mkdir(exist_ok=True)
+        make_folder(home)
         record = home / _SETTINGS
     if not record.exists():
         write_json(record, stored)

@@ -17,7 +17,7 @@ from rlvr_lite.analysis.replication import seed_problem_difference, verdict
 from rlvr_lite.analysis.statistics import Interval, clustered_standard_error, holm, student_quantile
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.evaluation._scores import Score
-from rlvr_lite.records import JsonLines, hash_file, read_json, write_json
+from rlvr_lite.records import JsonLines, hash_file, make_folder, read_json, write_json
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -179,8 +179,7 @@ class Evaluation(Mapping[str, Score]):
         """Write ``evaluation.json`` into the directory ``path``, or the file itself if its name ends in ``.json``."""
         target = Path(path)
         if target.suffix != ".json":
-            target.mkdir(parents=True, exist_ok=True)
-            target = target / EVALUATION_FILE
+            target = make_folder(target) / EVALUATION_FILE
         stored = self.to_dict()
         files = {name: target.parent / sample_file(name) for name in self.scores}
         for path in files.values():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import JsonLines, read_json, write_json
+from rlvr_lite.records import JsonLines, make_folder, read_json, write_json
 
 __all__ = ["GREEDY", "Sample", "SampleLog"]
 
@@ -84,7 +84,7 @@ class SampleLog:
         self.path = path
         self._lines = JsonLines(path)
         sidecar = path.with_suffix(".config.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         wanted = json.loads(json.dumps(facts))
         self.notes: dict[str, Any] = dict(notes or {})
         if sidecar.exists():

@@ -20,7 +20,7 @@ from rlvr_lite.paper._experiments import EXPERIMENTS, Setting, cause_settings, s
 from rlvr_lite.paper._measure import DECODINGS, decoded, ratios, shares, wrong_base
 from rlvr_lite.paper._rules import Evidence, Finding
 from rlvr_lite.paper._statements import DECODED, Claim, declared, misplaced
-from rlvr_lite.records import write_json, write_text
+from rlvr_lite.records import make_folder, write_json, write_text
 from rlvr_lite.runs import writer
 from rlvr_lite.study import EngineName, Row, Study, compare
 from rlvr_lite.table import Table
@@ -154,7 +154,7 @@ def claims(
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose another --out")
     studies, missing = _studies(chosen, at, root, engine, workers or _workers(engine), progress)
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     with writer(root / ".lock", "claims", wait=True):  # one process at a time draws the answers that no study draws
         evidence = _evidence(chosen, at, root, studies, missing)
         result = Claims(root, at, chosen, tuple(claim.judge(evidence) for claim in chosen))

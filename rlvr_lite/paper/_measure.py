@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rlvr_lite import evaluation, methods, tasks
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.exports import base_in_training, updates_of
-from rlvr_lite.records import read_json, write_json
+from rlvr_lite.records import make_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from rlvr_lite.study import Row
@@ -34,7 +34,7 @@ def ratios(row: Row, cache: Path) -> dict[str, list[float]]:
     """
     from rlvr_lite.analysis.spectrum import compare_updates
 
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     path = cache / f"{row.label}.json"
     if path.exists() and read_json(path)["seeds"] == list(row.runs):
         return read_json(path)["ratios"]
@@ -75,7 +75,7 @@ def _rescored(
     row: Row, out: Path, change: Callable[[Any], None], *, temperature: float | None = None, top_p: float = 1.0
 ) -> NDArray[np.float64]:
     """Score every seed's policy after a change to it, on the problems and with the seeds of its run."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     found = []
     for seed, run in row.runs.items():
         config, base = run.gate().config, base_in_training(run)

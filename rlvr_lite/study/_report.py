@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 
 from rlvr_lite.errors import UserError, as_html, printable
-from rlvr_lite.records import write_text
+from rlvr_lite.records import make_folder, write_text
 from rlvr_lite.study import figures
 from rlvr_lite.study._report_page import page, table
 from rlvr_lite.study._report_words import config_text, differing, method_words, verdict_words
@@ -93,10 +93,7 @@ def write_report(study: Study, path: Path) -> Path:
     Raises:
         UserError: it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {path.parent}: {error.strerror}; choose another path") from error
+    make_folder(path.parent)
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}")
     parts = [

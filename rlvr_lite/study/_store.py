@@ -15,7 +15,7 @@ from typing import Any
 from rlvr_lite.config import RunConfig, from_json, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import Score
-from rlvr_lite.records import is_file, read_json, write_json
+from rlvr_lite.records import is_file, make_folder, read_json, write_json
 from rlvr_lite.resolve import BOOKKEEPING
 from rlvr_lite.runs import writer
 from rlvr_lite.study._design import Design, Trial, Variant
@@ -48,9 +48,7 @@ class Store:
 
     def lease(self, trial: Trial) -> Path:
         """The file by which a process says that it works on a trial."""
-        folder = self.root / "leases"
-        folder.mkdir(exist_ok=True)
-        return folder / f"{_slug(trial.key)}.lock"
+        return make_folder(self.root / "leases") / f"{_slug(trial.key)}.lock"
 
     # ---- the manifest -----------------------------------------------------------------------------------------
 
@@ -110,8 +108,7 @@ class Store:
 
     def fail(self, trial: Trial, error: BaseException | str) -> None:
         """Note that a trial cannot be done, with the reason."""
-        folder = self.path(trial)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(self.path(trial))
         said = error if isinstance(error, str) else " ".join(f"{type(error).__name__}: {error}".split())
         said = str(error) if isinstance(error, UserError) else said
         trace = "" if isinstance(error, str) else "".join(traceback.format_exception(error))

@@ -9,6 +9,7 @@ import torch
 from rlvr_lite import bases, resolve, tasks
 from rlvr_lite.config import Option, RunConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.records import make_folder
 from rlvr_lite.runs import STOPS, Busy, RunDirectory, finish
 from rlvr_lite.study._design import Trial
 from rlvr_lite.study._given import Given
@@ -94,7 +95,7 @@ def _score_base(store: Store, trial: Trial, held: Held, given: Given) -> None:
     if not task.at_most(config.eval_split, 1):
         raise UserError(f"task {task.name} has no {config.eval_split} problems: give it more rows")
     objective = Objective.of(given.rewards(config), filled, task)
-    (out / "eval").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "eval")
     with threads(1 if base.scale == "tiny" else torch.get_num_threads()):
         log = out / "eval" / "before.jsonl"
         found = accuracy(base.model, base.tokenizer, objective, name="before", log=log)

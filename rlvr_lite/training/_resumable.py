@@ -16,7 +16,7 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import JsonLines
+from rlvr_lite.records import JsonLines, make_folder
 from rlvr_lite.training import _checkpoints as checkpoints
 from rlvr_lite.training._generation_batch import fields_of
 from rlvr_lite.training._parallel import Processes
@@ -176,7 +176,7 @@ class Resumable(GRPOTrainer):
         """The logs as they were at a checkpoint; what is missing of them is rebuilt where it can be, else said."""
         if not self.processes.main:
             return
-        self.metrics_log.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.metrics_log.path.parent)
         for name, log in self._log_files().items():
             whole = log.whole(positions[name])
             log.cut(whole)

@@ -24,7 +24,7 @@ from rlvr_lite import bases, evaluation, methods, resolve, tasks
 from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.options import RunOptions, with_options
-from rlvr_lite.records import JsonLines, read_json, write_json, write_text
+from rlvr_lite.records import JsonLines, make_folder, read_json, write_json, write_text
 from rlvr_lite.runs import RunDirectory, RunRecord, finish
 from rlvr_lite.training._accuracy import accuracy
 from rlvr_lite.training._arguments import arguments
@@ -263,7 +263,7 @@ class _Stages:
         config, target = self.config, self.files.evaluations / f"{when}.json"
         if not config.eval_problems or target.exists():
             return
-        target.parent.mkdir(exist_ok=True)
+        make_folder(target.parent)
         started = time.perf_counter()
         log = self.files.evaluations / f"{when}.jsonl"
         score = accuracy(model, self.loaded.tokenizer, self.objective, name=when, log=log, progress=self.progress)
@@ -324,7 +324,7 @@ class _Stages:
         trainer = GRPOTrainer(
             model,
             list(self.objective.functions),
-            arguments(config, self.loaded.compute_dtype, self.files.checkpoints, self.processes.count),
+            arguments(config, self.loaded.compute_dtype, make_folder(self.files.checkpoints), self.processes.count),
             dataset(self.task, config.prompt_style or "instruct"),
             processing_class=self.loaded.tokenizer,
             optimizers=(optimizer, scheduler),
