@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from rlvr_lite.evaluation._loading import ProblemSet, load_problems
 from rlvr_lite.evaluation._policies import Policy, describe_policy, load_policy
 from rlvr_lite.evaluation._presets import PRESETS, Preset
 from rlvr_lite.evaluation._results import EVALUATION_FILE, Evaluation, sample_file
+from rlvr_lite.evaluation._samples import facts_file
 from rlvr_lite.evaluation._scoring import graded_by, score_with
 from rlvr_lite.records import make_folder, read_json, write_json
 from rlvr_lite.runs import RunDirectory, sweep, writer
@@ -131,7 +132,7 @@ def evaluate(
     deciding |= {"k": settings.k, "n": settings.n, "max_completion_length": max_completion_length}
     directory = _directory(out, policy, deciding)
     scores, sources = {}, {}
-    with _alone(directory, wait):
+    with _alone(directory, wait, [s.name for s in sets]):
         for problems in sets:
             messages = lambda problem, task=problems.task: task.messages(problem, style)  # noqa: E731
             decoding = _decoding(settings.sampling, problems, sampling is None, max_completion_length)
@@ -164,13 +165,13 @@ def evaluate(
 
 
 @contextmanager
-def _alone(directory: Path | None, wait: bool) -> Iterator[None]:
+def _alone(directory: Path | None, wait: bool, benchmarks: Sequence[str]) -> Iterator[None]:
     """The only evaluation that writes into a directory."""
     if directory is None:
         yield
         return
     with writer(directory / ".lock", "evaluate", wait=wait):
-        sweep(directory, name=EVALUATION_FILE)
+        sweep(directory, names={EVALUATION_FILE, *(facts_file(directory / sample_file(b)).name for b in benchmarks)})
         yield
 
 
@@ -269,6 +270,7 @@ def _directory(out: str | Path | None, policy: Policy, settings: dict[str, Any])
     if out is not None:
         return home
     with writer(home / ".settings.lock", "evaluate", wait=True):  # two settings at once take two folders
+        sweep(home, names=(_SETTINGS,))
         return _own_folder(home, settings)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines, make_folder, read_json, write_json
 
-__all__ = ["GREEDY", "Sample", "SampleLog"]
+__all__ = ["GREEDY", "Sample", "SampleLog", "facts_file"]
 
 #: ``Sample.index`` of the greedy answer; the k drawn ones count from 0.
 GREEDY = -1
@@ -65,6 +65,11 @@ _OPTIONAL = {"reward", "opened"}
 _FIELDS = {field.name for field in dataclasses.fields(Sample)} - _OPTIONAL
 
 
+def facts_file(log: Path) -> Path:
+    """The file beside a log of samples that says what they were drawn under."""
+    return log.with_suffix(".config.json")
+
+
 class SampleLog:
     """Judged samples on disk, one a line, beside the facts they were drawn under (``NAME.config.json``).
 
@@ -83,7 +88,7 @@ class SampleLog:
     def __init__(self, path: Path, facts: Mapping[str, Any], notes: Mapping[str, Any] | None = None):
         self.path = path
         self._lines = JsonLines(path)
-        sidecar = path.with_suffix(".config.json")
+        sidecar = facts_file(path)
         make_folder(path.parent)
         wanted = json.loads(json.dumps(facts))
         self.notes: dict[str, Any] = dict(notes or {})

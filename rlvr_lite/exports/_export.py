@@ -112,7 +112,7 @@ def export(
         )
     target = Path(out) if out is not None else facts.files.root / "export" / wish.label
     with writer(lock_beside(target), f"export to {wish.label}", wait=wait):
-        sweep(target.parent, name=target.name)
+        sweep(target.parent, names=(target.name,))
         if not (to == "hub" or wait) or not _is_made(target, facts, wish):
             with quietly():
                 report = _make(facts, wish, target)

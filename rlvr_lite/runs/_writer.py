@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ def writer(lock: Path, doing: str, *, wait: bool = False, step: Callable[[], int
         raise UserError(f"cannot write in {lock.parent}: {error.strerror or error}; choose another --out") from error
     try:
         owner = {"doing": doing, "host": socket.gethostname(), "pid": os.getpid(), "started": int(time.time())}
+        sweep(lock.parent, names=(note.name,))
         write_json(note, owner)
         yield
     finally:
@@ -122,19 +123,19 @@ def lock_beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.lock")
 
 
-def sweep(*folders: Path, name: str | None = None) -> None:
+def sweep(*folders: Path, names: Collection[str] | None = None) -> None:
     """Delete what writers that died left unfinished in these folders; only for who holds their lock.
 
     A folder that was being replaced when its writer died comes back as it was.
 
     Args:
         *folders: that may not exist.
-        name: only of this file or folder in them; by default of all.
+        names: only of these files and folders in them; by default of all.
     """
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             match = _LEFT.fullmatch(path.name)
-            if match is None or name not in (None, match["name"]):
+            if match is None or (names is not None and _written(match["name"]) not in names):
                 continue
             with suppress(OSError):
                 if match["kind"] == "old" and not path.with_name(match["name"]).exists():
@@ -143,3 +144,10 @@ def sweep(*folders: Path, name: str | None = None) -> None:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink()
+
+
+def _written(name: str) -> str:
+    """What was to be written under a name, also where it was inside of what was being written itself."""
+    while match := _LEFT.fullmatch(name):
+        name = match["name"]
+    return name

@@ -17,7 +17,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import is_file, make_folder, read_json, write_json
 from rlvr_lite.resolve import BOOKKEEPING
-from rlvr_lite.runs import writer
+from rlvr_lite.runs import sweep, writer
 from rlvr_lite.study._design import Design, Trial, Variant
 from rlvr_lite.training import Run
 
@@ -72,6 +72,7 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot use {self.root}: {error.strerror}; choose another --out") from error
         with writer(self.root / ".lock", "opening the study", wait=True):  # or one loses the other's rows
+            sweep(self.root, names=(MANIFEST,))
             if manifest.exists():
                 design = _merged(read_design(self.root), design, self.root)
             write_json(manifest, {"study": _FORMAT, **_describe(design)})

@@ -100,7 +100,7 @@ class _Jobs:
         train("lora", self.base, self.task, out=out, **SETTINGS)
 
     def _eval(self, out: Path) -> None:
-        evaluate(self.run, f"own={self.task}", k=2, n=6, max_new_tokens=8, out=out, progress=False)
+        evaluate(self.run, f"own={self.task}", k=2, n=6, max_completion_length=8, out=out, progress=False)
 
     def _export(self, out: Path, form: Any) -> None:
         export(self.run, form, out / form, progress=False, wait=True)

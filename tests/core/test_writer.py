@@ -99,6 +99,9 @@ def test_nothing_is_left_behind_and_an_error_frees_it(tmp_path):
     assert not (tmp_path / "new").exists()
     with writer(lock, "x"):
         (tmp_path / "new" / "run").touch()
+        (tmp_path / "new" / "..run.lock.json.123-4.tmp").touch()  # of a holder that died as it wrote its name
+    with writer(lock, "x"):
+        pass
     assert os.listdir(tmp_path / "new") == ["run"]
 
 
@@ -130,5 +133,8 @@ def test_leftovers_of_dead_writers_are_swept_and_nothing_else(tmp_path):
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / ".adapter.9-1.old").mkdir()
     (tmp_path / ".cache").mkdir()
+    (tmp_path / "..merged.1-2.tmp.1-2.tmp").mkdir()
+    sweep(tmp_path, names=("merged",))
+    assert len(os.listdir(tmp_path)) == 6
     sweep(tmp_path, tmp_path / "nowhere")
     assert sorted(os.listdir(tmp_path)) == [".cache", "adapter", "checkpoint-2"]
