@@ -112,7 +112,7 @@ def native_dtype(device: torch.device) -> torch.dtype:
 
 @contextmanager
 def _quiet(when: bool) -> Iterator[None]:
-    """No progress bar over the weights: those of the embedded base load at once."""
+    """No progress bar over the weights: those of the bundled tiny model load at once."""
     shown = transformers_logging.is_progress_bar_enabled()
     if when:
         transformers_logging.disable_progress_bar()

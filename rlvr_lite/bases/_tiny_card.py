@@ -1,4 +1,4 @@
-"""The model card of the embedded base, from what was measured when it was made."""
+"""The model card of the bundled tiny model, from what was measured when it was made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the embedded base is taught: chain sums worked in several styles, some of them with slips."""
+"""What the bundled tiny model is taught: chain sums worked in several styles, some of them with slips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The character tokenizer of the embedded base."""
+"""The character tokenizer of the bundled tiny model."""
 
 from __future__ import annotations
 

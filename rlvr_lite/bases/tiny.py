@@ -1,4 +1,4 @@
-"""The embedded base, from nothing: ``python -m rlvr_lite.bases.tiny [OUT]`` trains it in a few CPU minutes.
+"""The bundled tiny model, from nothing: ``python -m rlvr_lite.bases.tiny [OUT]`` trains it in a few CPU minutes.
 
 A Qwen2 of 0.46M parameters learns chain sums in two stages. The first teaches it to work them out, mostly right; the
 second, shorter and sloppier, teaches it to blurt out an answer, mostly wrong. What is left knows how to reason but

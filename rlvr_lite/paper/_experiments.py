@@ -103,7 +103,7 @@ def setting(scale: str, **changes: Any) -> Setting:
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     if scale == "tiny":
-        # One point in twenty: about an eighth of what LoRA gains on the embedded base.
+        # One point in twenty: about an eighth of what LoRA gains on the bundled tiny model.
         found = Setting("tiny", RunConfig(precision="fp32", eval_problems=200), 5, 3, 4, 0.05)
     elif scale == "small":
         base = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -1,4 +1,4 @@
-"""``chain-sum``: sums and differences read from left to right, the task of the embedded base."""
+"""``chain-sum``: sums and differences read from left to right, the task of the bundled tiny model."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Preflight:
     def __str__(self) -> str:
         share = f"{100 * self.truncated:.0f} % cut, {100 * self.unreadable:.0f} % without an answer"
         lines = [
-            f"before training: mean reward {self.reward:.2f}, {share}, {100 * self.idle:.0f} % of groups idle; "
+            f"before training: mean reward {self.reward:.2f}, {share}, {100 * self.idle:.0f} % zero-advantage groups; "
             f"about {self.seconds_per_step:.2g} s a step"
         ]
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings())])
