@@ -112,12 +112,14 @@ class SamplingConfig:
         top_p: smallest set of tokens whose probability reaches this is kept; 1 keeps all.
         top_k: number of most likely tokens kept; 0 keeps all.
         max_completion_length: longest completion, in tokens, end token included.
+        min_p: tokens at least this fraction as likely as the likeliest are kept; 0 keeps all.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_completion_length: int = 512
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         take_types(self)
@@ -129,6 +131,8 @@ class SamplingConfig:
             raise UserError(f"top_k must be 0 (all tokens) or above, got {self.top_k}")
         if self.max_completion_length < 1:
             raise UserError(f"max_completion_length must be at least 1, got {self.max_completion_length}")
+        if not 0 <= self.min_p <= 1:
+            raise UserError(f"min_p must lie in [0, 1], got {self.min_p}")
 
     @property
     def greedy(self) -> bool:

@@ -9,12 +9,13 @@ from rlvr_lite.grpo._advantages import group_advantages, live_groups, select_gro
 from rlvr_lite.grpo._batch import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
 from rlvr_lite.grpo._correction import effective_sample_size, truncated_weights
 from rlvr_lite.grpo._feed import feed, takes
-from rlvr_lite.grpo._head import OutputHead, output_head
+from rlvr_lite.grpo._head import OutputHead, output_head, single_precision_head
 from rlvr_lite.grpo._modes import dropout_rates, eval_mode, remove_dropout
 from rlvr_lite.grpo._packer import Packer
 from rlvr_lite.grpo._packing import Packed, TreeMask, pack_groups
 from rlvr_lite.grpo._positions import position_limit
 from rlvr_lite.grpo._scoring import completion_logprobs
+from rlvr_lite.grpo._truncation import Truncation
 from rlvr_lite.grpo.logprobs import token_logprobs
 from rlvr_lite.grpo.losses import LossStats, policy_loss, row_weights
 
@@ -25,6 +26,7 @@ __all__ = [
     "Packer",
     "RolloutBatch",
     "TreeMask",
+    "Truncation",
     "completion_logprobs",
     "dropout_rates",
     "effective_sample_size",
@@ -43,6 +45,7 @@ __all__ = [
     "remove_dropout",
     "row_weights",
     "select_groups",
+    "single_precision_head",
     "takes",
     "token_logprobs",
     "trim",

@@ -7,22 +7,25 @@ backbone's, and the operators it applies to them are read.
 
 from __future__ import annotations
 
+import types
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlvr_lite.grpo._feed import feed
 from rlvr_lite.grpo._modes import eval_mode
 
-__all__ = ["OutputHead", "output_head"]
+__all__ = ["OutputHead", "output_head", "single_precision_head"]
 
 _TOLERANCE = 0.05  # relative; rounding of half precision, no more
+_SINGLE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _READ: weakref.WeakKeyDictionary[nn.Module, tuple[str, int, float, float | None]] = weakref.WeakKeyDictionary()
 
 
@@ -59,6 +62,12 @@ class OutputHead:
         """``[V]``, if the head has one."""
         bias = self.module.bias
         return bias if bias is None or len(bias) == self.vocabulary else bias[: self.vocabulary]
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """The context in which the head computes: without autocast after :func:`single_precision_head`."""
+        if self.module not in _SINGLE:
+            return nullcontext()
+        return torch.autocast(self.module.weight.device.type, enabled=False)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[B, V]`` from ``[B, H]``, in single precision where they are scaled or capped."""
@@ -103,6 +112,26 @@ def output_head(model: nn.Module) -> OutputHead:
         _READ[base] = read
     name, vocabulary, scale, cap = _READ[base]
     return OutputHead(base, base.get_submodule(name), head, vocabulary, scale, cap)
+
+
+def single_precision_head(model: nn.Module) -> None:
+    """Hold the output head in fp32 and compute it so, also under autocast; what the embeddings give keeps its type.
+
+    The head is where half precision parts what samples from what is scored (MiniMax-M1, arXiv 2506.13585, section 3.2).
+    """
+    head = output_head(model)
+    embeddings, before = head.causal_lm.get_input_embeddings(), head.module.weight.dtype
+    tied = embeddings.weight is head.module.weight
+    head.module.float()
+    head.module.forward = types.MethodType(_in_single_precision, head.module)
+    _SINGLE.add(head.module)
+    if tied and before != torch.float32:
+        embeddings.register_forward_hook(lambda module, inputs, output: output.to(before))
+
+
+def _in_single_precision(self: nn.Linear, hidden: Tensor) -> Tensor:
+    with torch.autocast(hidden.device.type, enabled=False):
+        return F.linear(hidden.float(), self.weight, self.bias)
 
 
 # ---- reading the head off the operators of the model's own forward ------------------------------------------------

@@ -13,6 +13,7 @@ from rlvr_lite.grpo.logprobs import token_logprobs
 
 if TYPE_CHECKING:
     from rlvr_lite.grpo._packer import Packer
+    from rlvr_lite.grpo._truncation import Truncation
 
 __all__ = ["completion_logprobs"]
 
@@ -25,6 +26,7 @@ def completion_logprobs(
     completion_mask: Tensor,
     temperature: float = 1.0,
     *,
+    truncation: Truncation | None = None,
     packer: Packer | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy of every completion token, with gradient to whatever the model trains.
@@ -40,6 +42,7 @@ def completion_logprobs(
         completions: int64 ``[B, C]``, padded on the right.
         completion_mask: ``[B, C]``.
         temperature: divides the logits, as in sampling.
+        truncation: what the sampler left out; ``None`` scores over the whole vocabulary.
         packer: keeps what is known about packing this model; ``None`` computes every row by itself.
 
     Returns:
@@ -55,9 +58,17 @@ def completion_logprobs(
         hidden = packer.hidden(model, prompt_ids, prompt_mask, completions, completion_mask)
     if hidden is None:
         hidden = plain_hidden(head.backbone, prompt_ids, prompt_mask, completions, completion_mask)
-    scored = token_logprobs(
-        hidden, head.weight, head.bias, completions[kept], temperature, scale=head.scale, cap=head.cap
-    )
+    with head.precision():
+        scored = token_logprobs(
+            hidden,
+            head.weight,
+            head.bias,
+            completions[kept],
+            temperature,
+            scale=head.scale,
+            cap=head.cap,
+            truncation=truncation,
+        )
     logprobs, entropy = (
         torch.zeros(kept.shape, dtype=x.dtype, device=x.device).masked_scatter(kept, x) for x in scored
     )

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlvr_lite.grpo._truncation import Truncation
+
 __all__ = ["token_logprobs"]
 
 CHUNK = {"cpu": 2**23, "cuda": 2**25}  # logits at a time: 32 MiB of fp32 on a CPU, 128 MiB on a GPU
@@ -28,6 +30,7 @@ def token_logprobs(
     *,
     scale: float = 1.0,
     cap: float | None = None,
+    truncation: Truncation | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of its distribution, softmax(logits / temperature).
 
@@ -44,6 +47,8 @@ def token_logprobs(
         temperature: divides the logits.
         scale: factor of the logits, before the cap.
         cap: bound of the logits (see :class:`OutputHead`), or ``None``.
+        truncation: leaves out the tokens that the sampler did, so that probabilities are over those kept and the
+            target; which these are has no gradient.
 
     Returns:
         log-probabilities ``[N]`` and entropies ``[N]`` in nats, float32 (float64 for float64 inputs).
@@ -60,7 +65,8 @@ def token_logprobs(
         trained, hidden = False, hidden.detach()  # the derivative would be formed for nothing
     function = _TrainedHead if trained else _FrozenHead
     rows = max(16, CHUNK.get(hidden.device.type, CHUNK["cpu"]) // weight.shape[0])
-    return function.apply(hidden, weight, bias, targets, _Final(float(scale), cap, float(temperature)), rows)
+    final = _Final(float(scale), cap, float(temperature), truncation)
+    return function.apply(hidden, weight, bias, targets, final, rows)
 
 
 class _Final(NamedTuple):
@@ -69,6 +75,7 @@ class _Final(NamedTuple):
     scale: float
     cap: float | None
     temperature: float
+    truncation: Truncation | None
 
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor | None, float]:
         """z (in place of u), and its derivative by u: ``[n, V]`` or ``None`` for 1, and a factor."""
@@ -101,6 +108,8 @@ def _score(
     z, slope, factor = final(u)
     z.sub_(z.amax(-1, keepdim=True))
     e = z.exp()
+    if final.truncation is not None:
+        e = final.truncation(e, targets)
     sums = e.sum(-1, keepdim=True)
     log_sums = sums.squeeze(-1).log()
     logprobs = z.gather(-1, targets[:, None]).squeeze(-1) - log_sums

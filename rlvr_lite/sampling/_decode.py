@@ -31,7 +31,8 @@ class Rollout:
     Attributes:
         tokens: int64 ``[P*G, L]``, the end token included, padded on the right.
         mask: int64 ``[P*G, L]``, 1 at sampled tokens.
-        logprobs: float32 ``[P*G, L]``, of each token under softmax(logits / temperature); 0 at padding.
+        logprobs: float32 ``[P*G, L]``, of each token under softmax(logits / temperature) over the tokens kept; 0 at
+            padding.
     """
 
     tokens: Tensor
@@ -78,7 +79,7 @@ def rollout(
         input_ids: int64 ``[P, T]``, padded on the left.
         attention_mask: ``[P, T]``, 1 at prompt tokens; every prompt has at least one.
         group_size: completions a prompt (G).
-        sampling: temperature, top_p, top_k, max_completion_length.
+        sampling: temperature, top_p, top_k, min_p, max_completion_length.
         eos_ids: tokens that end a completion.
         pad_id: written after the end.
         row_keys: one 64-bit key for each of the P*G rows.

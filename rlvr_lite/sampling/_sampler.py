@@ -31,7 +31,8 @@ class Samples:
     Attributes:
         ids: int64 ``[B, T]``, the end token included, padded on the right.
         mask: int64 ``[B, T]``, 1 at sampled tokens.
-        logprobs: float32 ``[B, T]``, of each token under softmax(logits / temperature); 0 at padding.
+        logprobs: float32 ``[B, T]``, of each token under softmax(logits / temperature) over the tokens kept; 0 at
+            padding.
         texts: B texts, without special tokens.
         ended: bool ``[B]``, whether there is an end token; the others were cut at max_completion_length.
         prompts: B texts that the completions continue, after the chat template; none where the sampler does not tell.
@@ -75,7 +76,7 @@ class Sampler(Protocol):
         Args:
             prompts: P chats or texts.
             k: completions a prompt.
-            config: temperature, top_p, top_k, max_completion_length.
+            config: temperature, top_p, top_k, min_p, max_completion_length.
             keys: P*k 64-bit keys, the k of a prompt next to each other; a completion depends on its own key, the prompt
                 and the policy only.
         """

@@ -24,8 +24,7 @@ class VLLMSampler(Sampler):
     """Samples with vLLM from a model on disk.
 
     Every completion has its own seed, made from its key, so that repeating a call repeats the completions as far as
-    vLLM's kernels allow; they are not those of the transformers loop. Where top_p or top_k leave tokens out, vLLM's
-    log-probabilities are of the distribution over the kept ones.
+    vLLM's kernels allow; they are not those of the transformers loop.
 
     Args:
         model: Hub name or directory of the base, or of merged weights.
@@ -87,6 +86,7 @@ class VLLMSampler(Sampler):
                 temperature=config.temperature,
                 top_p=config.top_p,
                 top_k=config.top_k or -1,
+                min_p=config.min_p,
                 max_tokens=config.max_completion_length,
                 seed=key % 2**31,
                 logprobs=0,  # of the sampled token alone

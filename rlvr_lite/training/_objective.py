@@ -35,6 +35,7 @@ class Objective(Resumable):
         sampler_correction: ``truncated`` importance weights between sampler and scorer, or ``none``.
         sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which the run stops.
         samples_itself: whether the model samples as it stands, so that before the first update only rounding differs.
+        truncation: what the sampler leaves out, and with it the scores; ``None`` for nothing.
     """
 
     loss: grpo.losses.Loss
@@ -52,6 +53,7 @@ class Objective(Resumable):
     sampler_correction: str
     sampler_gap_limit: float | None
     samples_itself: bool
+    truncation: grpo.Truncation | None
     aux_loss_enabled: bool
     router_aux_loss_coef: float
     current_gradient_accumulation_steps: int
@@ -301,6 +303,7 @@ class Objective(Resumable):
                 rows.completions,
                 rows.mask,
                 self.temperature,
+                truncation=self.truncation,
                 packer=self._packer,
             )
 

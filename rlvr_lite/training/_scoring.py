@@ -144,6 +144,7 @@ class MicroBatchStats:
         low: share of a row's tokens that the lower bound of the ratio clips, ``[B]``; at the level of sequences 0 or 1.
         high: the same of the upper bound, ``[B]``.
         sequences: whether the ratio is a row's, so that a row counts once however long it is.
+        factor: sum over its rows of the loss's own factor.
         gap: between sampled and scored log-probabilities; ``None`` where unknown.
     """
 
@@ -153,6 +154,7 @@ class MicroBatchStats:
     low: Tensor
     high: Tensor
     sequences: bool
+    factor: float
     gap: SamplerGap | None
 
     @classmethod
@@ -190,6 +192,7 @@ class MicroBatchStats:
             share((ratio < 1 - clip_low) & (advantages < 0)),
             share((ratio > 1 + clip_high) & (advantages > 0)),
             sequences,
+            stats.factor.item(),
             gap,
         )
 
@@ -221,6 +224,8 @@ def of_micro_batches(
         found["kl"] = sum(one.kl for one in measured) / max(sum(float(one.tokens.sum()) for one in measured), 1.0)
     if loss.clips:
         found |= _clipped(measured, rows, loss)
+    if loss.trl_factor:  # rows without a gradient count as they were sampled
+        found[loss.trl_factor] = (sum(one.factor for one in measured) + len(rows[0])) / max(sum(map(len, rows)), 1)
     gaps = [one.gap for one in measured if one.gap is not None]
     if gaps:
         found |= {

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import Trainer
 
 from rlvr_lite import grpo
+from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.training import _stock
 
@@ -20,14 +21,17 @@ __all__ = [
     "refuse_chats_without_template",
     "refuse_hooks",
     "refuse_starts",
+    "refuse_truncation",
     "refuse_unsupported",
     "refuse_wrong_types",
+    "sampling_of",
 ]
 
 #: Fields that are carried out here, by TRL's constructor or by the loop of transformers, as their documentation says.
 HONOURED = frozenset(
     [
         "beta",
+        "cast_lm_head_to_fp32",
         "chat_template_kwargs",
         "disable_dropout",
         "epsilon",
@@ -38,6 +42,7 @@ HONOURED = frozenset(
         "loss_type",
         "mask_truncated_completions",
         "max_completion_length",
+        "min_p",
         "model_init_kwargs",
         "multi_objective_aggregation",
         "num_generations",
@@ -54,6 +59,8 @@ HONOURED = frozenset(
         "sync_ref_model",
         "temperature",
         "top_entropy_quantile",
+        "top_k",
+        "top_p",
         "trust_remote_code",
         "use_bias_correction_kl",
         "disable_tqdm",
@@ -166,7 +173,6 @@ _ADVICE = {
     "average_tokens_across_devices": "the loss counts the tokens of all processes already",
     "bf16_full_eval": "evaluation runs in the precision of training",
     "cache_implementation": "the sampler here has its own cache",
-    "cast_lm_head_to_fp32": "load the model in float32",
     "data_seed": "seed decides the order of the prompts",
     "deepspeed": "use accelerate launch with plain data parallelism",
     "entropy_coef": "top_entropy_quantile and epsilon_high act on entropy too",
@@ -174,11 +180,8 @@ _ADVICE = {
     "fsdp": "use accelerate launch with plain data parallelism and a 4-bit base",
     "ignore_data_skip": "which prompts a step sees depends on seed and step alone",
     "load_best_model_at_end": "choose a checkpoint after the run",
-    "min_p": "sampling and loss would follow two distributions; change temperature instead",
     "neftune_noise_alpha": "sampling and loss would follow two policies",
     "repetition_penalty": "sampling and loss would follow two distributions",
-    "top_k": "sampling and loss would follow two distributions; change temperature instead",
-    "top_p": "sampling and loss would follow two distributions; change temperature instead",
     "torch_compile": "leave it off",
     "use_adaptive_entropy": "top_entropy_quantile and epsilon_high act on entropy too",
     "use_liger_kernel": "log-probabilities are computed without full logits already",
@@ -192,6 +195,8 @@ _NO_ARGUMENT = {
 }
 #: Keyword arguments of ``generate`` that change nothing when completions are sampled one by one.
 _GENERATION = {"do_sample": True, "num_beams": 1, "length_penalty": None, "early_stopping": None, "use_cache": True}
+#: Those that the sampler here has, and what they are called in the configuration.
+_SAMPLED = {"max_new_tokens": "max_completion_length"} | {n: n for n in ("min_p", "temperature", "top_k", "top_p")}
 #: Hooks of TRL's class, or of transformers' below it, that are called here with what they are called with there.
 _CALLED = frozenset(
     [
@@ -295,7 +300,7 @@ def refuse_unsupported(args: Any) -> None:
         value, default = getattr(args, name), getattr(defaults, name)
         if name == "accelerator_config":  # TRL itself sets this one for streams
             value = dataclasses.replace(value, dispatch_batches=default.dispatch_batches)
-        if value != default and not (name in ("top_k", "min_p") and not value):
+        if value != default:
             raise _refuse(name, value, default)
     _refuse_combinations(args)
 
@@ -306,13 +311,12 @@ def _refuse_combinations(args: Any) -> None:
     except ValueError as error:
         raise UserError(f"importance_sampling_level: {error}") from None
     for name, value in (args.generation_kwargs or {}).items():
-        if name in _GENERATION and _GENERATION[name] in (None, value):
+        if (name in _GENERATION and _GENERATION[name] in (None, value)) or (name in _SAMPLED and name != "temperature"):
             continue
-        same = {"max_new_tokens": "max_completion_length"}.get(name, name)
-        if value != getattr(args, same, None):
+        if name not in (*_SAMPLED, "repetition_penalty") or value != getattr(args, name):
             raise UserError(
                 f"GRPOConfig(generation_kwargs={{{name!r}: {value!r}}}) is not supported by rlvr_lite: leave it out"
-                + (f", or set {same} itself" if same in HONOURED else "")
+                + (", or set temperature itself, which sampling and loss share" if name == "temperature" else "")
             )
     if args.sync_ref_model and not args.beta:
         raise UserError("sync_ref_model=True needs a reference model: set beta above 0")
@@ -320,6 +324,22 @@ def _refuse_combinations(args: Any) -> None:
         raise UserError(
             f"steps_per_generation x num_iterations ({args.steps_per_generation} x {args.num_iterations}) must be a "
             f"multiple of gradient_accumulation_steps ({args.gradient_accumulation_steps})"
+        )
+
+
+def sampling_of(args: Any) -> SamplingConfig:
+    """How completions are drawn; as in TRL ``generation_kwargs`` win over the other fields."""
+    asked = {field: getattr(args, field) for field in _SAMPLED.values()}
+    asked |= {_SAMPLED[name]: value for name, value in (args.generation_kwargs or {}).items() if name in _SAMPLED}
+    return SamplingConfig(**{field: value for field, value in asked.items() if value is not None})
+
+
+def refuse_truncation(*, beta: float, on_policy: bool) -> None:
+    """Raise where top_p, top_k or min_p act and another policy than the one that sampled is scored."""
+    if beta or not on_policy:
+        raise UserError(
+            "top_p, top_k and min_p need beta=0 and one update a generation batch (num_iterations=1, steps_per_generation="
+            "gradient_accumulation_steps), since another policy keeps other tokens: set these, or leave them out"
         )
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import speed_metrics
 
 from rlvr_lite import grpo, methods, sampling
-from rlvr_lite.config import SAMPLER_GAP_LIMIT, SamplingConfig
+from rlvr_lite.config import SAMPLER_GAP_LIMIT
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import _supported as supported
@@ -141,8 +141,9 @@ class GRPOTrainer(Objective):
         precise = trained_values(model)
         fresh = not hasattr(model, "peft_config") and not changes_the_base(peft_config)
         self.guards = guard(functions, reward_limit, on_reward_error)
-        beta, sync = args.beta, args.sync_ref_model
+        beta, sync, cast = args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32
         args.beta, args.sync_ref_model = 0.0, False  # TRL would copy the adapter or load the model once more
+        args.cast_lm_head_to_fp32 = False  # TRL's stops at an adapter on tied embeddings
         try:
             super().__init__(
                 model,
@@ -159,13 +160,15 @@ class GRPOTrainer(Objective):
                 rollout_func=rollout_func,
             )
         finally:
-            args.beta, args.sync_ref_model = beta, sync
+            args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32 = beta, sync, cast
         self.beta = beta
         self.processes = Processes(self.accelerator.process_index, self.accelerator.num_processes)
         # Nothing is wrapped for data parallelism: accumulate() adds the gradients up itself, once a micro-step.
         self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
         restore_precision(self.model, precise)
         drop_fused_head(self.model, own_forward)
+        if cast:
+            grpo.single_precision_head(self.model)
         self.reference = Reference(self.model, fresh=fresh) if beta else None
         if sync and self.reference is not None and self.reference.copy is None:
             raise UserError(
@@ -197,6 +200,11 @@ class GRPOTrainer(Objective):
         self.sampler_correction = "none" if foreign else sampler_correction
         self.sampler_gap_limit = None if foreign else sampler_gap_limit
         self.samples_itself = sampler is None and not foreign
+        drawn = self.collector.sampling_config
+        truncation = grpo.Truncation(drawn.top_k, drawn.top_p, drawn.min_p)
+        self.truncation = None if foreign or truncation.keeps_all else truncation
+        if self.truncation is not None:
+            supported.refuse_truncation(beta=beta, on_policy=self.on_policy)
 
     def _collector(self, max_resample: int, sampler: sampling.Sampler | None, at_once: CompletionsAtOnce) -> Collector:
         args, tokenizer = self.args, self._tokenizer
@@ -222,12 +230,7 @@ class GRPOTrainer(Objective):
             score=self._score,
             reward_names=self.reward_func_names,
             reward_weights=self.reward_weights,
-            sampling_config=SamplingConfig(
-                temperature=args.temperature,
-                top_p=args.top_p,
-                top_k=args.top_k or 0,
-                max_completion_length=args.max_completion_length,
-            ),
+            sampling_config=supported.sampling_of(args),
             group_size=self.num_generations,
             prompts=args.generation_batch_size // self.num_generations,
             seed=args.seed,

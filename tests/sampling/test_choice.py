@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.sampling import _choice as module
 from rlvr_lite.sampling import choose
 
 
@@ -30,6 +29,8 @@ def expected_probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
         scores = TopKLogitsWarper(sampling.top_k)(ids, scores)
     if sampling.top_p < 1:
         scores = TopPLogitsWarper(sampling.top_p)(ids, scores)
+    if sampling.min_p:
+        scores = MinPLogitsWarper(sampling.min_p)(ids, scores)
     return scores.softmax(-1)[0]
 
 
@@ -41,6 +42,8 @@ CONFIGS = [
     SamplingConfig(temperature=1.5, top_k=6, top_p=0.7),
     SamplingConfig(top_p=0.01),
     SamplingConfig(top_k=1),
+    SamplingConfig(min_p=0.2),
+    SamplingConfig(temperature=0.8, top_k=8, top_p=0.9, min_p=0.3),
 ]
 
 
@@ -71,8 +74,7 @@ def test_inverts_the_cumulative_distribution(vocab: int, seed: int, uniform: flo
     assert probabilities[token] > 0
     assert edges[token] >= uniform - 1e-6
     assert token == 0 or edges[token - 1] <= uniform + 1e-6
-    full = torch.log_softmax(logits / sampling.temperature, -1)
-    torch.testing.assert_close(logprob, full[0, token], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logprob.double(), probabilities.log()[token], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
@@ -90,30 +92,8 @@ def test_temperature_zero_is_argmax() -> None:
     torch.testing.assert_close(logprob, logits.log_softmax(-1).amax(-1))
 
 
-def test_a_wide_nucleus_sorts_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits, uniforms = torch.randn(20, 500), torch.rand(20, dtype=torch.float64)
-    sampling = SamplingConfig(top_p=0.95)
-    expected = choose(logits, uniforms, sampling)[0]
-    monkeypatch.setattr(module, "_HEAD", 4)
-    assert torch.equal(choose(logits, uniforms, sampling)[0], expected)
-
-
 def test_half_precision_logits_are_sampled_in_single() -> None:
     logits = torch.randn(8, 300).bfloat16()
     uniforms = torch.rand(8, dtype=torch.float64)
     for a, b in zip(choose(logits, uniforms, CONFIGS[4]), choose(logits.float(), uniforms, CONFIGS[4]), strict=True):
         assert torch.equal(a, b)
-
-
-@given(st.integers(1, 700), st.integers(0, 10**6), st.floats(0.01, 0.999), st.floats(0, 4))
-@settings(max_examples=60, deadline=None)
-def test_sorting_without_a_look_gives_the_same_nucleus(vocab: int, seed: int, top_p: float, spread: float) -> None:
-    logits = spread * torch.randn(3, vocab, generator=torch.Generator().manual_seed(seed))
-    uniforms = torch.rand(3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    sampling = SamplingConfig(top_p=top_p)
-    expected = choose(logits, uniforms, sampling)
-    with pytest.MonkeyPatch.context() as patch:
-        largest = module._largest
-        patch.setattr(module, "_largest", lambda weight, needed, whole: largest(weight, needed, whole=True))
-        found = choose(logits, uniforms, sampling)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

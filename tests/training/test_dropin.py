@@ -15,6 +15,7 @@ import pytest
 import torch
 import trl
 
+from rlvr_lite import grpo
 from rlvr_lite.bases._tiny_tokenizer import build_tokenizer
 from rlvr_lite.training import GRPOTrainer
 from tests.models import random_qwen2
@@ -176,10 +177,42 @@ def test_a_setting_acts_as_in_trl(tmp_path, folder, name):
         for a, b in zip(ours.state.log_history, stock.state.log_history, strict=True):
             assert a["reward"] == pytest.approx(b["reward"], abs=1e-5) if "reward" in b else True
         return
-    if options.get("loss_type") == "vespo":
-        but += ("vespo/phi_seq_mean",)
     assert_same(ours, stock, but=but)
     if options.get("log_completions"):
         files = [sorted((tmp_path / which / "completions").glob("*.parquet")) for which in ("ours", "stock")]
         for a, b in zip(*files, strict=True):
             pandas.testing.assert_frame_equal(pandas.read_parquet(a), pandas.read_parquet(b), atol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("cast", [False, True])
+def test_a_head_in_single_precision_scores_as_trls(tmp_path, tied, autocast, cast):
+    source = random_qwen2(vocab=128, tied=tied)
+    source.save_pretrained(tmp_path / "model")
+    options = {"cast_lm_head_to_fp32": cast, "bf16": autocast, "temperature": 0.5}
+    if not autocast:
+        options["model_init_kwargs"] = {"dtype": "bfloat16"}
+    made = {
+        cls: cls(str(tmp_path / "model"), by_place, arguments(tmp_path, **options), rows(), None, build_tokenizer())
+        for cls in (trl.GRPOTrainer, GRPOTrainer)
+    }
+    ids = torch.randint(10, 100, (4, 12), generator=torch.Generator().manual_seed(0))
+    stock, ours = made.values()
+    with torch.no_grad(), stock.accelerator.autocast():
+        expected = stock._get_per_token_logps_and_entropies(stock.model, ids, torch.ones_like(ids), 7)[0]
+    batch = grpo.RolloutBatch(
+        ids[:, :5], torch.ones_like(ids[:, :5]), ids[:, 5:], torch.ones_like(ids[:, 5:]), torch.ones(4), torch.ones(4)
+    )
+    scored = ours._logprobs_of(batch)
+    exact = float((scored - expected).abs().max())
+    assert exact < (1e-4 if cast else 0.05)
+    assert ours.model.lm_head.weight.dtype == (torch.float32 if cast or autocast else torch.bfloat16)
+    with torch.no_grad(), ours.accelerator.autocast():
+        hidden = ours.model.model(ids).last_hidden_state[:, 4:-1]
+        sampled = grpo.output_head(ours.model).logits(hidden)
+    logits = hidden.float() @ ours.model.lm_head.weight.detach().float().t()
+    assert hidden.dtype == (torch.float32 if autocast else torch.bfloat16)
+    for found in (scored, (sampled / 0.5).log_softmax(-1).gather(-1, ids[:, 5:, None])[..., 0]):
+        difference = found - (logits / 0.5).log_softmax(-1).gather(-1, ids[:, 5:, None])[..., 0]
+        assert (float(difference.abs().max()) < 1e-4) == cast

@@ -31,7 +31,6 @@ REFUSED = frozenset(
         "batch_eval_metrics",
         "bf16_full_eval",
         "cache_implementation",
-        "cast_lm_head_to_fp32",
         "data_seed",
         "dataloader_drop_last",
         "debug",
@@ -50,15 +49,12 @@ REFUSED = frozenset(
         "label_smoothing_factor",
         "length_column_name",
         "load_best_model_at_end",
-        "min_p",
         "neftune_noise_alpha",
         "parallelism_config",
         "prediction_loss_only",
         "repetition_penalty",
         "save_on_each_node",
         "skip_memory_metrics",
-        "top_k",
-        "top_p",
         "torch_compile",
         "train_sampling_strategy",
         "use_adaptive_entropy",
@@ -133,6 +129,42 @@ def test_a_field_that_is_not_honoured_is_refused_by_name(tmp_path, name):
         setattr(args, name, _odd(getattr(args, name)))
     with pytest.raises(UserError, match=name):
         refuse_unsupported(args)
+
+
+@pytest.mark.parametrize("kept", [{"top_k": 3}, {"top_p": 0.2}, {"min_p": 0.5}], ids=str)
+def test_what_sampling_leaves_out_scoring_does_too(tmp_path, kept):
+    """As fields and as keyword arguments of ``generate``, which TRL puts over them."""
+    log = []
+    for options in (kept, {"generation_kwargs": kept}, {"generation_kwargs": kept, "top_k": 7}):
+        made = build(tmp_path, **options)
+        made.train()
+        log.append([row for row in made.state.log_history if "entropy" in row])
+    for row in log[0]:
+        assert row["sampling/sampling_logp_difference/max"] < 1e-4
+        assert 0 < row["entropy"] < 2.5  # of 128 tokens it is above 4
+    for a, b in zip(log[0], log[1], strict=True):
+        assert all(a[name] == b[name] for name in ("entropy", "loss", "grad_norm", "reward"))
+    assert ("top_k" in kept) == (log[0][0]["entropy"] == log[2][0]["entropy"])
+
+
+@pytest.mark.parametrize("other", [{"beta": 0.1}, {"num_iterations": 2}, {"steps_per_generation": 2}], ids=str)
+def test_another_policy_keeps_other_tokens(tmp_path, other):
+    with pytest.raises(UserError, match="top_p"):
+        build(tmp_path, top_p=0.9, **other)
+
+
+def test_the_length_of_generation_kwargs_is_sampled(tmp_path):
+    made = build(tmp_path, generation_kwargs={"max_new_tokens": 3, "do_sample": True, "temperature": 1.0})
+    made.train()
+    assert max(row.get("completions/max_length", 0) for row in made.state.log_history) == 3
+
+
+@pytest.mark.parametrize(
+    "asked", [{"temperature": 0.5}, {"num_beams": 2}, {"repetition_penalty": 1.1}, {"bad": 1}], ids=str
+)
+def test_a_keyword_of_generate_that_the_sampler_lacks_is_refused_by_name(tmp_path, asked):
+    with pytest.raises(UserError, match=next(iter(asked))):
+        build(tmp_path, generation_kwargs=asked)
 
 
 @pytest.mark.parametrize("name", sorted(OF_LOSSES))

@@ -157,14 +157,12 @@ def test_old_policy_is_kept_when_rollouts_are_used_twice(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("min_p", 0.1),
         ("use_vllm", True),
         ("entropy_coef", 0.1),
         ("repetition_penalty", 1.2),
         ("loss_type", "ppo"),
         ("vespo_k_pos", 1.0),
         ("sync_ref_model", True),
-        ("top_p", 0.9),
         ("load_best_model_at_end", True),
     ],
 )

@@ -53,6 +53,8 @@ class LossStats:
         clipped_high: of these, with a ratio above 1 + clip_high and a positive advantage.
         ratio: sum of the probability ratios.
         kl: sum of the KL estimates; 0 without a reference.
+        rows: how many rows there are.
+        factor: sum over rows of the loss's own factor (VESPO); as many as rows for a loss without.
     """
 
     tokens: Tensor
@@ -60,15 +62,18 @@ class LossStats:
     clipped_high: Tensor
     ratio: Tensor
     kl: Tensor
+    rows: Tensor
+    factor: Tensor
 
     def __add__(self, other: LossStats) -> LossStats:
         return LossStats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def means(self) -> dict[str, float]:
-        """Everything per token, with the number of tokens."""
-        tokens = float(self.tokens)
-        sums = {f.name: float(getattr(self, f.name)) for f in fields(self) if f.name != "tokens"}
-        return {"tokens": tokens, **{name: value / max(tokens, 1.0) for name, value in sums.items()}}
+        """Everything per token and the factor per row, with the number of both."""
+        sums = {f.name: float(getattr(self, f.name)) for f in fields(self)}
+        tokens, rows, factor = (sums.pop(name) for name in ("tokens", "rows", "factor"))
+        means = {name: value / max(tokens, 1.0) for name, value in sums.items()}
+        return {"tokens": tokens, "rows": rows, **means, "factor": factor / max(rows, 1.0)}
 
 
 def policy_loss(
@@ -172,6 +177,7 @@ def _stats(chosen: Loss, x: Tokens, kl: Tensor) -> LossStats:
     ratio = x.log_ratio.exp()
     low = (ratio < 1 - x.clip_low) & (x.advantages < 0) & ("low" in chosen.clips)
     high = (ratio > 1 + x.clip_high) & (x.advantages > 0) & ("high" in chosen.clips)
-    return LossStats(
-        x.mask.sum(), (low * x.mask).sum(), (high * x.mask).sum(), (ratio * x.mask).sum(), (kl * x.mask).sum()
-    )
+    rows = x.mask.new_tensor(float(len(x.mask)))
+    factor = rows if chosen.factor is None else chosen.factor(x).sum()
+    sums = ((part * x.mask).sum() for part in (low, high, ratio, kl))
+    return LossStats(x.mask.sum(), *sums, rows, factor)

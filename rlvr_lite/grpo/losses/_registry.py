@@ -75,6 +75,8 @@ class Loss:
         trl: the field of TRL's ``GRPOConfig`` that holds each option.
         trl_bound: where TRL counts ``epsilon_high`` from. A bound is 1 + ``clip_high`` here for every loss; TRL writes
             CISPO's as the bound itself, which is 1 more.
+        factor: without gradient, by which a row counts: ``[B, 1]``, 1 where it is as likely as when it was sampled.
+        trl_factor: the name of its mean in TRL's log.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Loss:
     levels: tuple[Level, ...] = ("token", "sequence")
     trl: Mapping[str, str] = field(default_factory=dict)
     trl_bound: float = 0.0
+    factor: Callable[[Tokens], Tensor] | None = None
+    trl_factor: str = ""
 
     def with_defaults(self, given: Mapping[str, float]) -> dict[str, float]:
         """``given`` over the defaults of its options.

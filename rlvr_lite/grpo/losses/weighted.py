@@ -22,16 +22,21 @@ def _bounded_weight(x: Tokens) -> Tensor:
     return -x.log_ratio.detach().exp().clamp(max=1 + x.clip_high) * x.advantages * x.logprobs
 
 
-def _gamma_weight(x: Tokens) -> Tensor:
-    r""":math:`-\mathrm{sg}(w^k e^{\lambda (1 - w)}) A \log\pi`, w the product of a row's ratios (VESPO).
+def _gamma_factor(x: Tokens) -> Tensor:
+    r""":math:`w^k e^{\lambda (1 - w)}` ``[B, 1]``, w the product of a row's ratios (VESPO).
 
     k and :math:`\lambda` are those of the advantage's sign. One where a row is as likely as when it was sampled.
     """
     row = (x.log_ratio.detach().clamp(-_MOST, _MOST) * x.mask).sum(-1, keepdim=True).clamp(_LEAST, _MOST)
-    gains = x.advantages >= 0
+    gains = x.advantages.sum(-1, keepdim=True) >= 0  # of a row's tokens some may be left out with 0
     power = torch.where(gains, x.options["k_pos"], x.options["k_neg"])
     decay = torch.where(gains, x.options["lambda_pos"], x.options["lambda_neg"])
-    return -(power * row + decay * (1 - row.exp())).exp() * x.advantages * x.logprobs
+    return (power * row + decay * (1 - row.exp())).exp()
+
+
+def _gamma_weight(x: Tokens) -> Tensor:
+    r""":math:`-\phi A \log\pi` (VESPO)."""
+    return -_gamma_factor(x) * x.advantages * x.logprobs
 
 
 register(
@@ -64,5 +69,7 @@ register(
         clips=(),
         levels=("token",),
         trl={name: f"vespo_{name}" for name in ("k_pos", "lambda_pos", "k_neg", "lambda_neg")},
+        factor=_gamma_factor,
+        trl_factor="vespo/phi_seq_mean",
     )
 )
