@@ -14,7 +14,7 @@ from rlvr_lite.sampling._sampler import (
     sampler,
     sampler_names,
 )
-from rlvr_lite.sampling._text import Completion, Messages, encode, eos_ids, pad_id, render
+from rlvr_lite.sampling._text import Completion, Messages, encode, eos_ids, pad_id, render, tokenize
 from rlvr_lite.sampling._transformers import TransformersSampler
 from rlvr_lite.sampling._vllm import VLLMSampler
 from rlvr_lite.sampling._ways import way
@@ -46,5 +46,6 @@ __all__ = [
     "sample_portions",
     "sampler",
     "sampler_names",
+    "tokenize",
     "way",
 ]

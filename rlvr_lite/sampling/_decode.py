@@ -18,9 +18,9 @@ from rlvr_lite.sampling._keys import UNIFORM_BLOCK, uniforms
 from rlvr_lite.sampling._limits import check_finite, check_length
 from rlvr_lite.sampling._ways import way
 
-__all__ = ["LOOK_EVERY", "Rollout", "next_hidden", "rollout"]
+__all__ = ["Rollout", "next_hidden", "rollout"]
 
-LOOK_EVERY = 16  # tokens: a row that has ended computes at most so many in vain
+_LOOK_EVERY = {"cpu": 1, "cuda": 16}  # tokens: a row that has ended computes at most so many in vain
 _SLACK = 8  # finished rows are taken out once they are at least 1 in so many: copying the cache is not free
 
 
@@ -65,7 +65,7 @@ def rollout(
     eos_ids: Sequence[int],
     pad_id: int,
     row_keys: Sequence[int],
-    every: int = LOOK_EVERY,
+    every: int | None = None,
 ) -> Rollout:
     """Sample ``group_size`` completions of each prompt from the model as it stands, adapters included, in eval mode.
 
@@ -83,13 +83,15 @@ def rollout(
         eos_ids: tokens that end a completion.
         pad_id: written after the end.
         row_keys: one 64-bit key for each of the P*G rows.
-        every: tokens between two looks of the host at which rows still live. On a GPU each is a synchronisation; in
-            between finished rows go on, unseen. Rounding apart nothing else depends on it.
+        every: tokens between two looks of the host at which rows still live; ``None`` for 16 on a GPU, where each is a
+            synchronisation, and 1 on a CPU, where it costs nothing. In between finished rows go on, unseen. Rounding
+            apart nothing else depends on it.
 
     Raises:
         ValueError: not one key a row, an empty prompt, or a model whose logits are not a plain projection.
     """
     head = output_head(model)
+    every = every or _LOOK_EVERY.get(input_ids.device.type, 16)
     rows = len(input_ids) * group_size
     if len(row_keys) != rows:
         raise ValueError(f"{rows} rows need {rows} keys, got {len(row_keys)}")

@@ -15,7 +15,7 @@ from rlvr_lite.grpo import output_head
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Completion", "Messages", "encode", "eos_ids", "pad_id", "render"]
+__all__ = ["Completion", "Messages", "encode", "eos_ids", "pad_id", "render", "tokenize"]
 
 #: A prompt: plain text, or the turns of a chat, each with ``role`` and ``content``.
 Messages = str | Sequence[Mapping[str, str]]
@@ -98,9 +98,22 @@ def encode(
     Raises:
         UserError: a prompt renders to no token.
     """
+    return tokenize(tokenizer, [render(tokenizer, prompt, template) for prompt in prompts], prompts)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, rendered: Sequence[str], prompts: Sequence[Messages]
+) -> tuple[Tensor, Tensor]:
+    """As :func:`encode`, from prompts that are rendered already.
+
+    Args:
+        tokenizer: of the model.
+        rendered: P texts of :func:`render`.
+        prompts: the P chats or texts that they are of.
+    """
     rows = [  # a chat template writes its own first token, before a text the tokenizer may put one
-        tokenizer(render(tokenizer, prompt, template), add_special_tokens=isinstance(prompt, str))["input_ids"]
-        for prompt in prompts
+        tokenizer(text, add_special_tokens=isinstance(prompt, str))["input_ids"]
+        for text, prompt in zip(rendered, prompts, strict=True)
     ]
     for number, ids in enumerate(rows):
         if not ids:

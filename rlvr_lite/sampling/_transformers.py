@@ -15,7 +15,7 @@ from rlvr_lite.grpo import output_head, position_limit
 from rlvr_lite.sampling._decode import rollout
 from rlvr_lite.sampling._portions import Portion, plan_portions
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
-from rlvr_lite.sampling._text import Messages, encode, eos_ids, pad_id, render
+from rlvr_lite.sampling._text import Messages, encode, eos_ids, pad_id, render, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,7 +96,8 @@ class TransformersSampler(Sampler):
 
     def sample(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, keys: Sequence[int]) -> Samples:
         """``k`` completions of each prompt in one batch; every completion depends on its key alone."""
-        ids, mask = encode(self._tokenizer, prompts, self._template)
+        rendered = [render(self._tokenizer, prompt, self._template) for prompt in prompts]
+        ids, mask = tokenize(self._tokenizer, rendered, prompts)
         device = output_head(self._model).weight.device
         with self._autocast():
             drawn = rollout(
@@ -113,7 +114,7 @@ class TransformersSampler(Sampler):
         rows = [row[:length] for row, length in zip(drawn.tokens.tolist(), lengths, strict=True)]
         texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
         ended = torch.tensor([row[-1] in self._ends for row in rows], device=device)
-        shown = [render(self._tokenizer, prompt, self._template) for prompt in prompts for _ in range(k)]
+        shown = [text for text in rendered for _ in range(k)]
         return Samples(drawn.tokens, drawn.mask, drawn.logprobs, texts, ended, shown)
 
 

@@ -161,22 +161,39 @@ class Collector:
         )
         return batch
 
-    def draw(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
-        """Completions of the prompts of ``rows``, of which each process samples its share."""
+    def draw(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        keys: list[int],
+        group_size: int,
+        shown: Sequence[str] | None = None,
+    ) -> grpo.RolloutBatch:
+        """Completions of the prompts of ``rows``, of which each process samples its share.
+
+        Args:
+            rows: P rows with a ``prompt``.
+            keys: of the P*G completions.
+            group_size: completions a prompt (G).
+            shown: the prompts as :meth:`rendered`, where they are known.
+        """
         if self.rollout is not None:
             prompts = [row["prompt"] for row in rows for _ in range(group_size)]
             return self.rollout(prompts, next(self.model.parameters()).device)
+        shown = self.rendered(rows) if shown is None else shown
         if self.processes.count == 1:
-            return self.sample(rows, keys, group_size)
+            return self.sample(rows, keys, group_size, shown)
         groups = self.processes.share(range(len(rows)))
         own = None
         if groups:
             own_keys = keys[groups[0] * group_size : (groups[-1] + 1) * group_size]
-            own = on_device(self.sample([rows[i] for i in groups], own_keys, group_size), torch.device("cpu"))
+            sampled = self.sample([rows[i] for i in groups], own_keys, group_size, [shown[i] for i in groups])
+            own = on_device(sampled, torch.device("cpu"))
         parts = [part for part in self.processes.gather(own) if part is not None]
         return on_device(join(parts, self._pad_id), next(self.model.parameters()).device)
 
-    def sample(self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int) -> grpo.RolloutBatch:
+    def sample(
+        self, rows: Sequence[Mapping[str, Any]], keys: list[int], group_size: int, shown: Sequence[str]
+    ) -> grpo.RolloutBatch:
         """Completions of the prompts of ``rows``; what does not fit in memory at once is sampled in smaller portions."""
         prompts = [row["prompt"] for row in rows]
         device = next(self.model.parameters()).device
@@ -185,7 +202,7 @@ class Collector:
             self.sampler, portions, prompts, group_size, self.sampling_config, keys, on_halved=self.at_once.lower
         )
         drawn = sampling.joined(list(parts), group_size, self._pad_id)
-        ids, mask = (x.to(device) for x in sampling.encode(self.tokenizer, prompts, self.template))
+        ids, mask = (x.to(device) for x in sampling.tokenize(self.tokenizer, shown, prompts))
         zeros = torch.zeros(len(drawn), device=device)
         return grpo.RolloutBatch(
             prompt_ids=ids.repeat_interleave(group_size, 0),
@@ -202,18 +219,20 @@ class Collector:
         return int(self.tokenizer.pad_token_id)
 
     def judge(
-        self, rows: Sequence[Mapping[str, Any]], rollouts: grpo.RolloutBatch, group_size: int
+        self, rows: Sequence[Mapping[str, Any]], rollouts: grpo.RolloutBatch, group_size: int, shown: Sequence[str]
     ) -> tuple[Tensor, list[str], list[dict[str, Any]]]:
         """Rewards ``[B, F]``, texts and notes of completions sampled for ``rows``; each process scores its share."""
         lengths = rollouts.mask.sum(1).tolist()
         tokens = [ids[:n] for ids, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        repeated = [dict(row) for row in rows for _ in range(group_size)]
+        repeated = [
+            {"rendered_prompts": prompt} | row
+            for prompt, row in zip(shown, rows, strict=True)
+            for _ in range(group_size)
+        ]
         if self.rollout is not None:
             repeated = [row | extra for row, extra in zip(repeated, self.rollout.columns, strict=True)]
         chats = [_as_asked(text, row["prompt"]) for text, row in zip(texts, repeated, strict=True)]
-        shown = self.rendered(rows, group_size)
-        repeated = [{"rendered_prompts": prompt} | row for prompt, row in zip(shown, repeated, strict=True)]
         if self.processes.count == 1:
             rewards, noted = self.score(repeated, chats, tokens)
             return rewards, texts, noted
@@ -225,10 +244,9 @@ class Collector:
         every = [note for part in self.processes.gather(noted) for note in part]
         return rewards[: len(texts)], texts, every[: len(texts)]
 
-    def rendered(self, rows: Sequence[Mapping[str, Any]], group_size: int) -> list[str]:
+    def rendered(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """What the completions of ``rows`` continue, after the chat template, which may open a thought."""
-        shown = [sampling.render(self.tokenizer, row["prompt"], self.template) for row in rows]
-        return [prompt for prompt in shown for _ in range(group_size)]
+        return [sampling.render(self.tokenizer, row["prompt"], self.template) for row in rows]
 
     def _round(self, number: int, attempt: int, chosen: Sequence[int]) -> _Round:
         rows = [self.dataset[i] for i in chosen]
@@ -238,13 +256,14 @@ class Collector:
     def _scored(
         self, rows: Sequence[Mapping[str, Any]], chosen: Sequence[int], keys: list[int], group_size: int, number: int
     ) -> _Round:
-        rollouts = self.draw(rows, keys, group_size)
-        by_function, texts, noted = self.judge(rows, rollouts, group_size)
+        shown = self.rendered(rows)
+        rollouts = self.draw(rows, keys, group_size, shown)
+        by_function, texts, noted = self.judge(rows, rollouts, group_size, shown)
         weights = self.reward_weights.to(by_function.device)
         rewards = combine(by_function, weights).view(-1, group_size)
         ended = self.ended(rollouts).tolist()
         lengths = rollouts.mask.sum(1).tolist()
-        opened = [thinking_open(prompt) for prompt in self.rendered(rows, group_size)]
+        opened = [thinking_open(prompt) for prompt in shown]
         samples = [
             {
                 "generation_batch": number,
@@ -258,7 +277,7 @@ class Collector:
                 "truncated": not ended[i],
             }
             | ({"extra": noted[i]} if noted[i] else {})
-            | ({"opened": True} if opened[i] else {})
+            | ({"opened": True} if opened[i // group_size] else {})
             for i in range(len(texts))
         ]
         return _Round(rollouts, rewards, by_function, samples, rows)

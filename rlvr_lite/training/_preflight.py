@@ -108,8 +108,9 @@ def preflight(trainer: GRPOTrainer, *, scored_on: int | None = None, reads_boxes
     started = time.perf_counter()
     rows: list[dict[str, Any]] = [collector.dataset[i] for i in range(groups)]
     keys = sampling.row_keys(collector.seed, "preflight", rows=groups * size)
-    rollouts = collector.draw(rows, keys, size)
-    by_function, texts, _ = collector.judge(rows, rollouts, size)
+    shown = collector.rendered(rows)
+    rollouts = collector.draw(rows, keys, size, shown)
+    by_function, texts, _ = collector.judge(rows, rollouts, size, shown)
     rewards = combine(by_function, collector.reward_weights.to(by_function.device)).view(groups, size)
     advantages = grpo.group_advantages(rewards, scale=collector.advantage_scale).flatten()
     batch = trainer.scored(dataclasses.replace(rollouts, advantages=advantages))
@@ -120,7 +121,7 @@ def preflight(trainer: GRPOTrainer, *, scored_on: int | None = None, reads_boxes
     restore_generators(states)
     trainer.model.zero_grad(set_to_none=True)
     trainer.forget_metrics()
-    valid, pairs = rewards[~rewards.isnan()], zip(texts, collector.rendered(rows, size), strict=True)
+    valid, pairs = rewards[~rewards.isnan()], zip(texts, [prompt for prompt in shown for _ in range(size)], strict=True)
     return Preflight(
         completions=len(rollouts),
         max_completion_length=collector.sampling_config.max_completion_length,
