@@ -32,7 +32,9 @@ class Busy(UserError):
 
 
 @contextmanager
-def writer(lock: Path, doing: str, *, wait: bool = False, step: Callable[[], int] | None = None) -> Iterator[None]:
+def writer(
+    lock: Path, doing: str, *, wait: bool = False, step: Callable[[], int] | None = None, folder: str = "--out"
+) -> Iterator[None]:
     """Be the only one who writes in a folder, or say who is.
 
     The lock is the operating system's: a process that dies, however it does, holds it no longer, and one that is stopped
@@ -43,6 +45,7 @@ def writer(lock: Path, doing: str, *, wait: bool = False, step: Callable[[], int
         doing: what is done there, such as ``training``.
         wait: until the other is done.
         step: at which step the other is, for the message.
+        folder: by which name the caller chose the folder, for the message.
 
     Raises:
         Busy: somebody else is at work there, and ``wait`` is not set.
@@ -52,9 +55,9 @@ def writer(lock: Path, doing: str, *, wait: bool = False, step: Callable[[], int
     note = lock.with_name(f"{lock.name}.json")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        held = _acquire(lock, note, wait, step)
+        held = _acquire(lock, note, wait, step, folder)
     except OSError as error:
-        raise UserError(f"cannot write in {lock.parent}: {error.strerror or error}; choose another --out") from error
+        raise UserError(f"cannot write in {lock.parent}: {error.strerror or error}; choose another {folder}") from error
     try:
         owner = {"doing": doing, "host": socket.gethostname(), "pid": os.getpid(), "started": int(time.time())}
         sweep(lock.parent, names=(note.name,))
@@ -70,16 +73,15 @@ def writer(lock: Path, doing: str, *, wait: bool = False, step: Callable[[], int
                 lock.parent.rmdir()
 
 
-def _acquire(lock: Path, note: Path, wait: bool, step: Callable[[], int] | None) -> BaseFileLock:
+def _acquire(lock: Path, note: Path, wait: bool, step: Callable[[], int] | None, folder: str) -> BaseFileLock:
     said = False
     while True:
         try:
             held = _take(lock)
         except Timeout:
             if not wait:
-                raise Busy(
-                    f"{_who(lock, note, step)}: wait for it (wait=True, --wait) or choose another --out"
-                ) from None
+                waiting = "wait for it (wait=True, --wait) or " if folder == "--out" else ""
+                raise Busy(f"{_who(lock, note, step)}: {waiting}choose another {folder}") from None
             if not said:
                 logger.warning("waiting: %s", _who(lock, note, step))
             said = True

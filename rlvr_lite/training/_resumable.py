@@ -19,6 +19,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines, make_folder
 from rlvr_lite.training import _checkpoints as checkpoints
 from rlvr_lite.training._generation_batch import fields_of
+from rlvr_lite.training._only_writer import alone_in
 from rlvr_lite.training._parallel import Processes
 from rlvr_lite.training._policy import attached, load_trained_state, load_weights, trained_state
 from rlvr_lite.training._stock import GRPOTrainer
@@ -122,7 +123,15 @@ class Resumable(GRPOTrainer):
         self.processing_class.save_pretrained(str(folder))
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As in TRL; ``True`` resumes from the newest whole checkpoint of ``output_dir``."""
+        """As in TRL; ``True`` resumes from the newest whole checkpoint of ``output_dir``.
+
+        Raises:
+            UserError: there is no such checkpoint, or somebody else trains in ``output_dir``.
+        """
+        with alone_in(Path(self.args.output_dir), self.processes):
+            return self._train_alone(resume_from_checkpoint, *args, **kwargs)
+
+    def _train_alone(self, resume_from_checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.newest_checkpoint()
             if resume_from_checkpoint is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.grpo import completion_logprobs
+from rlvr_lite.grpo import Truncation, completion_logprobs
 from rlvr_lite.sampling import Rollout, rollout, row_keys
 from rlvr_lite.sampling import _decode as decode
 from tests.models import random_qwen2
@@ -89,7 +89,13 @@ def test_logprobs_are_those_that_training_scores() -> None:
     sampling = SamplingConfig(temperature=0.7, top_k=5, top_p=0.9, max_completion_length=30)
     found = sample(model, ids, mask, 4, sampling)
     scored, _ = completion_logprobs(
-        model, ids.repeat_interleave(4, 0), mask.repeat_interleave(4, 0), found.tokens, found.mask, 0.7
+        model,
+        ids.repeat_interleave(4, 0),
+        mask.repeat_interleave(4, 0),
+        found.tokens,
+        found.mask,
+        0.7,
+        truncation=Truncation(top_k=5, top_p=0.9),
     )
     torch.testing.assert_close(found.logprobs, scored, rtol=0, atol=1e-4)
 

@@ -431,6 +431,25 @@ def test_a_checkpoint_loads_with_transformers_and_peft_and_resumes(tmp_path, ada
         assert torch.equal(a, b), name
 
 
+def test_a_second_trainer_in_the_folder_is_refused_and_touches_nothing(tmp_path):
+    class Second(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            before = (tmp_path / "metrics.jsonl").read_bytes(), sorted(tmp_path.iterdir())
+            with pytest.raises(UserError, match=r"training.*choose another output_dir"):
+                second.train()
+            assert before == ((tmp_path / "metrics.jsonl").read_bytes(), sorted(tmp_path.iterdir()))
+            done.append(state.global_step)
+
+    done: list[int] = []
+    first, second = build(tmp_path), build(tmp_path)
+    first.add_callback(Second())
+    first.train()
+    assert done == [1, 2]
+    assert not list(tmp_path.glob("_lock*"))
+    second.train()
+    first.train()
+
+
 def test_save_only_model_saves_only_that(tmp_path):
     made = build(tmp_path, save_strategy="steps", save_steps=1, save_only_model=True)
     made.train()
