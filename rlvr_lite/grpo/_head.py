@@ -123,7 +123,7 @@ def single_precision_head(model: nn.Module) -> None:
     embeddings, before = head.causal_lm.get_input_embeddings(), head.module.weight.dtype
     tied = embeddings.weight is head.module.weight
     head.module.float()
-    head.module.forward = types.MethodType(_in_single_precision, head.module)
+    vars(head.module)["forward"] = types.MethodType(_in_single_precision, head.module)
     _SINGLE.add(head.module)
     if tied and before != torch.float32:
         embeddings.register_forward_hook(lambda module, inputs, output: output.to(before))

@@ -226,7 +226,7 @@ class Collector:
         tokens = [ids[:n] for ids, n in zip(rollouts.completions.tolist(), lengths, strict=True)]
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         repeated = [
-            {"rendered_prompts": prompt} | row
+            {"rendered_prompts": prompt, **row}
             for prompt, row in zip(shown, rows, strict=True)
             for _ in range(group_size)
         ]

@@ -21,10 +21,10 @@ __all__ = [
     "refuse_chats_without_template",
     "refuse_hooks",
     "refuse_starts",
-    "refuse_truncation",
     "refuse_unsupported",
     "refuse_wrong_types",
     "sampling_of",
+    "truncation_of",
 ]
 
 #: Fields that are carried out here, by TRL's constructor or by the loop of transformers, as their documentation says.
@@ -334,13 +334,22 @@ def sampling_of(args: Any) -> SamplingConfig:
     return SamplingConfig(**{field: value for field, value in asked.items() if value is not None})
 
 
-def refuse_truncation(*, beta: float, on_policy: bool) -> None:
-    """Raise where top_p, top_k or min_p act and another policy than the one that sampled is scored."""
-    if beta or not on_policy:
+def truncation_of(args: Any, on_policy: bool) -> grpo.Truncation | None:
+    """What the sampler leaves out, and with it the scores; ``None`` for nothing.
+
+    Raises:
+        UserError: another policy than the one that sampled is scored too.
+    """
+    drawn = sampling_of(args)
+    truncation = grpo.Truncation(drawn.top_k, drawn.top_p, drawn.min_p)
+    if truncation.keeps_all:
+        return None
+    if args.beta or not on_policy:
         raise UserError(
             "top_p, top_k and min_p need beta=0 and one update a generation batch (num_iterations=1, steps_per_generation="
             "gradient_accumulation_steps), since another policy keeps other tokens: set these, or leave them out"
         )
+    return truncation
 
 
 def loss_options_of(args: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:

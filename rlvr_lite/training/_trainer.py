@@ -54,8 +54,9 @@ class GRPOTrainer(Objective):
 
     Takes the arguments of TRL's class, in its order. A setting of ``GRPOConfig``, an argument or an overridden method
     that is not honoured raises a ``UserError``. Besides TRL's losses ``loss_type`` may be any of
-    ``rlvr_lite.grpo.losses``, such as ``"gspo"``. Prompts follow ``f(seed, step)`` and every completion draws from a
-    generator of its own, so a run resumed from any checkpoint continues bit for bit on a CPU.
+    ``rlvr_lite.grpo.losses``, such as ``"gspo"``. What top_p, top_k and min_p leave out of sampling is left out of the
+    loss, which TRL takes over all tokens. Prompts follow ``f(seed, step)`` and every completion draws from a generator
+    of its own, so a run resumed from any checkpoint continues bit for bit on a CPU.
 
     Under ``accelerate launch`` each process samples, scores and differentiates a share of a generation batch.
     Generators, advantages and row weights follow the whole batch, and gradients are added up, not averaged: any number
@@ -200,11 +201,7 @@ class GRPOTrainer(Objective):
         self.sampler_correction = "none" if foreign else sampler_correction
         self.sampler_gap_limit = None if foreign else sampler_gap_limit
         self.samples_itself = sampler is None and not foreign
-        drawn = self.collector.sampling_config
-        truncation = grpo.Truncation(drawn.top_k, drawn.top_p, drawn.min_p)
-        self.truncation = None if foreign or truncation.keeps_all else truncation
-        if self.truncation is not None:
-            supported.refuse_truncation(beta=beta, on_policy=self.on_policy)
+        self.truncation = None if foreign else supported.truncation_of(args, self.on_policy)
 
     def _collector(self, max_resample: int, sampler: sampling.Sampler | None, at_once: CompletionsAtOnce) -> Collector:
         args, tokenizer = self.args, self._tokenizer

@@ -179,5 +179,5 @@ def _stats(chosen: Loss, x: Tokens, kl: Tensor) -> LossStats:
     high = (ratio > 1 + x.clip_high) & (x.advantages > 0) & ("high" in chosen.clips)
     rows = x.mask.new_tensor(float(len(x.mask)))
     factor = rows if chosen.factor is None else chosen.factor(x).sum()
-    sums = ((part * x.mask).sum() for part in (low, high, ratio, kl))
-    return LossStats(x.mask.sum(), *sums, rows, factor)
+    low, high, ratio, kl = ((part * x.mask).sum() for part in (low, high, ratio, kl))
+    return LossStats(x.mask.sum(), low, high, ratio, kl, rows, factor)
