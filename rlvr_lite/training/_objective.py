@@ -153,7 +153,7 @@ class Objective(Resumable):
 
     def _of_uncertain_tokens(self, batch: grpo.RolloutBatch) -> grpo.RolloutBatch:
         """Advantages ``[B, C]`` that are 0 but at the tokens of highest entropy (arXiv 2506.01939), if so asked."""
-        if self.top_entropy_quantile >= 1:
+        if self.top_entropy_quantile >= 1 or not batch.mask.any():  # fewer groups than micro-steps leave some empty
             return batch
         share = self._shared(batch, 1)
         threshold = torch.quantile(share[batch.mask.bool()].float(), 1 - self.top_entropy_quantile)
@@ -268,7 +268,9 @@ class Objective(Resumable):
         return rows * ((rows >= 0) | (moved <= self.off_policy_mask_threshold)[:, None])
 
     def _log_micro_batches(self, batch: grpo.RolloutBatch, informative: Tensor) -> None:
-        """TRL's measures of a micro-step, over all of its rows."""
+        """TRL's measures of a micro-step, over all of its rows; none of an empty one."""
+        if not len(batch):
+            return
         measured = [one for part in self.processes.gather(self._measured) for one in part]
         self._measured = []
         left_out = torch.ones(len(batch), dtype=torch.bool, device=batch.mask.device)

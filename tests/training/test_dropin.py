@@ -184,6 +184,19 @@ def test_a_setting_acts_as_in_trl(tmp_path, folder, name):
             pandas.testing.assert_frame_equal(pandas.read_parquet(a), pandas.read_parquet(b), atol=1e-4)
 
 
+@pytest.mark.parametrize("quantile", [1.0, 0.5])
+def test_micro_steps_without_a_group_count_for_nothing(tmp_path, folder, quantile):
+    """A group is never cut, so that two of them leave six of eight micro-steps empty."""
+    options = {"top_entropy_quantile": quantile, "max_steps": 1}
+    many = {"gradient_accumulation_steps": 8, "per_device_train_batch_size": 1}
+    logs = [
+        run(GRPOTrainer, folder, tmp_path / str(len(o)), **options, **o).state.log_history[0]
+        for o in (many, {"per_device_train_batch_size": 8})
+    ]
+    for name in ("entropy", "reward") if quantile < 1 else ("entropy", "reward", "loss", "grad_norm"):
+        assert logs[0][name] == pytest.approx(logs[1][name], rel=0.1), name
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("cast", [False, True])
