@@ -118,6 +118,9 @@ def single_precision_head(model: nn.Module) -> None:
     """Hold the output head in fp32 and compute it so, also under autocast; what the embeddings give keeps its type.
 
     The head is where half precision parts what samples from what is scored (MiniMax-M1, arXiv 2506.13585, section 3.2).
+
+    Args:
+        model: a transformers causal language model, or a ``PeftModel`` around one.
     """
     head = output_head(model)
     embeddings, before = head.causal_lm.get_input_embeddings(), head.module.weight.dtype

@@ -110,6 +110,9 @@ def tokenize(
         tokenizer: of the model.
         rendered: P texts of :func:`render`.
         prompts: the P chats or texts that they are of.
+
+    Raises:
+        UserError: a prompt renders to no token.
     """
     rows = [  # a chat template writes its own first token, before a text the tokenizer may put one
         tokenizer(text, add_special_tokens=isinstance(prompt, str))["input_ids"]
