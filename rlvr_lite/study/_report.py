@@ -54,8 +54,8 @@ _PICTURES = (
     _Picture(
         "Differences to the reference",
         figures.forest,
-        "Each row minus the reference, with the paired 95 % interval. Shaded: the zone of practical equivalence, where "
-        "one was set.",
+        "Each row minus the reference, with the paired 95 % interval. Shaded: the equivalence margin, where one was "
+        "set.",
     ),
     _Picture(
         "Reward while training",

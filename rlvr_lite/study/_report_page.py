@@ -15,7 +15,7 @@ __all__ = ["page", "table"]
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; --link: light-dark(#0b5cad, #7cb7ff); }
 * { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { line-height: 1.2; font-size: 1.6rem; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 a { color: var(--link); } nav a { margin-right: .9rem; white-space: nowrap; }
 .summary { border-left: 4px solid #0072b2; background: var(--soft); padding: .4rem 1rem; border-radius: 6px; }

@@ -79,12 +79,14 @@ def accuracy_against_share(study: Study) -> Figure:
         axis.set_ylim(min(bottom, low - 0.06 * (top - low)))
         axis.annotate(
             "untrained base",
-            (0.01, low),
+            (1, low),
+            (3, 0),
             xycoords=("axes fraction", "data"),
+            textcoords="offset points",
             va="center",
+            annotation_clip=False,  # beside the panel, where no row's name can lie
             fontsize=7,
             color=_FAINT,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
     _name(study, axis, x, list(x))
     return figure
