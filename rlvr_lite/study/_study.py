@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvr_lite.analysis.replication import (
-    Comparison,
-    compare_to_reference,
-    probability_of_best,
-    seed_problem_interval,
-)
+from rlvr_lite.analysis.replication import Comparison, compare_to_reference, probability_of_best, seed_problem_interval
 from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError, printable

@@ -55,9 +55,6 @@ _VERDICTS = {
 }
 
 
-# ---- accuracy and cost --------------------------------------------------------------------------------------------
-
-
 def accuracy_against_share(study: Study) -> Figure:
     """Accuracy with 95 % intervals against the trained share of the base's parameters (Figure 1 left of the paper).
 
@@ -168,9 +165,6 @@ def forest(study: Study) -> Figure:
     return figure
 
 
-# ---- curves -------------------------------------------------------------------------------------------------------
-
-
 def reward_curves(study: Study) -> Figure:
     """Mean reward while training, mean of five steps; the band is from the lowest to the highest seed (Figure 1 right).
 
@@ -264,9 +258,6 @@ def _bars(axis: Any, found: list[tuple[float, Interval]], colour: str, style: st
     errors = [[s.value - s.low for _, s in found], [s.high - s.value for _, s in found]]
     axis.errorbar(rates, values, errors, color=colour, linestyle=style, linewidth=1.2, elinewidth=0.7, marker="o",
                   markersize=3.5, markerfacecolor=face)  # fmt: skip
-
-
-# ---- what is drawn ------------------------------------------------------------------------------------------------
 
 
 def base_parameters(study: Study) -> int | None:
