@@ -35,7 +35,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_proof_proves_the_same(
         raise _Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(workflow._Stages, "_prove_identity", killed)
+        patch.setattr(workflow, "prove_identity", killed)
         with pytest.raises(_Killed):
             rlvr_lite.train("lora", out=tmp_path / "killed", **SMALL)
     (tmp_path / "killed" / "checkpoints" / ".checkpoint-2.1-1.tmp").mkdir()  # of a writer that died
