@@ -135,7 +135,7 @@ class _Guarded:
         self.limit = limit
         self.on_error = on_error
         plain: Any = function
-        while isinstance(plain, functools.partial):
+        while isinstance(plain, functools.partial) and not hasattr(plain, "__name__"):
             plain = plain.func
         self.__name__ = getattr(plain, "__name__", type(plain).__name__)
         self.failures: Counter[str] = Counter()
