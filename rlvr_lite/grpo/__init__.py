@@ -12,7 +12,8 @@ from rlvr_lite.grpo._feed import feed, takes
 from rlvr_lite.grpo._head import OutputHead, output_head, single_precision_head
 from rlvr_lite.grpo._modes import dropout_rates, eval_mode, remove_dropout
 from rlvr_lite.grpo._packer import Packer
-from rlvr_lite.grpo._packing import Packed, TreeMask, pack_groups
+from rlvr_lite.grpo._packing import Packed, pack_groups
+from rlvr_lite.grpo._packing import TreeMask as TreeMask
 from rlvr_lite.grpo._positions import position_limit
 from rlvr_lite.grpo._scoring import completion_logprobs
 from rlvr_lite.grpo._truncation import Truncation
@@ -25,7 +26,6 @@ __all__ = [
     "Packed",
     "Packer",
     "RolloutBatch",
-    "TreeMask",
     "Truncation",
     "completion_logprobs",
     "dropout_rates",

@@ -241,8 +241,8 @@ class RunRecord:
         """
         path, status = self.directory, self.status
         if self.doubt and not force:
-            said = "failed its proof" if self.status == "failed" else "is not proven"
-            raise UserError(f"{path} {said} ({self.doubt}): train it again; export and chat take it with force")
+            said = f"failed its proof ({self.doubt})" if self.status == "failed" else f"is {self.doubt}"
+            raise UserError(f"{path} {said}: train it again; export and chat take it with force")
         if status not in _SETTLED:
             raise UserError(f"{path} is not finished ({status}): repeat the call that began it")
         if not self.files.adapter.is_dir():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rlvr_lite.training._accuracy import accuracy
     from rlvr_lite.training._environment import threads
     from rlvr_lite.training._figures import COLOURS, smooth, training_curves
-    from rlvr_lite.training._grading import Objective
+    from rlvr_lite.training._grading import Objective as Objective
     from rlvr_lite.training._run import Run
     from rlvr_lite.training._stock import GRPOConfig
     from rlvr_lite.training._trainer import GRPOTrainer
@@ -19,7 +19,6 @@ __all__ = [
     "COLOURS",
     "GRPOConfig",
     "GRPOTrainer",
-    "Objective",
     "Run",
     "accuracy",
     "smooth",

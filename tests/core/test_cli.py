@@ -247,7 +247,7 @@ def test_a_trial_of_one_step_is_done_and_says_that_nothing_is_proven(capsys, tmp
             ]
         )
     assert left.value.code == 1
-    assert "no proof" in _error(capsys, "export", out)
+    assert "not proven" in _error(capsys, "export", out)
     with pytest.raises(SystemExit) as left:
         main(["train", "-q", "--out", str(tmp_path / "real"), *SMALL, "--steps", "1"])
     assert left.value.code == 1
