@@ -211,7 +211,9 @@ def test_a_hundred_thousand_texts_get_a_verdict(part: int) -> None:
 @given(completions)
 def test_an_answer_equals_itself(completion: str) -> None:
     verdict = verify("1", completion)
-    if verdict.extracted is not None:
+    if (
+        verdict.extracted is not None and "\\boxed" not in verdict.extracted
+    ):  # a gold with a box in it is what the box holds
         assert verify(verdict.extracted, f"\\boxed{{{verdict.extracted}}}").correct
 
 

@@ -124,6 +124,16 @@ def test_a_generation_batch_missing_from_its_checkpoint_is_an_error(tmp_path):
         trainer(tmp_path, max_steps=4, num_iterations=2).train(resume_from_checkpoint=str(checkpoint))
 
 
+@pytest.fixture
+def heard():
+    """The signals as an interactive shell leaves them: nohup and background jobs have some ignored, and a run keeps to that."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
@@ -132,7 +142,7 @@ def test_a_generation_batch_missing_from_its_checkpoint_is_an_error(tmp_path):
         (signal.SIGHUP, "interrupted by SIGHUP"),
     ],
 )
-def test_a_signal_ends_the_step_saves_and_returns(tmp_path, number, reason):
+def test_a_signal_ends_the_step_saves_and_returns(tmp_path, heard, number, reason):
     made = trainer(tmp_path / "stopped", max_steps=6)
     stop = CleanStop(None)
     made.add_callback(stop)
@@ -156,7 +166,7 @@ def test_a_signal_ends_the_step_saves_and_returns(tmp_path, number, reason):
     assert torch.equal(_weights(whole), _weights(again))
 
 
-def test_a_second_interrupt_breaks_off_at_once(tmp_path):
+def test_a_second_interrupt_breaks_off_at_once(tmp_path, heard):
     made = trainer(tmp_path, max_steps=6)
     stop = CleanStop(None)
     made.add_callback(stop)
