@@ -29,6 +29,7 @@ def page(tmp_path_factory) -> Path:
 def test_nothing_of_the_page_is_cut_at_any_width(page, tmp_path):
     """``RLVR_LITE_RENDERED`` names a folder that keeps the screenshots."""
     kept = Path(os.environ.get("RLVR_LITE_RENDERED") or tmp_path)
+    kept.mkdir(parents=True, exist_ok=True)
     with browser() as chromium:
         for theme in ("light", "dark"):
             features = [{"name": "prefers-color-scheme", "value": theme}]
