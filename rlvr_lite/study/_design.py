@@ -15,7 +15,6 @@ from rlvr_lite.errors import UserError, unknown_name
 
 __all__ = [
     "ONE_SEED",
-    "RUN_WORDS",
     "SEARCH_SEED",
     "Design",
     "Stage",
@@ -30,8 +29,7 @@ Tune = Literal["lr", "none"]
 Stage = Literal["base", "search", "final"]
 
 ONE_SEED = "One seed compares these runs, not the methods, for two runs of one method differ as well: take three seeds or more."
-#: Verdicts of such a comparison.
-RUN_WORDS = {"better": "this run higher", "worse": "this run lower", "equivalent": "this run as good"}
+_RUN_WORDS = {"better": "this run higher", "worse": "this run lower", "equivalent": "this run as good"}
 #: The seed of the search, far from those of the comparison: a rate picked for its luck must not be scored on that luck.
 SEARCH_SEED = 1000
 #: Trials of the search: rates at half a decade from each other around the method's default.
@@ -146,6 +144,10 @@ class Design:
     def of_runs(self) -> bool:
         """Whether there is one seed only, so that runs are compared and nothing is known of methods."""
         return len(self.seeds) == 1
+
+    def said(self, verdict: str) -> str:
+        """A verdict in the words that the number of seeds allows."""
+        return _RUN_WORDS.get(verdict, verdict) if self.of_runs else verdict
 
     def variant(self, label: str) -> Variant:
         """The row of that name.

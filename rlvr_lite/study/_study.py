@@ -16,7 +16,7 @@ from rlvr_lite.analysis.replication import Comparison, compare_to_reference, pro
 from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError, printable
-from rlvr_lite.study._design import ONE_SEED, RUN_WORDS, Design, Trial, Variant
+from rlvr_lite.study._design import ONE_SEED, Design, Trial, Variant
 from rlvr_lite.study._store import Store, read_design
 from rlvr_lite.table import Table
 from rlvr_lite.training import Run
@@ -254,8 +254,7 @@ class Study:
             if against is not None:
                 d = against.difference
                 difference = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-                adjusted, verdict = f"{against.adjusted_p:.3g}", against.verdict
-                verdict = RUN_WORDS.get(verdict, verdict) if self.design.of_runs else verdict
+                adjusted, verdict = f"{against.adjusted_p:.3g}", self.design.said(against.verdict)
             elif label == self.design.reference and not row.problem:
                 verdict = "reference"
             trials |= {f"against {self.design.reference}": difference, "p (Holm)": adjusted, "verdict": verdict}

@@ -20,7 +20,6 @@ from rlvr_lite import bases, methods
 from rlvr_lite.analysis.replication import seed_problem_interval
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.figure import Figure, plot_label
-from rlvr_lite.study._design import RUN_WORDS
 from rlvr_lite.study._labels import LABEL, name_points
 from rlvr_lite.table import Table
 from rlvr_lite.training import COLOURS, smooth
@@ -155,11 +154,10 @@ def forest(study: Study) -> Figure:
     axis.set_ylim(-0.7, len(found) - 0.3)
     axis.set_xlabel(f"{study.metric} minus that of {plot_label(study.design.reference, LABEL)}")
     used = [verdict for verdict in _VERDICTS if any(c.verdict == verdict for c in found)]
-    words = RUN_WORDS if study.design.of_runs else {}
     for verdict in used:
         mark, colour = _VERDICTS[verdict]
         face = "white" if mark == "o" else colour
-        axis.plot([], [], mark, color=colour, markerfacecolor=face, label=words.get(verdict, verdict))
+        axis.plot([], [], mark, color=colour, markerfacecolor=face, label=study.design.said(verdict))
     figure.legend(loc="outside lower center", ncols=len(used), fontsize=7.5, frameon=False)
     _tidy(axis, "x")
     return figure

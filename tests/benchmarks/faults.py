@@ -109,15 +109,20 @@ class _Jobs:
         compare(["lora", "ia3"], "tiny", self.task, out=out, seeds=1, tune="none", **SETTINGS)
 
 
+def _begin_child() -> None:
+    """A forked process leaves its parent's objects alone and says nothing."""
+    gc.disable()
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+
+
 def _child(work: Callable[[], Any]) -> tuple[str, Any]:
     """Work in a forked process: how it ended (``done``, ``one line``, ``killed``, ``raw``), and what it said or gave back."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
-        gc.disable()
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
+        _begin_child()
         try:
             said = ["done", work()]
         except UserError as error:
@@ -160,10 +165,7 @@ def _two(job: Callable[[Path], Any], out: Path, rng: random.Random, whole: float
     for _ in range(2):
         child = os.fork()
         if child == 0:
-            gc.disable()
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1)
-            os.dup2(quiet, 2)
+            _begin_child()
             try:
                 job(out)
             except BaseException:

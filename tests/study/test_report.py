@@ -301,5 +301,6 @@ def test_one_seed_compares_runs_and_says_nothing_of_methods(tmp_path):
     assert "P(best)" not in columns
     assert "better" not in said
     assert "this run higher" in said
+    assert "this run higher" in set(study.to_pandas()["verdict"])
     assert "not the methods" in verdict_words(study)[0]
     assert "not the methods" in study.leaderboard.note
