@@ -13,12 +13,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite import bases, grpo, methods, rewards
+from rlvr_lite import bases, grpo, methods, rewards, sampling
 from rlvr_lite.analysis import memory
-from rlvr_lite.config import SCALES, AdapterConfig, Precision, RunConfig, replace_fields
+from rlvr_lite.config import SCALES, AdapterConfig, Precision, RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.tasks import StoredTask
 
@@ -36,6 +37,7 @@ __all__ = [
     "is_code",
     "merge",
     "micro_batch",
+    "prompt_tokens",
     "reward_functions",
     "source_hash",
     "sources",
@@ -64,6 +66,7 @@ class BaseFacts:
         shape: its sizes, by which a micro-batch is planned.
         card: bytes of memory of the card it lies on; ``None`` on a CPU.
         itemsize: bytes of an activation.
+        positions: as ``grpo.position_limit`` gives them.
     """
 
     scale: str
@@ -72,18 +75,31 @@ class BaseFacts:
     shape: memory.Shape | None = None
     card: int | None = None
     itemsize: int = 4
+    positions: tuple[int | None, str] = (None, "")
 
     @classmethod
     def of(cls, base: bases.Base) -> BaseFacts:
         """Those of a loaded base."""
-        layout = methods.Layout.of_model(base.model)
+        layout, positions = methods.Layout.of_model(base.model), grpo.position_limit(base.model.config)
         if base.device.type != "cuda":
-            return cls(base.scale, base.precision, layout)
+            return cls(base.scale, base.precision, layout, positions=positions)
         import torch
 
-        shape = memory.Shape.of_config(base.model.config.to_dict())
+        config = {key: value for key, value in base.model.config.to_dict().items() if key != "quantization_config"}
         card = torch.cuda.get_device_properties(base.device).total_memory
-        return cls(base.scale, base.precision, layout, shape, card, base.compute_dtype.itemsize)
+        size = base.compute_dtype.itemsize
+        shape = bases.with_activations(bases.shape_of(base.name, config), size)
+        return cls(base.scale, base.precision, layout, shape, card, size, positions)
+
+    @classmethod
+    def ahead(cls, asked: RunConfig) -> BaseFacts:
+        """Those of a base before a weight is loaded, as far as its configuration tells them."""
+        model = bases.admitted(asked.base, bases.locate(asked.base, asked.revision).config)
+        layout = methods.Layout.of_model(model)
+        if asked.precision == "nf4":
+            layout = layout.in_4_bits()
+        positions = grpo.position_limit(model.config)
+        return cls(scale_of(layout.parameters), asked.precision, layout, positions=positions)
 
 
 # ---- what is asked --------------------------------------------------------------------------------------------------
@@ -262,8 +278,8 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         task: what it is trained on; without one, lengths are the scale's.
 
     Raises:
-        UserError: the method does not use an option that was given, a micro-batch is larger than a step, or problems to
-            score on are asked of a task that has none.
+        UserError: the method does not use an option that was given or does not fit the base, a micro-batch is larger than a
+            step, problems to score on are asked of a task that has none, or sequences are longer than the base's positions.
     """
     defaults = SCALES[facts.scale]
     adapter = _adapter(asked, facts)
@@ -278,6 +294,7 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         "gradient_checkpointing": defaults.gradient_checkpointing,
     }
     open_ = {name: value for name, value in values.items() if getattr(asked, name) is None}
+    open_ |= {"max_completion_length": _with_room(dataclasses.replace(asked, **open_), asked, facts, task)}
     filled = dataclasses.replace(
         asked,
         **open_,
@@ -288,7 +305,29 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         method_options=dict(adapter.options),
         eval_problems=eval_problems(asked, task),
     )
+    if facts.layout is not None:
+        methods.check_fits(filled.method, filled.adapter, facts.layout)
     return dataclasses.replace(filled, micro_batch=_micro_batch(filled, facts))
+
+
+def _with_room(filled: RunConfig, asked: RunConfig, facts: BaseFacts, task: Task | None) -> int:
+    """The longest completion; a default is no longer than the base has positions for after the longest prompt."""
+    longest, limit = filled.max_completion_length or 1, facts.positions[0]
+    if limit is None:
+        return longest
+    prompt, counted = prompt_tokens(filled, task, spare=limit - longest) if task is not None else (0, False)
+    if asked.max_completion_length is None:
+        longest = min(longest, max(1, limit - prompt))
+    sampling.check_room(facts.positions, prompt if counted else 1, longest)
+    return longest
+
+
+def prompt_tokens(config: RunConfig, task: Task | None, spare: int = 0) -> tuple[int, bool]:
+    """Tokens of a task's longest prompt, and whether they were counted: see ``sampling.task_prompt``."""
+    place = bases.EMBEDDED.get(config.base, Path(config.base).expanduser())
+    where, style = place if place.is_dir() else config.base, config.prompt_style or "instruct"
+    template = config.chat_template_kwargs
+    return sampling.task_prompt(task, style, where, revision=config.revision, template=template, spare=spare)
 
 
 def _adapter(asked: RunConfig, facts: BaseFacts) -> AdapterConfig:

@@ -1,6 +1,6 @@
 """From arrays and configurations to tables: where updates go, and what differences between runs are worth.
 
-The modules load on use; ``spectrum`` needs torch.
+The modules load on use; ``meter`` and ``spectrum`` need torch.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlvr_lite.analysis import memory, replication, spectrum, statistics
+    from rlvr_lite.analysis import memory, meter, replication, spectrum, statistics
 
-__all__ = ["memory", "replication", "spectrum", "statistics"]
+__all__ = ["memory", "meter", "replication", "spectrum", "statistics"]
 
 
 def __getattr__(name: str) -> Any:

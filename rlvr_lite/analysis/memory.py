@@ -50,6 +50,8 @@ _CHUNK = {"cuda": 2**25, "cpu": 2**23}  # logits formed at a time by grpo.token_
 Cost = tuple[float, float, float, float, float]
 #: ``f`` of a block without an adapter, by bytes of an activation.
 BASE: Mapping[int, float] = {2: 7.7, 4: 15.4}
+#: (a, b) of a block of a Llama without an adapter, by bytes of an activation.
+_BARE: Mapping[int, tuple[float, float]] = {2: (20.3, 12.0), 4: (28.5, 24.0)}
 #: Hidden states around the output head, bytes a token and feature, by bytes of an activation.
 _HEAD: Mapping[int, float] = {2: 9.4, 4: 13.5}
 _BLOCK = 64  # numbers that share a scale in NF4, and 256 scales share another
@@ -131,8 +133,8 @@ def quantised(numbers: int) -> int:
 def weights(shape: Shape, precision: str, *, full: bool = False) -> int:
     """Bytes of the base; ``full`` fine-tuning holds it in fp32."""
     if precision == "nf4":
-        inside = sum(size * count for size, count in shape.held)
-        return sum(quantised(size) * count for size, count in shape.held) + 2 * (shape.parameters - inside)
+        inside = sum(size * count for size, count in shape.matrices)
+        return sum(quantised(size) * count for size, count in shape.matrices) + 2 * (shape.parameters - inside)
     return (4 if full or precision == "fp32" else 2) * shape.parameters
 
 
@@ -249,8 +251,19 @@ class _Bill:
         kind = "fp32" if self.size == 4 else "nf4" if self.precision == "nf4" else "bf16"
         return self.adapter.block[kind]
 
-    def _without_gradients(self, tokens: int, *, adapted: bool) -> int:
-        return int((self._cost[4] if adapted else BASE[self.size]) * tokens * self.shape.intermediate)
+    def _without_gradients(self, rows: int, length: int, *, adapted: bool) -> int:
+        """Activations of a block where none are kept."""
+        inner = self.shape.intermediate
+        cost = self._cost[4] if adapted else BASE[self.size]
+        if self._counted is None:
+            return int(cost * rows * length * inner)
+        token = self._counted[0] + self._counted[1] * length + (cost - BASE[self.size]) * inner
+        return int(rows * length * token)
+
+    @property
+    def _counted(self) -> tuple[float, ...] | None:
+        """What the bare block of this architecture takes, where it was counted."""
+        return (self.shape.activations or {}).get("fp32" if self.size == 4 else "bf16")
 
     @property
     def _stream(self) -> int:
@@ -261,7 +274,18 @@ class _Bill:
     def _tokens(self) -> int:
         """Tokens of a micro-batch: a prompt counts once where its group shares it."""
         step = self.step
-        return step.tokens if self.shape.packs else step.micro_batch * (step.prompt_length + step.completion_length - 1)
+        return step.tokens if self.shape.packs else step.micro_batch * self._length
+
+    @property
+    def _length(self) -> int:
+        """Tokens of the longest row."""
+        return self.step.prompt_length + self.step.completion_length - 1
+
+    def _pass(self, *, adapted: bool) -> int:
+        """Activations of a block when a micro-batch is scored."""
+        if self.shape.packs:
+            return self._without_gradients(1, self._tokens, adapted=adapted)
+        return self._without_gradients(self.step.micro_batch, self._length, adapted=adapted)
 
     @property
     def _kept(self) -> int:
@@ -274,12 +298,11 @@ class _Bill:
         tokens, completion, shape = self._tokens, self.step.completion_length, self.shape
         quadratic = completion * (completion + self.step.prompt_length)
         a_token = a * shape.hidden + b * shape.intermediate
-        return int(tokens * a_token + c * quadratic + d * shape.block + self._scores(3 * self.size + 4))
-
-    def _scores(self, each: int) -> int:
-        """What attention keeps of its scores, at so many bytes each."""
-        step, length = self.step, self.step.prompt_length + self.step.completion_length - 1
-        return step.micro_batch * self.shape.heads * length * length * each if self.shape.scores else 0
+        if self._counted is not None:
+            bare = _BARE[self.size]
+            a_token += self._counted[2] + self._counted[3] * self._length
+            a_token -= bare[0] * shape.hidden + bare[1] * shape.intermediate
+        return int(tokens * a_token + c * quadratic + d * shape.block)
 
     def _backward_start(self) -> tuple[int, int]:
         """Gradients and activations when the last block is about to be finished."""
@@ -301,7 +324,7 @@ class _Bill:
         shape, step = self.shape, self.step
         layers = shape.layers * (self._kept if step.checkpointing else self._block())
         head = int(_HEAD[self.size] * step.tokens * shape.hidden)
-        block = self._without_gradients(step.tokens, adapted=True)
+        block = self._pass(adapted=True)
         logits = self._logits(step.micro_batch * step.completion_length)
         return {
             "activations": layers + self._casts + max(head, block - logits),
@@ -309,7 +332,7 @@ class _Bill:
         }
 
     def _scored(self) -> dict[str, int]:
-        block = self._without_gradients(self._tokens, adapted=False) + self._scores(self.size + 8)
+        block = self._pass(adapted=False)
         logits = self._logits(self.step.micro_batch * self.step.completion_length)
         return {"activations": max(0, block - logits), "head": logits}
 
@@ -322,10 +345,10 @@ class _Bill:
         def cached(tokens: int, more: int = 0) -> int:
             return int(half * step.sampled * (shape.cached(tokens) + more)) + states
 
-        prefill = self._without_gradients(step.prompts * step.prompt_length, adapted=True)
+        prefill = self._without_gradients(step.prompts, step.prompt_length, adapted=True)
         logits = step.sampled * shape.vocabulary * (e + 8)
         kept = self._casts + self.adapter.kept
-        unpacked = max((size for size, _ in shape.held), default=0) * e if self.precision == "nf4" else 0
+        unpacked = max((size for size, _ in shape.matrices), default=0) * e if self.precision == "nf4" else 0
         growing = {"KV cache": cached(room, shape.widest * before), "activations": kept + unpacked}
         drawing = {"KV cache": cached(room), "activations": kept, "head": logits}
         reading = {"KV cache": cached(step.prompt_length), "activations": kept + prefill}

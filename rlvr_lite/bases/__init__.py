@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rlvr_lite.bases._locate import EMBEDDED, WELL_KNOWN, full_name, locate
 
 if TYPE_CHECKING:
+    from rlvr_lite.bases._activations import with_activations
     from rlvr_lite.bases._backend import import_unsloth
     from rlvr_lite.bases._base import Base
     from rlvr_lite.bases._decode_check import check_decode
-    from rlvr_lite.bases._examine import blank, config_object, examine
+    from rlvr_lite.bases._examine import admitted, blank, config_object, examine
     from rlvr_lite.bases._load import load, load_for, native_dtype
     from rlvr_lite.bases._proven import list_bases
     from rlvr_lite.bases._shape import shape_of
@@ -20,6 +21,7 @@ __all__ = [
     "EMBEDDED",
     "WELL_KNOWN",
     "Base",
+    "admitted",
     "blank",
     "check_decode",
     "config_object",
@@ -32,10 +34,12 @@ __all__ = [
     "locate",
     "native_dtype",
     "shape_of",
+    "with_activations",
 ]
 
 _HOMES = {
     "Base": "_base",
+    "admitted": "_examine",
     "blank": "_examine",
     "check_decode": "_decode_check",
     "config_object": "_examine",
@@ -46,6 +50,7 @@ _HOMES = {
     "load_for": "_load",
     "native_dtype": "_load",
     "shape_of": "_shape",
+    "with_activations": "_activations",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from typing import Any
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import output_head
 
-__all__ = ["Examined", "admitted", "blank", "config_object", "examine"]
+__all__ = ["LOADING", "Examined", "admitted", "blank", "config_object", "examine"]
+
+#: While transformers loads a model it ties no weights in the whole process, so that two threads would lose the head.
+LOADING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def blank(config: Any, **how: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     # In its own type transformers would change torch's default one meanwhile, under the feet of other threads.
-    with torch.device("meta"), warnings.catch_warnings():
+    with LOADING, torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a model's code that is imported only now
         return AutoModelForCausalLM.from_config(config, **({"dtype": torch.float32} | how))
 

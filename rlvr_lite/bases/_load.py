@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, get_args
@@ -14,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from rlvr_lite.bases._backend import claim
 from rlvr_lite.bases._base import Base, count_parameters, linear4bit_layers
-from rlvr_lite.bases._examine import examine
+from rlvr_lite.bases._examine import LOADING, examine
 from rlvr_lite.bases._locate import EMBEDDED, Located, locate
 from rlvr_lite.bases._prompting import end_of_turn, plain_template, preset
 from rlvr_lite.bases._unsloth import load_unsloth
@@ -25,9 +24,6 @@ from rlvr_lite.grpo import remove_dropout
 __all__ = ["load", "load_for"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-#: While transformers loads a model it ties no weights in the whole process, so that two threads would lose the head.
-_LOADING = threading.RLock()
 
 
 def load(
@@ -69,7 +65,7 @@ def load(
     if compute_dtype is not None and concrete != "nf4":
         raise UserError(f"compute_dtype is for nf4; a {concrete} base computes in {concrete}: leave it out")
     dtype = (compute_dtype or native_dtype(place)) if concrete == "nf4" else _DTYPES[concrete]
-    with _LOADING, _quiet(when=name in EMBEDDED):
+    with LOADING, _quiet(when=name in EMBEDDED):
         loader = load_unsloth if chosen == "unsloth" else _model
         model = loader(name, located, concrete, dtype, place)
     tokenizer = _tokenizer(name, located, model)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.analysis.memory import Shape
+from rlvr_lite.bases._activations import block_list
 from rlvr_lite.bases._examine import admitted
 
 if TYPE_CHECKING:
@@ -37,58 +38,38 @@ def _shape(name: str, config: str) -> Shape:
     model = admitted(name, json.loads(config))
     text = model.config.get_text_config()
     head = output_head(model)
-    linears = [(n, m) for n, m in model.named_modules() if _is_linear(m) and m is not head.module]
-    blocks = _blocks(head.backbone)
+    matrices = [m for m in model.modules() if _is_matrix(m) and m is not head.module]
+    blocks = block_list(head.backbone)[1]
     hidden = head.module.in_features
-    attention = int(getattr(text, "num_attention_heads", 0) or getattr(text, "n_head", 0) or 1)
     caches, states = _caches(head.backbone, text)
     return Shape(
         vocabulary=head.vocabulary,
         hidden=hidden,
-        intermediate=max((_inner(block, hidden, text) for block in blocks), default=hidden),
+        intermediate=max((_inner(block, hidden) for block in blocks), default=hidden),
         layers=max(len(blocks), 1),
-        heads=attention,
-        kv_heads=int(getattr(text, "num_key_value_heads", None) or attention),
-        head_dim=int(getattr(text, "head_dim", None) or hidden // attention),
-        tied=head.module.weight is model.get_input_embeddings().weight,
-        numbers=sum(p.numel() for p in model.parameters()),
-        matrices=tuple(sorted(Counter(m.weight.numel() for _, m in linears).items())),
+        parameters=sum(p.numel() for p in model.parameters()),
+        matrices=tuple(sorted(Counter(m.weight.numel() for m in matrices).items())),
         caches=caches,
         states=states,
         packs=Packer().supports(model) is None,
-        scores=text._attn_implementation == "eager",
         config=json.loads(config),
     )
 
 
-def _is_linear(module: nn.Module) -> bool:
+def _is_matrix(module: nn.Module) -> bool:
+    """Whether 4 bits hold its weight, as transformers loads it."""
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, nn.Linear)
-
-
-def _blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The blocks: the list of modules that holds most numbers."""
-    from torch import nn
-
-    lists = [m for m in backbone.modules() if isinstance(m, nn.ModuleList)]
-    return list(max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=[]))
+    return type(module) is nn.Linear or isinstance(module, Conv1D)
 
 
-def _inner(block: nn.Module, hidden: int, config: Any) -> int:
+def _inner(block: nn.Module, hidden: int) -> int:
     """Width of a gated feed-forward part with as many activations a token as the linear layers of a block have.
 
     Beside queries, keys, values and two outputs of a width near that of the hidden states, such a part has two outputs.
     """
-    from torch import nn
-
-    outs = sum(m.out_features for m in block.modules() if isinstance(m, nn.Linear))
-    names = ("num_experts_per_tok", "moe_k", "num_experts_per_token", "top_k_experts")
-    chosen = next((n for name in names if isinstance(n := getattr(config, name, None), int)), 1)
-    for parameter in block.parameters():
-        if parameter.dim() == 3 and parameter.shape[0] > 1:  # experts: [E, out, in] or [E, in, out]
-            sizes = [n for n in parameter.shape[1:] if n != hidden]
-            outs += chosen * (sizes[0] if sizes else hidden)
+    outs = sum(getattr(m, "nf", 0) or m.out_features for m in block.modules() if _is_matrix(m))  # type: ignore[misc]
     return max(int((outs - 10 / 3 * hidden) / 2), hidden // 2)
 
 

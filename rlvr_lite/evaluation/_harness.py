@@ -113,6 +113,8 @@ def evaluate(
     sets = [load_problems(name, settings.n, task_options=options, near=policy.run) for name in names]
     if len({s.name for s in sets}) < len(sets):
         raise UserError(f"a benchmark is named twice among {', '.join(s.name for s in sets)}: name each once")
+    longest = max_completion_length or (settings.sampling.max_completion_length if sampling is not None else 1)
+    _check_room(policy, sets, style or policy.style or "bare", longest)
     in_memory = policy.model is not None
     drawn_by, policy = _sampler(engine, policy)
     style = style or policy.style or "instruct"
@@ -218,6 +220,23 @@ def _decoding(
         longest = min(sampling.max_completion_length, problems.max_completion_length)
         return dataclasses.replace(sampling, max_completion_length=longest)
     return sampling
+
+
+def _check_room(policy: Policy, sets: Sequence[ProblemSet], style: PromptStyle, longest: int) -> None:
+    """Refuse answers that were asked to be longer than the base has positions for, before a weight is loaded."""
+    if policy.model is not None or policy.base is None:
+        return
+    from rlvr_lite import bases, sampling
+    from rlvr_lite.grpo import position_limit
+
+    revision = policy.facts.get("revision")
+    located = bases.locate(policy.base, revision)
+    positions = position_limit(bases.config_object(policy.base, located.config))
+    for problems in sets:
+        prompts = [problems.task.messages(problem, style) for problem in problems.problems]
+        template = policy.facts.get("chat_template_kwargs")
+        length, counted = sampling.longest_prompt(located.folder, prompts, template=template)
+        sampling.check_room(positions, length if counted else 1, longest)
 
 
 def _with_room(sampling: SamplingConfig, room: int | None) -> SamplingConfig:

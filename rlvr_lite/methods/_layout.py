@@ -6,7 +6,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,10 @@ class Layout:
             if len(shape) > 1 and places and tensor not in carried | norms and not tensor.endswith("bias"):
                 left[".".join(parts[places[0] + 1 :]).removesuffix(".weight")] += 1
         return dict(left)
+
+    def in_4_bits(self) -> Layout:
+        """The same once loaded in nf4, where no weight is held transposed."""
+        return replace(self, linears={n: replace(linear, transposed=False) for n, linear in self.linears.items()})
 
     @classmethod
     def of_config(cls, config: Any) -> Layout:

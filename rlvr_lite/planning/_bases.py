@@ -13,16 +13,20 @@ from rlvr_lite.records import read_json
 __all__ = ["KNOWN", "config_of"]
 
 
-def _qwen2(hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int, tied: bool) -> dict[str, Any]:
-    return _config("qwen2", hidden, inner, layers, heads, kv, vocabulary, tied)
+def _qwen2(
+    hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int, tied: bool, positions: int
+) -> dict[str, Any]:
+    return _config("qwen2", hidden, inner, layers, heads, kv, vocabulary, tied, positions)
 
 
-def _llama(hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int) -> dict[str, Any]:
-    return _config("llama", hidden, inner, layers, heads, kv, vocabulary, True)
+def _llama(
+    hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int, positions: int
+) -> dict[str, Any]:
+    return _config("llama", hidden, inner, layers, heads, kv, vocabulary, True, positions)
 
 
 def _config(
-    kind: str, hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int, tied: bool
+    kind: str, hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int, tied: bool, positions: int
 ) -> dict[str, Any]:
     return {
         "model_type": kind,
@@ -33,24 +37,25 @@ def _config(
         "num_key_value_heads": kv,
         "vocab_size": vocabulary,
         "tie_word_embeddings": tied,
+        "max_position_embeddings": positions,
     }
 
 
 #: From the ``config.json`` of each model on the Hub; a name also stands for its ``-Instruct`` form.
 KNOWN: Mapping[str, dict[str, Any]] = {
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=False),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False),
-    "Qwen/Qwen2.5-0.5B": _qwen2(896, 4864, 24, 14, 2, 151936, tied=True),
-    "Qwen/Qwen2.5-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=True),
-    "Qwen/Qwen2.5-3B": _qwen2(2048, 11008, 36, 16, 2, 151936, tied=True),
-    "Qwen/Qwen2.5-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False),
-    "Qwen/Qwen2.5-Math-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=True),
-    "Qwen/Qwen2.5-Math-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False),
-    "HuggingFaceTB/SmolLM2-135M": _llama(576, 1536, 30, 9, 3, 49152),
-    "HuggingFaceTB/SmolLM2-360M": _llama(960, 2560, 32, 15, 5, 49152),
-    "HuggingFaceTB/SmolLM2-1.7B": _llama(2048, 8192, 24, 32, 32, 49152),
-    "meta-llama/Llama-3.2-1B": _llama(2048, 8192, 16, 32, 8, 128256),
-    "meta-llama/Llama-3.2-3B": _llama(3072, 8192, 28, 24, 8, 128256),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=False, positions=131072),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False, positions=131072),
+    "Qwen/Qwen2.5-0.5B": _qwen2(896, 4864, 24, 14, 2, 151936, tied=True, positions=32768),
+    "Qwen/Qwen2.5-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=True, positions=32768),
+    "Qwen/Qwen2.5-3B": _qwen2(2048, 11008, 36, 16, 2, 151936, tied=True, positions=32768),
+    "Qwen/Qwen2.5-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False, positions=32768),
+    "Qwen/Qwen2.5-Math-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=True, positions=4096),
+    "Qwen/Qwen2.5-Math-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False, positions=4096),
+    "HuggingFaceTB/SmolLM2-135M": _llama(576, 1536, 30, 9, 3, 49152, 8192),
+    "HuggingFaceTB/SmolLM2-360M": _llama(960, 2560, 32, 15, 5, 49152, 8192),
+    "HuggingFaceTB/SmolLM2-1.7B": _llama(2048, 8192, 24, 32, 32, 49152, 8192),
+    "meta-llama/Llama-3.2-1B": _llama(2048, 8192, 16, 32, 8, 128256, 131072),
+    "meta-llama/Llama-3.2-3B": _llama(3072, 8192, 28, 24, 8, 128256, 131072),
 }
 
 

@@ -14,11 +14,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from rlvr_lite import bases, grpo, methods, sampling
 from rlvr_lite.analysis.memory import PHASES, Step, last_growth
+from rlvr_lite.analysis.meter import Meter, dense_weight
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.grpo import logprobs as head_module
 from rlvr_lite.methods import eight_bit
 from rlvr_lite.planning._bases import config_of
-from rlvr_lite.planning._meter import Meter, dense_weight
 from rlvr_lite.planning._shapes import materialise, policy_on_meta
 from rlvr_lite.sampling import growing_cache
 

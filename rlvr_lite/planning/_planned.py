@@ -15,13 +15,13 @@ from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
 from rlvr_lite.config import RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError, as_html
+from rlvr_lite.grpo import position_limit
 from rlvr_lite.methods import footprint
 from rlvr_lite.options import RunOptions, with_options
 from rlvr_lite.planning import _advice as advice
 from rlvr_lite.planning._bases import config_of
 from rlvr_lite.planning._cards import CONTEXT, FRAGMENTATION, USABLE, Card, card
 from rlvr_lite.planning._layouts import layout_of
-from rlvr_lite.planning._prompts import prompt_tokens
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -95,19 +95,21 @@ def make(
     asked: RunConfig, shape: Shape, chosen: Card | None, prompt_length: int | None, task: tasks.Task | None = None
 ) -> Plan:
     """The plan of a configuration on a base and a card, its open fields filled as a run would fill them."""
-    layout = layout_of(shape)
     half = chosen.half if chosen else "bf16"
     precision = half if asked.precision == "auto" else asked.precision
     methods.check_precision(asked.method, precision)
-    config = resolve.fill(asked, facts=resolve.BaseFacts(scale_of(layout.parameters), precision, layout), task=task)
-    methods.check_fits(config.method, config.adapter, layout)
+    shape = bases.with_activations(shape, 4 if precision == "fp32" else 2)
+    layout = layout_of(shape).in_4_bits() if precision == "nf4" else layout_of(shape)
+    positions = position_limit(bases.config_object(asked.base, shape.config))
+    facts = resolve.BaseFacts(scale_of(layout.parameters), precision, layout, positions=positions)
+    config = resolve.fill(asked, facts=facts, task=task)
     rows = (config.prompts_per_step or 1) * config.group_size
     config = dataclasses.replace(config, micro_batch=config.micro_batch or rows)
     adapter = footprint(asked.method, layout, config.adapter, device="cuda", size=4 if precision == "fp32" else 2)
     step = Step(
         prompts=config.prompts_per_step or 1,
         group_size=config.group_size,
-        prompt_length=prompt_length or prompt_tokens(config, task),
+        prompt_length=prompt_length or resolve.prompt_tokens(config, task)[0],
         completion_length=config.max_completion_length or 1,
         micro_batch=config.micro_batch or rows,
         rows=rows,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from rlvr_lite import bases, grpo, methods
+from rlvr_lite.analysis import meter
 from rlvr_lite.config import AdapterConfig, scale_of
 from rlvr_lite.methods import Attachment, remember
-from rlvr_lite.planning._meter import Meter
 
 __all__ = ["materialise", "policy_on_meta"]
 
@@ -29,7 +29,7 @@ def policy_on_meta(config: Any, precision: str, method: str, adapter: AdapterCon
         compute: dtype of what is not held in 4 bits.
     """
     # The meter answers whoever asks for a number; meta knows no autocast.
-    with torch.device("meta"), Meter(), mock.patch.object(torch, "autocast", return_value=nullcontext()):
+    with torch.device("meta"), meter.Meter(), mock.patch.object(torch, "autocast", return_value=nullcontext()):
         base = bases.blank(config, dtype=compute)
         grpo.remove_dropout(base)
         layout = methods.Layout.of_model(base)
@@ -48,14 +48,16 @@ def policy_on_meta(config: Any, precision: str, method: str, adapter: AdapterCon
 def _quantise(model: nn.Module, compute: torch.dtype) -> None:
     """Every linear layer but the head as bitsandbytes' 4-bit layer, as the loader makes them."""
     from bitsandbytes.nn import Linear4bit
+    from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()  # type: ignore[operator]
     for name, module in [*model.named_modules()]:
-        if isinstance(module, nn.Linear) and module is not head:
+        turned = isinstance(module, Conv1D)
+        if (type(module) is nn.Linear or turned) and module is not head:
             parent, _, child = name.rpartition(".")
             new = Linear4bit(
-                module.in_features,
-                module.out_features,
+                module.nx if turned else module.in_features,  # type: ignore[arg-type]
+                module.nf if turned else module.out_features,  # type: ignore[arg-type]
                 bias=module.bias is not None,
                 compute_dtype=compute,
                 compress_statistics=True,
@@ -73,30 +75,10 @@ def materialise(model: nn.Module) -> None:
     """Replace every tensor of a model on meta by an empty one on the CPU: a fake one, inside a ``FakeTensorMode``."""
     from bitsandbytes.nn import Linear4bit
 
-    made: dict[int, Any] = {}
-    stored: dict[Any, Tensor] = {}
-
-    def fake(tensor: Tensor) -> Any:
-        if id(tensor) not in made:
-            # A parameter and a plain tensor may share memory.
-            place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape)
-            if place not in stored:
-                stored[place] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-            empty = stored[place]
-            made[id(tensor)] = (
-                nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-            )
-        return made[id(tensor)]
-
-    owners: list[dict[str, Any]] = []
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module._parameters["weight"] = _packed(module)
-        owners += [module._parameters, module._buffers, module.__dict__]
-    found = [(owner, n, x) for owner in owners for n, x in owner.items() if isinstance(x, Tensor) and x.is_meta]
-    # All are held until the last is replaced: a freed address would be given out again.
-    for owner, name, tensor in found:
-        owner[name] = fake(tensor)
+    meter.materialise(model)
 
 
 def _packed(layer: Any) -> nn.Parameter:

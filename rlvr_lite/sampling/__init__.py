@@ -5,6 +5,8 @@ from rlvr_lite.sampling._cache import growing_cache
 from rlvr_lite.sampling._choice import choose
 from rlvr_lite.sampling._decode import Rollout, next_hidden, rollout
 from rlvr_lite.sampling._keys import row_keys
+from rlvr_lite.sampling._limits import check_room
+from rlvr_lite.sampling._longest import longest_prompt, task_prompt
 from rlvr_lite.sampling._portions import Portion, even_portions, joined, plan_portions, sample_portions
 from rlvr_lite.sampling._sampler import (
     SampledPolicy,
@@ -29,6 +31,7 @@ __all__ = [
     "Samples",
     "TransformersSampler",
     "VLLMSampler",
+    "check_room",
     "choose",
     "encode",
     "eos_ids",
@@ -36,6 +39,7 @@ __all__ = [
     "even_portions",
     "growing_cache",
     "joined",
+    "longest_prompt",
     "next_hidden",
     "pad_id",
     "plan_portions",
@@ -46,6 +50,7 @@ __all__ = [
     "sample_portions",
     "sampler",
     "sampler_names",
+    "task_prompt",
     "tokenize",
     "way",
 ]

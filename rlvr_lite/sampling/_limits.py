@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import OutputHead, eval_mode, feed, position_limit
 
-__all__ = ["check_finite", "check_length"]
+__all__ = ["check_finite", "check_length", "check_room"]
 
 
 def check_length(head: OutputHead, prompt: int, completion: int) -> None:
@@ -19,7 +19,21 @@ def check_length(head: OutputHead, prompt: int, completion: int) -> None:
     Raises:
         UserError: naming the longest completion that would fit.
     """
-    limit, why = position_limit(head.causal_lm.config)
+    check_room(position_limit(head.causal_lm.config), prompt, completion)
+
+
+def check_room(positions: tuple[int | None, str], prompt: int, completion: int) -> None:
+    """The same for a base that is not loaded.
+
+    Args:
+        positions: as :func:`rlvr_lite.grpo.position_limit` gives them.
+        prompt: tokens.
+        completion: tokens.
+
+    Raises:
+        UserError: naming the longest completion that would fit.
+    """
+    limit, why = positions
     if limit is not None and prompt + completion > limit:
         room = limit - prompt
         way_out = f"set max_completion_length to at most {room}" if room > 0 else "shorten the prompt"

@@ -152,14 +152,13 @@ class _Stages:
         if not task.at_most("train", 1):
             raise UserError(f"task {task.name} has no train problems: give it more rows")
         resolve.eval_problems(asked, task)  # before the base is loaded, where there are none
+        if self.held is None:  # what cannot be done is said before a weight is loaded
+            resolve.fill(asked, facts=resolve.BaseFacts.ahead(asked), task=task)
         started = time.perf_counter()
         self.loaded = self._load_base()
         self.seconds["load"] = time.perf_counter() - started
         self.config = resolve.fill(asked, facts=resolve.BaseFacts.of(self.loaded), task=task)
         self.objective = Objective.of(rewards, self.config, task)
-        if self.config.targets is not None:
-            layout = methods.Layout.of_model(self.loaded.model)
-            methods.check_fits(self.config.method, self.config.adapter, layout)
 
     def _load_base(self) -> bases.Base:
         asked, held = self.asked, self.held

@@ -13,7 +13,6 @@ from rlvr_lite import methods
 from rlvr_lite.analysis.memory import (
     PHASES,
     Adapter,
-    Shape,
     Step,
     last_growth,
     micro_batch,
@@ -23,12 +22,12 @@ from rlvr_lite.analysis.memory import (
     quantised,
     weights,
 )
+from rlvr_lite.bases import shape_of
+from rlvr_lite.planning._bases import KNOWN
 from rlvr_lite.sampling import growing_cache
 from tests.models import random_qwen2
 
-QWEN_1_5B = Shape(
-    vocabulary=151936, hidden=1536, intermediate=8960, layers=28, heads=12, kv_heads=2, head_dim=128, qkv_bias=True
-)
+QWEN_1_5B = shape_of("qwen", KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"])
 LORA = Adapter(method="lora", block=methods.get("lora").memory, trained=36_929_536, moments=75_000_000)
 STEP = Step(
     prompts=16, group_size=8, prompt_length=256, completion_length=2048, micro_batch=4, rows=128, checkpointing=True
@@ -46,7 +45,7 @@ def test_parameters_are_those_of_the_published_model():
 def test_parameters_are_those_of_a_model_that_is_built():
     for tied in (True, False):
         model = random_qwen2(tied=tied)
-        shape = Shape.of_config(model.config.to_dict())
+        shape = shape_of("qwen", model.config.to_dict())
         assert shape.parameters == sum(p.numel() for p in model.parameters())
         assert weights(shape, "fp32") == sum(p.numel() * p.element_size() for p in model.parameters())
 

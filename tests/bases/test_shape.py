@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 import rlvr_lite
 from rlvr_lite.analysis.memory import Shape, weights
@@ -38,8 +39,12 @@ def test_every_number_of_a_model_is_counted(name: str) -> None:
     model = blank(config_object(name, config))
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     head = model.get_output_embeddings()
-    linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    assert sum(size * count for size, count in shape.held) == sum(m.weight.numel() for m in linears)
+    matrices = [
+        m for m in model.modules() if type(m) is torch.nn.Linear or isinstance(m, Conv1D)
+    ]  # as bitsandbytes has it
+    assert sum(size * count for size, count in shape.matrices) == sum(
+        m.weight.numel() for m in matrices if m is not head
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_lite import methods
+from rlvr_lite import bases, methods
 from rlvr_lite.analysis.memory import BASE, Shape, Step
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.planning._dry_run import dry_run
@@ -46,7 +46,7 @@ def costs(name: str, precision: str) -> tuple[tuple[float, ...], list[float]]:
         )
         counted.append(back["total"] - held - known)
         quadratic = length * (length + step.prompt_length)
-        features.append((step.tokens * hidden, step.tokens * inner, quadratic, sum(shape.linears)))
+        features.append((step.tokens * hidden, step.tokens * inner, quadratic, shape.block))
         if not peaks["forward"].get("head"):  # the highest moment lies in a block
             casts = 2 * trained if size == 2 else 0
             forward = max(forward, (peaks["forward"]["activations"] - kept - casts) / step.tokens / inner)
@@ -69,7 +69,7 @@ def _cell(
         vocab_size=VOCABULARY,
         tie_word_embeddings=False,
     )
-    shape = Shape.of_config(config.to_dict())
+    shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve(name, AdapterConfig(), "paper")
     trained = sum(int(np.prod(s)) for s in methods.get(name).expected(layout_of(shape), adapter).values())
     step = Step(prompts=4, group_size=8, prompt_length=128, completion_length=length, micro_batch=ROWS, rows=32)

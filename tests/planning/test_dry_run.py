@@ -10,13 +10,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from transformers import AutoConfig
 
 from rlvr_lite import bases, methods
-from rlvr_lite.analysis.memory import GIB, Shape, Step, phases
+from rlvr_lite.analysis.memory import GIB, Step, phases
+from rlvr_lite.analysis.meter import Meter
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods import footprint
 from rlvr_lite.planning import plan
 from rlvr_lite.planning._dry_run import dry_run, measure_step
 from rlvr_lite.planning._layouts import layout_of
-from rlvr_lite.planning._meter import Meter
 
 STEP = Step(prompts=2, group_size=4, prompt_length=12, completion_length=20, micro_batch=4, rows=8, checkpointing=True)
 
@@ -57,7 +57,7 @@ def test_fake_tensors_take_the_bytes_of_real_ones(name, precision):
 )
 def test_what_is_kept_while_sampling_is_planned(name):
     config = config_like(vocab_size=512, hidden_size=256, intermediate_size=640, num_hidden_layers=4)
-    shape = Shape.of_config(config.to_dict())
+    shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve(name, AdapterConfig(), "tiny")
     added = footprint(name, layout_of(shape), adapter, device="cuda", size=2)
     assert (added.kept > 0) == (name != "lora")
@@ -73,7 +73,7 @@ def test_the_closed_form_is_near_the_dry_run_and_never_far_below(name, precision
     config = config_like(
         vocab_size=8192, hidden_size=512, intermediate_size=2560, num_hidden_layers=4, num_attention_heads=8
     )
-    shape = Shape.of_config(config.to_dict())
+    shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve(name, AdapterConfig(), "small")
     step = dataclasses.replace(STEP, prompt_length=128, completion_length=512, reference=True)
     added = footprint(name, layout_of(shape), adapter, device="cuda", size=4 if precision == "fp32" else 2)
@@ -86,7 +86,7 @@ def test_the_closed_form_is_near_the_dry_run_and_never_far_below(name, precision
 
 def test_full_training_keeps_its_hidden_states_in_fp32():
     config = config_like(vocab_size=512, hidden_size=256, intermediate_size=512, num_hidden_layers=24)
-    shape = Shape.of_config(config.to_dict())
+    shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve("full", AdapterConfig(), "small")
     step = dataclasses.replace(STEP, completion_length=1024, reference=False)
     added = footprint("full", layout_of(shape), adapter, device="cuda", size=2)
@@ -142,7 +142,7 @@ def test_every_method_runs_dry(name, precision):
     if precision in methods.get(name).unsupported:
         pytest.skip(f"{name} cannot sit on {precision}")
     config = config_like(vocab_size=512, hidden_size=256, intermediate_size=512, num_hidden_layers=2)
-    shape = Shape.of_config(config.to_dict())
+    shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve(name, AdapterConfig(), "tiny")
     found = dry_run(config, precision, name, adapter, STEP)
     added = footprint(name, layout_of(shape), adapter, device="cuda", size=4 if precision == "fp32" else 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
-from rlvr_lite.planning._meter import Meter
+from rlvr_lite.analysis.meter import Meter
 
 KIB = 1024
 

@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 
 from rlvr_lite import bases, tasks
-from rlvr_lite.analysis.memory import Shape
 from rlvr_lite.config import RunConfig
 from rlvr_lite.resolve import BaseFacts, completions_at_once, fill
 
@@ -21,7 +20,7 @@ def planned(base, card=None, **fields):
     """What a run on a base is filled with, were the base on a card of so many bytes, and what is known of that base."""
     facts = BaseFacts.of(base)
     if card is not None:
-        shape = Shape.of_config(base.model.config.to_dict())
+        shape = bases.shape_of("base", base.model.config.to_dict())
         facts = dataclasses.replace(facts, card=card, shape=shape, itemsize=2)
     asked = RunConfig(prompts_per_step=16, max_completion_length=512, gradient_checkpointing=True, **fields)
     return fill(asked, facts=facts, task=tasks.get("chain-sum")), facts

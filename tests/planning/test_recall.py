@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from rlvr_lite.planning._recall import Recall
+from rlvr_lite.analysis._recall import Recall
 
 aten = torch.ops.aten
 

@@ -10,17 +10,18 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlvr_lite.planning._recall import Recall
+from rlvr_lite.analysis._recall import Recall
 
-__all__ = ["Meter", "dense_weight"]
+__all__ = ["Meter", "dense_weight", "materialise"]
 
 _READ = torch.ops.aten._local_scalar_dense.default
 _DEVICE = torch.ops.prim.device.default
 _PICK = torch.ops.aten.index.Tensor
+_GROUPED = torch.ops.aten._grouped_mm.default
 _INFERRING = (torch.ops.aten.arange, torch.ops.aten.full)  # their dtype follows from their arguments
 
 #: ``(operator, result) -> kind`` of a storage that an operator has made, or ``None`` for the current kind.
@@ -101,6 +102,11 @@ class Meter(TorchDispatchMode):
         finally:
             self._phase = before
 
+    def enter(self, name: str) -> None:
+        """From here on peaks belong to this phase, until the surrounding one ends or another is entered."""
+        self._phase = name
+        self.peaks.setdefault(name, {})
+
     @contextmanager
     def kind(self, name: str) -> Iterator[None]:
         """Within this context new storages are of this kind."""
@@ -123,6 +129,8 @@ class Meter(TorchDispatchMode):
             return {torch.bool: False}.get(args[0].dtype, 0.0 if args[0].is_floating_point() else 0)
         if fake and func is _PICK:  # a mask of real values has a known number of entries
             args = (args[0], [p for i in args[1] for p in _positions(i)])
+        if fake and func is _GROUPED:
+            func = _grouped
         if not fake and (tensors or _counts(func, args, kwargs)):
             with unset_fake_temporarily():
                 out = func(*args, **kwargs)
@@ -133,7 +141,7 @@ class Meter(TorchDispatchMode):
         for tensor in _tensors((out,)):
             if tensor.untyped_storage()._cdata not in self._live:
                 self.add(tensor, self._kind_of(func, tensor) if self._kind_of else None)
-        name = func.name() if self.transient else ""
+        name = func.name() if self.transient and func is not _grouped else ""
         if name in self.transient:
             self._note(self.transient[name](*args, **kwargs))
         return out
@@ -157,6 +165,12 @@ def _counts(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:
     return not dtype.is_floating_point
 
 
+def _grouped(a: Tensor, b: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+    """The product of every expert; without values torch knows it in 16 bits only."""
+    half = torch.bfloat16
+    return _GROUPED(a.to(half), b.to(half), *rest, **kwargs).to(a.dtype)
+
+
 def _positions(index: Tensor | None) -> list[Any]:
     """A mask of real values as the positions it selects, one tensor a dimension; anything else as it is."""
     if index is None or isinstance(index, FakeTensor) or index.dtype != torch.bool:
@@ -168,3 +182,29 @@ def _positions(index: Tensor | None) -> list[Any]:
 def dense_weight(a: Tensor, b: Tensor, shape: Any, *rest: Any, **kwargs: Any) -> int:
     """Bytes of the weight that a 4-bit product unpacks for itself, and of its block scales, in fp32."""
     return prod(shape) * a.element_size() + -(-prod(shape) // 64) * 4
+
+
+def materialise(model: nn.Module) -> None:
+    """Replace every tensor of a model on meta by an empty one on the CPU: a fake one, inside a ``FakeTensorMode``."""
+    made: dict[int, Any] = {}
+    stored: dict[Any, Tensor] = {}
+
+    def fake(tensor: Tensor) -> Any:
+        if id(tensor) not in made:
+            # A parameter and a plain tensor may share memory.
+            place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape)
+            if place not in stored:
+                stored[place] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            empty = stored[place]
+            made[id(tensor)] = (
+                nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+            )
+        return made[id(tensor)]
+
+    owners: list[dict[str, Any]] = []
+    for module in model.modules():
+        owners += [module._parameters, module._buffers, module.__dict__]
+    found = [(owner, n, x) for owner in owners for n, x in owner.items() if isinstance(x, Tensor) and x.is_meta]
+    # All are held until the last is replaced: a freed address would be given out again.
+    for owner, name, tensor in found:
+        owner[name] = fake(tensor)
