@@ -13,7 +13,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +65,7 @@ class BaseFacts:
         shape: its sizes, by which a micro-batch is planned.
         card: bytes of memory of the card it lies on; ``None`` on a CPU.
         itemsize: bytes of an activation.
-        positions: as ``grpo.position_limit`` gives them.
+        positions: of ``grpo.position_limit``.
     """
 
     scale: str
@@ -85,20 +84,16 @@ class BaseFacts:
             return cls(base.scale, base.precision, layout, positions=positions)
         import torch
 
-        config = {key: value for key, value in base.model.config.to_dict().items() if key != "quantization_config"}
-        card = torch.cuda.get_device_properties(base.device).total_memory
-        size = base.compute_dtype.itemsize
-        shape = bases.with_activations(bases.shape_of(base.name, config), size)
+        card, size = torch.cuda.get_device_properties(base.device).total_memory, base.compute_dtype.itemsize
+        shape = bases.with_activations(bases.shape_of(base.name, base.model.config.to_dict()), size)
         return cls(base.scale, base.precision, layout, shape, card, size, positions)
 
     @classmethod
     def ahead(cls, asked: RunConfig) -> BaseFacts:
         """Those of a base before a weight is loaded, as far as its configuration tells them."""
         model = bases.admitted(asked.base, bases.locate(asked.base, asked.revision).config)
-        layout = methods.Layout.of_model(model)
-        if asked.precision == "nf4":
-            layout = layout.in_4_bits()
-        positions = grpo.position_limit(model.config)
+        layout, positions = methods.Layout.of_model(model), grpo.position_limit(model.config)
+        layout = layout.in_4_bits() if asked.precision == "nf4" else layout
         return cls(scale_of(layout.parameters), asked.precision, layout, positions=positions)
 
 
@@ -278,8 +273,8 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         task: what it is trained on; without one, lengths are the scale's.
 
     Raises:
-        UserError: the method does not use an option that was given or does not fit the base, a micro-batch is larger than a
-            step, problems to score on are asked of a task that has none, or sequences are longer than the base's positions.
+        UserError: the method does not use an option or fit the base, a micro-batch is larger than a step, problems to
+            score on are asked of a task that has none, or sequences are longer than the base has positions for.
     """
     defaults = SCALES[facts.scale]
     adapter = _adapter(asked, facts)
@@ -312,22 +307,16 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
 
 def _with_room(filled: RunConfig, asked: RunConfig, facts: BaseFacts, task: Task | None) -> int:
     """The longest completion; a default is no longer than the base has positions for after the longest prompt."""
-    longest, limit = filled.max_completion_length or 1, facts.positions[0]
-    if limit is None:
-        return longest
-    prompt, counted = prompt_tokens(filled, task, spare=limit - longest) if task is not None else (0, False)
-    if asked.max_completion_length is None:
-        longest = min(longest, max(1, limit - prompt))
-    sampling.check_room(facts.positions, prompt if counted else 1, longest)
-    return longest
+    longest, limit = filled.max_completion_length or 1, facts.positions[0] or 0
+    prompt = prompt_tokens(filled, task, spare=limit - longest) if limit and task is not None else (1, False)
+    return sampling.fitted(facts.positions, *prompt, longest, named=asked.max_completion_length is not None)
 
 
 def prompt_tokens(config: RunConfig, task: Task | None, spare: int = 0) -> tuple[int, bool]:
     """Tokens of a task's longest prompt, and whether they were counted: see ``sampling.task_prompt``."""
-    place = bases.EMBEDDED.get(config.base, Path(config.base).expanduser())
-    where, style = place if place.is_dir() else config.base, config.prompt_style or "instruct"
-    template = config.chat_template_kwargs
-    return sampling.task_prompt(task, style, where, revision=config.revision, template=template, spare=spare)
+    where, style = bases.EMBEDDED.get(config.base, config.base), config.prompt_style or "instruct"
+    how: dict[str, Any] = {"revision": config.revision, "template": config.chat_template_kwargs, "spare": spare}
+    return sampling.task_prompt(task, style, where, **how)
 
 
 def _adapter(asked: RunConfig, facts: BaseFacts) -> AdapterConfig:

@@ -113,10 +113,13 @@ def _peaks(config: Any, dtype: torch.dtype) -> dict[int, tuple[int, int]]:
 def _shorten(backbone: nn.Module) -> list[nn.Module]:
     """Leave as many blocks as it takes to have one of each kind."""
     name, blocks = block_list(backbone)
-    kinds = [
-        tuple((n, type(m), tuple(p.shape for p in m.parameters(False))) for n, m in b.named_modules()) for b in blocks
+    kinds: list[Any] = [
+        (
+            getattr(b, "attention_type", None),
+            *((n, type(m), *(p.shape for p in m.parameters(False))) for n, m in b.named_modules()),
+        )
+        for b in blocks
     ]
-    kinds = [(kind, getattr(block, "attention_type", None)) for kind, block in zip(kinds, blocks, strict=True)]
     last = max(kinds.index(kind) for kind in kinds)
     parent, _, child = name.rpartition(".")
     setattr(backbone.get_submodule(parent), child, nn.ModuleList(blocks[: last + 1]))

@@ -28,7 +28,9 @@ def shape_of(name: str, config: Mapping[str, Any]) -> Shape:
     Raises:
         UserError: it is no causal language model that transformers can build.
     """
-    return _shape(name, json.dumps(dict(config), sort_keys=True, default=str))
+    return _shape(
+        name, json.dumps({k: v for k, v in config.items() if k != "quantization_config"}, sort_keys=True, default=str)
+    )
 
 
 @lru_cache(maxsize=64)
@@ -69,7 +71,8 @@ def _inner(block: nn.Module, hidden: int) -> int:
 
     Beside queries, keys, values and two outputs of a width near that of the hidden states, such a part has two outputs.
     """
-    outs = sum(getattr(m, "nf", 0) or m.out_features for m in block.modules() if _is_matrix(m))  # type: ignore[misc]
+    found: list[Any] = [m for m in block.modules() if _is_matrix(m)]
+    outs = sum(m.nf if hasattr(m, "nf") else m.out_features for m in found)
     return max(int((outs - 10 / 3 * hidden) / 2), hidden // 2)
 
 

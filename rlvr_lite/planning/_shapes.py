@@ -56,8 +56,8 @@ def _quantise(model: nn.Module, compute: torch.dtype) -> None:
         if (type(module) is nn.Linear or turned) and module is not head:
             parent, _, child = name.rpartition(".")
             new = Linear4bit(
-                module.nx if turned else module.in_features,  # type: ignore[arg-type]
-                module.nf if turned else module.out_features,  # type: ignore[arg-type]
+                module.nx if turned else module.in_features,
+                module.nf if turned else module.out_features,
                 bias=module.bias is not None,
                 compute_dtype=compute,
                 compress_statistics=True,

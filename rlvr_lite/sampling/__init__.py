@@ -5,7 +5,7 @@ from rlvr_lite.sampling._cache import growing_cache
 from rlvr_lite.sampling._choice import choose
 from rlvr_lite.sampling._decode import Rollout, next_hidden, rollout
 from rlvr_lite.sampling._keys import row_keys
-from rlvr_lite.sampling._limits import check_room
+from rlvr_lite.sampling._limits import check_room, fitted
 from rlvr_lite.sampling._longest import longest_prompt, task_prompt
 from rlvr_lite.sampling._portions import Portion, even_portions, joined, plan_portions, sample_portions
 from rlvr_lite.sampling._sampler import (
@@ -37,6 +37,7 @@ __all__ = [
     "eos_ids",
     "eval_mode",
     "even_portions",
+    "fitted",
     "growing_cache",
     "joined",
     "longest_prompt",

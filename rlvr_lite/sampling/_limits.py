@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import OutputHead, eval_mode, feed, position_limit
 
-__all__ = ["check_finite", "check_length", "check_room"]
+__all__ = ["check_finite", "check_length", "check_room", "fitted"]
 
 
 def check_length(head: OutputHead, prompt: int, completion: int) -> None:
@@ -40,6 +40,25 @@ def check_room(positions: tuple[int | None, str], prompt: int, completion: int) 
         raise UserError(
             f"a prompt of {prompt} tokens and {completion} of a completion are more than this base allows ({why}): {way_out}"
         )
+
+
+def fitted(positions: tuple[int | None, str], prompt: int, counted: bool, longest: int, *, named: bool) -> int:
+    """The longest completion on a base that is not loaded: a length that nobody named is fitted, one that was is checked.
+
+    Args:
+        positions: as :func:`rlvr_lite.grpo.position_limit` gives them.
+        prompt: tokens of the longest prompt.
+        counted: whether they were; a guess refuses nothing.
+        longest: tokens of a completion.
+        named: whether a caller chose them.
+
+    Raises:
+        UserError: as :func:`check_room`.
+    """
+    if not named and positions[0] is not None:
+        longest = min(longest, max(1, positions[0] - prompt))
+    check_room(positions, prompt if counted else 1, longest)
+    return longest
 
 
 def check_finite(

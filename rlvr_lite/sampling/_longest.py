@@ -67,4 +67,6 @@ def _tokenizer(where: str | Path, revision: str | None) -> Any:
     """The base's tokenizer, where it is here."""
     from transformers import AutoTokenizer
 
+    folder = Path(where).expanduser()
+    where = folder if folder.is_dir() else str(where)
     return AutoTokenizer.from_pretrained(where, revision=revision, local_files_only=True, trust_remote_code=False)

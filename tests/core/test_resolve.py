@@ -14,6 +14,7 @@ from rlvr_lite.config import RunConfig, scale_of
 from rlvr_lite.errors import UserError
 from rlvr_lite.planning._layouts import layout_of
 from rlvr_lite.resolve import BaseFacts, check, fill, merge, reward_functions
+from tests.zoo import saved
 
 VALUES = {
     "method": st.sampled_from(["lora", "dora", "rslora"]),
@@ -154,6 +155,38 @@ def test_overlong_gets_the_length_of_the_run(tmp_path):
     assert run.config.rewards == ("accuracy", "overlong")
     assert all(row["rewards"]["overlong"] == 0 for row in run.rollouts() if row["tokens"] <= 16)
     assert any(row["rewards"]["overlong"] < 0 for row in run.rollouts())
+
+
+# ---- positions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A base with 64 positions."""
+    return str(saved("opt", tmp_path_factory.mktemp("short") / "base", max_position_embeddings=64))
+
+
+def test_a_length_beyond_the_positions_is_refused_before_a_weight_is_loaded(short, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    size = {"max_completion_length": 60}
+    for call in (
+        lambda: rlvr_lite.train("lora", short, "chain-sum", out=tmp_path / "run", progress=False, rank=4, **size),
+        lambda: rlvr_lite.plan(short, "lora", "t4", task="chain-sum", rank=4, **size),
+        lambda: rlvr_lite.evaluate(short, "chain-sum:test", k=1, n=2, progress=False, **size),
+    ):
+        with pytest.raises(UserError, match=r"64 positions\): set max_completion_length to at most 5\d$"):
+            call()
+    with pytest.raises(UserError, match="transposed"):
+        gpt2 = str(saved("gpt2", tmp_path / "gpt2"))
+        rlvr_lite.train("dora", gpt2, "chain-sum", out=tmp_path / "run", progress=False, rank=4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_default_length_is_fitted_to_the_positions(short):
+    planned = rlvr_lite.plan(short, "lora", "t4", task="chain-sum", rank=4)
+    assert planned.config.max_completion_length == 64 - planned.step.prompt_length
+    facts = BaseFacts.ahead(planned.asked)
+    assert fill(planned.config, facts=facts, task=tasks.get("chain-sum")) == planned.config
 
 
 # ---- one answer -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from rlvr_lite.methods import footprint
 from rlvr_lite.planning import plan
 from rlvr_lite.planning._dry_run import dry_run, measure_step
 from rlvr_lite.planning._layouts import layout_of
+from tests.planning.architectures import ARCHITECTURES
+from tests.zoo import ZOO
 
 STEP = Step(prompts=2, group_size=4, prompt_length=12, completion_length=20, micro_batch=4, rows=8, checkpointing=True)
 
@@ -161,3 +164,25 @@ def test_the_closed_form_holds_at_full_size(base):
         assert 0.95 <= ratio <= 1.10, phase
     assert dry.peak_tensors > GIB
     assert torch.is_grad_enabled()
+
+
+QUICK = ("OPT-1.3B", "Pythia-1B")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
+)
+def test_the_closed_form_holds_for_every_kind_of_block(name, tmp_path):
+    kind, sizes = ARCHITECTURES[name]
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind} | sizes))
+    size = {"max_completion_length": 1024, "group_size": 8, "prompts_per_step": 4, "micro_batch": 4, "kl_coef": 0.05}
+    closed = plan(str(tmp_path), "lora", "80GiB", precision="bf16", prompt_length=128, **size)
+    dry = closed.dry_run()
+    assert 0.95 <= closed.peak / dry.peak <= 1.10
+    assert 0.95 <= sum(closed.phases["backward"].values()) / sum(dry.phases["backward"].values()) <= 1.10
+
+
+def test_experts_run_dry_in_fp32(tmp_path):
+    (tmp_path / "config.json").write_text(ZOO["mixtral"]().to_json_string())
+    closed = plan(str(tmp_path), "lora", "t4", precision="fp32", rank=4)
+    assert closed.dry_run().phases["load"]["weights"] == closed.phases["load"]["weights"]
