@@ -82,9 +82,9 @@ class BaseFacts:
         layout, positions = methods.Layout.of_model(base.model), grpo.position_limit(base.model.config)
         if base.device.type != "cuda":
             return cls(base.scale, base.precision, layout, positions=positions)
-        import torch
+        from torch.cuda import get_device_properties
 
-        card, size = torch.cuda.get_device_properties(base.device).total_memory, base.compute_dtype.itemsize
+        card, size = get_device_properties(base.device).total_memory, base.compute_dtype.itemsize
         shape = bases.with_activations(bases.shape_of(base.name, base.model.config.to_dict()), size)
         return cls(base.scale, base.precision, layout, shape, card, size, positions)
 
@@ -92,9 +92,9 @@ class BaseFacts:
     def ahead(cls, asked: RunConfig) -> BaseFacts:
         """Those of a base before a weight is loaded, as far as its configuration tells them."""
         model = bases.admitted(asked.base, bases.locate(asked.base, asked.revision).config)
-        layout, positions = methods.Layout.of_model(model), grpo.position_limit(model.config)
-        layout = layout.in_4_bits() if asked.precision == "nf4" else layout
-        return cls(scale_of(layout.parameters), asked.precision, layout, positions=positions)
+        layout = methods.Layout.of_model(model)
+        held, positions = layout.in_4_bits() if asked.precision == "nf4" else layout, grpo.position_limit(model.config)
+        return cls(scale_of(held.parameters), asked.precision, held, positions=positions)
 
 
 # ---- what is asked --------------------------------------------------------------------------------------------------
@@ -306,17 +306,15 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
 
 
 def _with_room(filled: RunConfig, asked: RunConfig, facts: BaseFacts, task: Task | None) -> int:
-    """The longest completion; a default is no longer than the base has positions for after the longest prompt."""
     longest, limit = filled.max_completion_length or 1, facts.positions[0] or 0
-    prompt = prompt_tokens(filled, task, spare=limit - longest) if limit and task is not None else (1, False)
+    prompt = prompt_tokens(filled, task, limit - longest) if limit and task is not None else (1, False)
     return sampling.fitted(facts.positions, *prompt, longest, named=asked.max_completion_length is not None)
 
 
 def prompt_tokens(config: RunConfig, task: Task | None, spare: int = 0) -> tuple[int, bool]:
     """Tokens of a task's longest prompt, and whether they were counted: see ``sampling.task_prompt``."""
     where, style = bases.EMBEDDED.get(config.base, config.base), config.prompt_style or "instruct"
-    how: dict[str, Any] = {"revision": config.revision, "template": config.chat_template_kwargs, "spare": spare}
-    return sampling.task_prompt(task, style, where, **how)
+    return sampling.task_prompt(task, style, where, config.revision, config.chat_template_kwargs, spare)
 
 
 def _adapter(asked: RunConfig, facts: BaseFacts) -> AdapterConfig:

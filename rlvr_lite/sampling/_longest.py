@@ -21,16 +21,17 @@ _TURN = 8  # tokens of a template around a message
 
 
 def task_prompt(
-    task: Task | None, style: PromptStyle, where: str | Path, *, spare: int = 0, **how: Any
+    task: Task | None, style: PromptStyle, where: str | Path, revision: str | None, template: Any, spare: int = 0
 ) -> tuple[int, bool]:
     """Tokens of a task's longest prompt, and whether they were counted.
 
     Args:
         task: what is trained on, if that is known.
         style: of its prompts.
-        where: as for :func:`longest_prompt`.
+        where: as for :func:`longest_prompt`, with the next two.
+        revision: of a Hub model.
+        template: keyword arguments for the chat template.
         spare: fewer need not be counted.
-        **how: as for :func:`longest_prompt`.
     """
     chats = [] if task is None else [task.messages(problem, style) for problem in task.at_most("train", _LOOKED_AT)]
     if not chats:
@@ -38,7 +39,7 @@ def task_prompt(
     most = max(len(str(chat).encode()) for chat in chats)
     if most < spare:  # no token is shorter than a byte, and quotes and braces are more than a template adds
         return most, False
-    return longest_prompt(where, chats, **how)
+    return longest_prompt(where, chats, revision=revision, template=template)
 
 
 def longest_prompt(

@@ -176,8 +176,8 @@ def test_a_length_beyond_the_positions_is_refused_before_a_weight_is_loaded(shor
     ):
         with pytest.raises(UserError, match=r"64 positions\): set max_completion_length to at most 5\d$"):
             call()
+    gpt2 = str(saved("gpt2", tmp_path / "gpt2"))
     with pytest.raises(UserError, match="transposed"):
-        gpt2 = str(saved("gpt2", tmp_path / "gpt2"))
         rlvr_lite.train("dora", gpt2, "chain-sum", out=tmp_path / "run", progress=False, rank=4)
     assert not (tmp_path / "run").exists()
 
