@@ -273,7 +273,7 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         task: what it is trained on; without one, lengths are the scale's.
 
     Raises:
-        UserError: the method does not use an option or fit the base, a micro-batch is larger than a step, problems to
+        UserError: the method does not use an option, a micro-batch is larger than a step, problems to
             score on are asked of a task that has none, or sequences are longer than the base has positions for.
     """
     defaults = SCALES[facts.scale]
@@ -300,8 +300,6 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         method_options=dict(adapter.options),
         eval_problems=eval_problems(asked, task),
     )
-    if facts.layout is not None:
-        methods.check_fits(filled.method, filled.adapter, facts.layout)
     return dataclasses.replace(filled, micro_batch=_micro_batch(filled, facts))
 
 

@@ -103,6 +103,7 @@ def make(
     positions = position_limit(bases.config_object(asked.base, shape.config))
     facts = resolve.BaseFacts(scale_of(layout.parameters), precision, layout, positions=positions)
     config = resolve.fill(asked, facts=facts, task=task)
+    methods.check_fits(config.method, config.adapter, layout)
     rows = (config.prompts_per_step or 1) * config.group_size
     config = dataclasses.replace(config, micro_batch=config.micro_batch or rows)
     adapter = footprint(asked.method, layout, config.adapter, device="cuda", size=4 if precision == "fp32" else 2)

@@ -153,7 +153,9 @@ class _Stages:
             raise UserError(f"task {task.name} has no train problems: give it more rows")
         resolve.eval_problems(asked, task)  # before the base is loaded, where there are none
         if self.held is None:  # what cannot be done is said before a weight is loaded
-            resolve.fill(asked, facts=resolve.BaseFacts.ahead(asked), task=task)
+            ahead = resolve.BaseFacts.ahead(asked)
+            assert ahead.layout is not None
+            methods.check_fits(asked.method, resolve.fill(asked, facts=ahead, task=task).adapter, ahead.layout)
         started = time.perf_counter()
         self.loaded = self._load_base()
         self.seconds["load"] = time.perf_counter() - started
