@@ -153,14 +153,18 @@ class _Stages:
             raise UserError(f"task {task.name} has no train problems: give it more rows")
         resolve.eval_problems(asked, task)  # before the base is loaded, where there are none
         if self.held is None:  # what cannot be done is said before a weight is loaded
-            ahead = resolve.BaseFacts.ahead(asked)
-            assert ahead.layout is not None
-            methods.check_fits(asked.method, resolve.fill(asked, facts=ahead, task=task).adapter, ahead.layout)
+            self._filled(resolve.BaseFacts.ahead(asked))
         started = time.perf_counter()
         self.loaded = self._load_base()
         self.seconds["load"] = time.perf_counter() - started
-        self.config = resolve.fill(asked, facts=resolve.BaseFacts.of(self.loaded), task=task)
+        self.config = self._filled(resolve.BaseFacts.of(self.loaded))
         self.objective = Objective.of(rewards, self.config, task)
+
+    def _filled(self, facts: resolve.BaseFacts) -> RunConfig:
+        config = resolve.fill(self.asked, facts=facts, task=self.task)
+        assert facts.layout is not None
+        methods.check_fits(config.method, config.adapter, facts.layout)
+        return config
 
     def _load_base(self) -> bases.Base:
         asked, held = self.asked, self.held
