@@ -273,11 +273,10 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         task: what it is trained on; without one, lengths are the scale's.
 
     Raises:
-        UserError: the method does not use an option, a micro-batch is larger than a step, problems to
-            score on are asked of a task that has none, or sequences are longer than the base has positions for.
+        UserError: an option that the method has not, too large a micro-batch, problems of a task that has none, or sequences
+            beyond the base's positions.
     """
-    defaults = SCALES[facts.scale]
-    adapter = _adapter(asked, facts)
+    defaults, adapter = SCALES[facts.scale], _adapter(asked, facts)
     longest = defaults.max_completion_length
     values: dict[str, Any] = {
         "steps": defaults.steps,
@@ -317,8 +316,7 @@ def prompt_tokens(config: RunConfig, task: Task | None, spare: int = 0) -> tuple
 
 def _adapter(asked: RunConfig, facts: BaseFacts) -> AdapterConfig:
     """The adapter, its rank no larger than the base has room for where nobody named one."""
-    adapter = methods.resolve(asked.method, asked.adapter, facts.scale, facts.layout)
-    method = methods.get(asked.method)
+    adapter, method = methods.resolve(asked.method, asked.adapter, facts.scale, facts.layout), methods.get(asked.method)
     if asked.rank is not None or adapter.rank is None or facts.layout is None or "rank" not in method.uses:
         return adapter
     targets = facts.layout.targets(adapter.targets or ()).values()
