@@ -347,12 +347,10 @@ def eval_problems(asked: RunConfig, task: Task | None) -> int:
 
 def _micro_batch(filled: RunConfig, facts: BaseFacts) -> int | None:
     rows = (filled.prompts_per_step or 1) * filled.group_size
-    if filled.micro_batch is not None:
-        if filled.micro_batch > rows:
-            raise UserError(f"micro_batch {filled.micro_batch} exceeds the {rows} completions of a step: lower it")
-        return filled.micro_batch
-    if facts.card is not None:
-        return micro_batch(filled, facts)
+    if (filled.micro_batch or 0) > rows:
+        raise UserError(f"micro_batch {filled.micro_batch} exceeds the {rows} completions of a step: lower it")
+    if filled.micro_batch is not None or facts.card is not None:
+        return filled.micro_batch or micro_batch(filled, facts)
     default = SCALES[facts.scale].micro_batch
     return None if default is None else min(default, rows)
 
