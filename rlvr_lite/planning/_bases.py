@@ -46,9 +46,9 @@ KNOWN: Mapping[str, dict[str, Any]] = {
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=False, positions=131072),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False, positions=131072),
     "Qwen/Qwen2.5-0.5B": _qwen2(896, 4864, 24, 14, 2, 151936, tied=True, positions=32768),
-    "Qwen/Qwen2.5-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=True, positions=32768),
+    "Qwen/Qwen2.5-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=True, positions=131072),
     "Qwen/Qwen2.5-3B": _qwen2(2048, 11008, 36, 16, 2, 151936, tied=True, positions=32768),
-    "Qwen/Qwen2.5-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False, positions=32768),
+    "Qwen/Qwen2.5-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False, positions=131072),
     "Qwen/Qwen2.5-Math-1.5B": _qwen2(1536, 8960, 28, 12, 2, 151936, tied=True, positions=4096),
     "Qwen/Qwen2.5-Math-7B": _qwen2(3584, 18944, 28, 28, 4, 152064, tied=False, positions=4096),
     "HuggingFaceTB/SmolLM2-135M": _llama(576, 1536, 30, 9, 3, 49152, 8192),
@@ -72,12 +72,12 @@ def config_of(base: str, revision: str | None = None) -> dict[str, Any]:
     path = EMBEDDED.get(base, Path(base).expanduser()) / "config.json"
     if path.is_file():
         return _checked(base, read_json(path))
-    plain = full_name(base.removeprefix("unsloth/")).removesuffix("-Instruct")
-    if plain in KNOWN:
-        return KNOWN[plain]
     cached = _cached(base, revision)
     if cached is not None:
         return _checked(base, read_json(cached))
+    plain = full_name(base.removeprefix("unsloth/")).removesuffix("-Instruct")
+    if plain in KNOWN:
+        return KNOWN[plain]
     shown = ", ".join(name.rpartition("/")[2] for name in KNOWN)
     raise UserError(
         f"the sizes of base {base} are not known offline: give a model folder, fetch it once into the Hub's cache, or "

@@ -22,7 +22,7 @@ def planned(base, card=None, **fields):
     if card is not None:
         shape = bases.shape_of("base", base.model.config.to_dict())
         facts = dataclasses.replace(facts, card=card, shape=shape, itemsize=2)
-    asked = RunConfig(prompts_per_step=16, max_completion_length=512, gradient_checkpointing=True, **fields)
+    asked = RunConfig(prompts_per_step=16, max_completion_length=480, gradient_checkpointing=True, **fields)
     return fill(asked, facts=facts, task=tasks.get("chain-sum")), facts
 
 
