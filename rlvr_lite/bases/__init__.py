@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.bases._locate import EMBEDDED, WELL_KNOWN, full_name, locate
+from rlvr_lite.bases._locate import EMBEDDED, WELL_KNOWN, full_name, locate, read_config
 
 if TYPE_CHECKING:
     from rlvr_lite.bases._activations import with_activations
@@ -33,6 +33,7 @@ __all__ = [
     "load_for",
     "locate",
     "native_dtype",
+    "read_config",
     "shape_of",
     "with_activations",
 ]

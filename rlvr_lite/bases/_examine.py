@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rlvr_lite.errors import UserError
@@ -25,11 +27,13 @@ class Examined:
         kind: its model type.
         architecture: the class that transformers makes of it.
         attention: implementation it is loaded with: ``sdpa``, or ``eager`` where the architecture has no other exact one.
+        embeddings: rows of its input embedding.
     """
 
     kind: str
     architecture: str
     attention: str
+    embeddings: int
 
 
 def config_object(name: str, found: Mapping[str, Any]) -> Any:
@@ -86,9 +90,14 @@ def examine(name: str, found: Mapping[str, Any]) -> Examined:
     Raises:
         UserError: an encoder-decoder, a model that sees or hears, no causal language model, or an unknown output head.
     """
-    model = admitted(name, found)
+    return _examined(name, json.dumps(dict(found), sort_keys=True, default=str))
+
+
+@lru_cache(maxsize=64)
+def _examined(name: str, found: str) -> Examined:
+    model = admitted(name, json.loads(found))
     kind, attention = str(model.config.model_type), "sdpa" if model._supports_sdpa else "eager"
-    return Examined(kind, type(model).__name__, attention)
+    return Examined(kind, type(model).__name__, attention, model.get_input_embeddings().weight.shape[0])
 
 
 def admitted(name: str, found: Mapping[str, Any]) -> Any:
@@ -101,6 +110,8 @@ def admitted(name: str, found: Mapping[str, Any]) -> Any:
     except Exception as error:  # whatever the architecture raises on these sizes
         raise UserError(f"base {name} cannot be built from its config.json: {_line(error)}") from error
     architecture = type(model).__name__
+    if not getattr(config.get_text_config(), "num_hidden_layers", 1):
+        raise UserError(f"base {name} has no layers (num_hidden_layers 0 in its config.json): choose another base")
     if getattr(model, "main_input_name", "input_ids") != "input_ids" or _senses(config, model):
         raise UserError(
             f"base {name} is a model of more than text ({architecture}): give its text-only form (such as "

@@ -65,10 +65,10 @@ def load(
     if compute_dtype is not None and concrete != "nf4":
         raise UserError(f"compute_dtype is for nf4; a {concrete} base computes in {concrete}: leave it out")
     dtype = (compute_dtype or native_dtype(place)) if concrete == "nf4" else _DTYPES[concrete]
+    tokenizer = _tokenizer(name, located, examine(name, located.config).embeddings)  # before a weight is loaded
     with LOADING, _quiet(when=name in EMBEDDED):
         loader = load_unsloth if chosen == "unsloth" else _model
         model = loader(name, located, concrete, dtype, place)
-    tokenizer = _tokenizer(name, located, model)
     preset(tokenizer, chat_template_kwargs or {})
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
@@ -180,20 +180,24 @@ def _model(name: str, located: Located, precision: str, dtype: torch.dtype, devi
     return model
 
 
-def _tokenizer(name: str, located: Located, model: PreTrainedModel) -> Tokenizer:
+def _tokenizer(name: str, located: Located, embeddings: int) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             located.folder, local_files_only=True, trust_remote_code=False, padding_side="left"
         )
     except Exception as error:
-        raise UserError(f"base {name} has no usable tokenizer: {_first_line(error)}") from error
+        raise UserError(
+            f"base {name} has no usable tokenizer ({_first_line(error)}): save its tokenizer into that folder"
+        ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"base {name} has no end token: set eos_token in its tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks, never token ids, tell padding from text
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise UserError(f"base {name} has {rows} embeddings but its tokenizer {len(tokenizer)} tokens: they differ")
+    if len(tokenizer) > embeddings:
+        raise UserError(
+            f"base {name} has {embeddings} embeddings for the {len(tokenizer)} tokens of its tokenizer: take the tokenizer "
+            "that it was saved with, or call resize_token_embeddings and save both"
+        )
     if tokenizer.chat_template is None:
         tokenizer.chat_template = plain_template(tokenizer)
     return tokenizer
@@ -208,5 +212,5 @@ def _complete_ends(config: Any, tokenizer: Tokenizer) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().partition("\n")[0]
+    text = str(error).strip().partition("\n")[0].rstrip(" :")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

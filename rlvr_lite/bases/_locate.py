@@ -11,7 +11,7 @@ from typing import Any
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.records import MANIFEST, damage, read_json
 
-__all__ = ["EMBEDDED", "WELL_KNOWN", "Located", "full_name", "locate"]
+__all__ = ["EMBEDDED", "WELL_KNOWN", "Located", "full_name", "locate", "read_config"]
 
 #: Bases that ship in the package, by name.
 EMBEDDED = {"tiny": Path(__file__).with_name("tiny_model")}
@@ -130,4 +130,16 @@ def _checked(name: str, folder: Path, revision: str | None) -> Located:
             f"base {name} has no safetensors{f', only {found}' if found else ''}: load and save it once with "
             "save_pretrained, where you trust it"
         )
-    return Located(folder, revision, read_json(folder / "config.json"))
+    return Located(folder, revision, read_config(name, folder / "config.json"))
+
+
+def read_config(name: str, path: Path) -> dict[str, Any]:
+    """The contents of a base's ``config.json``.
+
+    Raises:
+        UserError: it is missing, or no JSON object.
+    """
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"base {name} has a config.json that is no JSON object: fetch or save it once more")
+    return config

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.bases import EMBEDDED, full_name
+from rlvr_lite.bases import EMBEDDED, full_name, read_config
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import read_json
 
 __all__ = ["KNOWN", "config_of"]
 
@@ -71,10 +70,10 @@ def config_of(base: str, revision: str | None = None) -> dict[str, Any]:
     """
     path = EMBEDDED.get(base, Path(base).expanduser()) / "config.json"
     if path.is_file():
-        return _checked(base, read_json(path))
+        return _checked(base, read_config(base, path))
     cached = _cached(base, revision)
     if cached is not None:
-        return _checked(base, read_json(cached))
+        return _checked(base, read_config(base, cached))
     plain = full_name(base.removeprefix("unsloth/")).removesuffix("-Instruct")
     if plain in KNOWN:
         return KNOWN[plain]

@@ -267,6 +267,19 @@ def more_tokens(folder):
     edit(folder / "tokenizer_config.json", extra_special_tokens=["<|new|>"])
 
 
+def without_tokenizer(folder):
+    for file in folder.glob("*token*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize("spoil", [more_tokens, without_tokenizer])
+def test_the_tokenizer_is_looked_at_before_a_weight_is_loaded(folder, spoil, monkeypatch):
+    spoil(folder)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UserError):
+        bases.load(str(folder))
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -284,7 +297,10 @@ def more_tokens(folder):
         (lambda f: (f / "config.json").write_text(json.dumps({"model_type": "gemma3"})), "more than text"),
         (one_weight_less, "lacks 1 weights"),
         (lambda f: edit(f / "tokenizer_config.json", eos_token=None), "has no end token"),
-        (more_tokens, "128 embeddings but its tokenizer 129 tokens"),
+        (more_tokens, "128 embeddings for the 129 tokens"),
+        (without_tokenizer, "no usable tokenizer"),
+        (lambda f: (f / "config.json").write_text("[1]"), "no JSON object"),
+        (lambda f: edit(f / "config.json", num_hidden_layers=0, layer_types=[]), "no layers"),
     ],
 )
 def test_bad_folders_are_one_line(folder, spoil, says):
