@@ -189,6 +189,10 @@ def _tokenizer(name: str, located: Located, embeddings: int) -> Tokenizer:
         raise UserError(
             f"base {name} has no usable tokenizer ({_first_line(error)}): save its tokenizer into that folder"
         ) from error
+    if not tokenizer("1", add_special_tokens=False)[
+        "input_ids"
+    ]:  # what transformers makes of a folder without its files
+        raise UserError(f"base {name} has no usable tokenizer (an empty one): save its tokenizer into that folder")
     if tokenizer.eos_token_id is None:
         raise UserError(f"base {name} has no end token: set eos_token in its tokenizer_config.json")
     if tokenizer.pad_token_id is None:
