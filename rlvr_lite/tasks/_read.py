@@ -19,6 +19,7 @@ Rows = list[dict[str, Any]]
 #: Columns that a CSV file's reader must not turn into numbers: ``007`` and ``1e3`` are answers as they are written.
 TEXT_COLUMNS = ("problem", "question", "prompt", "answer", "id")
 _GAPS = ("", "NA", "NaN", "nan", "null", "None")  # in a table's other columns
+_LONGEST_LINE = 2**24  # characters: a problem has thousands
 _NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
 _NAMES |= {"test": "test", "eval": "test", "ood": "ood"}
 
@@ -209,6 +210,8 @@ def _json_lines(text: str, path: Path) -> Rows:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
+        if len(line) > _LONGEST_LINE:
+            raise UserError(f"{path}, line {number} has {len(line):,} characters: write one problem a line")
         row = _json(line, f"{path}, line {number}")
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is not a JSON object: write {{...}} with named columns")

@@ -231,6 +231,7 @@ GOOD = [json.dumps({"problem": f"p{i}", "answer": str(i)}) for i in range(40)]
         ([*GOOD, '{"problem": "q", "answer": -1e999}'], "line 41 holds -1e999"),
         ([*GOOD, '{"problem": "q", "answer": ' + "9" * 5000 + "}"], "line 41 holds too long a number"),
         ([*GOOD, '{"problem": "q", "x": ' + "[" * 100_000 + "]" * 100_000 + "}"], "line 41 is nested too deeply"),
+        ([*GOOD, '{"problem": "' + "1" * 2**24 + '"}'], "line 41 has 16,777,231 characters"),
         ([*GOOD, '{"problem": "q \\ud800", "answer": "1"}'], "line 41 holds half a character"),
         ([*GOOD, '{"problem": "q", "answer": "\\udfff"}'], "line 41 holds half a character"),
         ([{"problem": f"p{i}", "answer": "1", "id": "same"} for i in range(3)], "row 2 has the id 'same' of row 1"),
