@@ -201,8 +201,8 @@ def test_what_breaks_the_second_reader_is_wrong_and_not_left_out():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("part", range(20))
-def test_a_hundred_thousand_texts_get_a_verdict(part: int) -> None:
+@pytest.mark.parametrize("part", range(5))
+def test_thousands_of_texts_get_a_verdict(part: int) -> None:  # tests/benchmarks/verifier.py takes a hundred thousand
     quiet = {"database": None, "phases": [Phase.generate], "suppress_health_check": list(HealthCheck)}
     seed(part)(settings(max_examples=500, deadline=None, **quiet)(given(_BATCH)(_check)))()  # type: ignore[arg-type]
 
