@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from matplotlib.patheffects import withStroke
@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 from rlvr_lite.figure import plot_label
 
-__all__ = ["LABEL", "name_points"]
+__all__ = ["LABEL", "name_points", "room_for"]
 
 #: Longest name beside a mark, in characters.
 LABEL = 26
@@ -21,6 +21,17 @@ _SIZE = 7.5
 _NEAR = 15.0  # points; a name farther from its mark is tied to it by a line
 _RINGS = (9.0, 13.0, 18.0, 24.0, 32.0, 42.0, 54.0, 68.0)
 _ANGLES = tuple(math.radians(a) for a in (0, 35, -35, 90, -90, 145, -145, 180))
+
+
+def room_for(names: Iterable[str], axis: Any) -> float:
+    """How much longer an axis becomes for the longest of these names to stand at its end, as a share of its length."""
+    figure = axis.get_figure()
+    texts = [figure.text(0, 0, plot_label(name, LABEL), fontsize=_SIZE) for name in names]
+    widest = max(Text.get_window_extent(text).width for text in texts) + 14 * figure.dpi / 72
+    for text in texts:
+        text.remove()
+    share = widest / (0.86 * figure.bbox.width)  # of the figure: beside the axis stand its ticks
+    return share / (1 - share)
 
 
 def name_points(

@@ -20,7 +20,7 @@ from rlvr_lite import bases, methods
 from rlvr_lite.analysis.replication import seed_problem_interval
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.figure import Figure, plot_label
-from rlvr_lite.study._labels import LABEL, name_points
+from rlvr_lite.study._labels import LABEL, name_points, room_for
 from rlvr_lite.table import Table
 from rlvr_lite.training import COLOURS, smooth
 
@@ -178,7 +178,7 @@ def reward_curves(study: Study) -> Figure:
         for label, (x, middle, low, high) in curves.items():
             _band(axis, x, middle, low, high, looks[label][0])
         start, end = min(c[0][0] for c in curves.values()), max(c[0][-1] for c in curves.values())
-        axis.set_xlim(start, end + 0.3 * (end - start or 1))
+        axis.set_xlim(start, end + room_for(curves, axis) * (end - start or 1))
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         _tidy(axis)
         axis.set(xlabel=_span(study), ylabel="mean reward")

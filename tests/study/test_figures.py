@@ -144,6 +144,13 @@ def test_reward_curves_hold_every_seed_between_the_edges_of_their_band(study):
         assert (heights.min(), heights.max()) == pytest.approx((seeds.min(), seeds.max()))
 
 
+@pytest.mark.parametrize("name", ["lora", "W" * 26, "<b>red $\\frac{ 5m"])
+def test_the_name_at_the_end_of_a_curve_lies_inside_of_the_figure(tmp_path, name):
+    figure = figures.reward_curves(make_study(tmp_path, make_design({name: "lora", "dora": "dora"})))
+    figure.draw_without_rendering()
+    assert all(text.get_window_extent().x1 <= figure.bbox.width for text in figure.axes[0].texts)
+
+
 def test_rows_of_equal_rollouts_stand_against_completions(tmp_path):
     design = make_design(("lora",), tune="none", budget=160)
     (axis,) = figures.reward_curves(make_study(tmp_path, design)).axes
