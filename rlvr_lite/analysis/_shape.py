@@ -19,6 +19,7 @@ class Shape:
         intermediate: I, inside a gated feed-forward part as wide as the linear layers of a block.
         layers: L.
         parameters: all numbers; a tied head counts once.
+        buffers: bytes beside them, such as masks and tables of positions.
         matrices: linear layers but the head, which 4 bits hold, as pairs of size and how many there are.
         caches: of each layer the numbers it caches a token, and how many tokens it keeps (0: all).
         states: numbers a row that linear attention and convolutions keep, whatever the length.
@@ -34,6 +35,7 @@ class Shape:
     parameters: int
     matrices: tuple[tuple[int, int], ...]
     caches: tuple[tuple[int, int], ...]
+    buffers: int = 0
     states: int = 0
     packs: bool = True
     activations: Mapping[str, tuple[float, ...]] | None = None

@@ -134,8 +134,9 @@ def weights(shape: Shape, precision: str, *, full: bool = False) -> int:
     """Bytes of the base; ``full`` fine-tuning holds it in fp32."""
     if precision == "nf4":
         inside = sum(size * count for size, count in shape.matrices)
-        return sum(quantised(size) * count for size, count in shape.matrices) + 2 * (shape.parameters - inside)
-    return (4 if full or precision == "fp32" else 2) * shape.parameters
+        held = sum(quantised(size) * count for size, count in shape.matrices) + 2 * (shape.parameters - inside)
+        return held + shape.buffers
+    return (4 if full or precision == "fp32" else 2) * shape.parameters + shape.buffers
 
 
 def last_growth(prompt: int, completion: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["block_list", "with_activations"]
 
-_LENGTHS = (256, 1024)
+_LENGTHS = (256, 1024)  # as far as the base has positions
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -74,8 +74,9 @@ def _fit(peaks: dict[int, tuple[int, int]]) -> tuple[float, float, float, float]
 
 
 def _peaks(config: Any, dtype: torch.dtype) -> dict[int, tuple[int, int]]:
-    from rlvr_lite.grpo import feed, output_head, remove_dropout
+    from rlvr_lite.grpo import feed, output_head, position_limit, remove_dropout
 
+    limit = position_limit(config)[0] or _LENGTHS[1]
     model = blank(config, dtype=dtype)
     remove_dropout(model)
     backbone = output_head(model).backbone
@@ -85,7 +86,7 @@ def _peaks(config: Any, dtype: torch.dtype) -> dict[int, tuple[int, int]]:
     with FakeTensorMode(allow_non_fake_inputs=True), half:
         meter.materialise(model)
         model.requires_grad_(False)
-        for length in _LENGTHS:
+        for length in _LENGTHS if limit >= _LENGTHS[1] else (limit // 4, limit):
             count = meter.Meter()
             with count.phase("load"):
                 for tensor in [*backbone.parameters(), *backbone.buffers()]:
@@ -153,13 +154,15 @@ def _recomputed(model: Any, count: meter.Meter, blocks: list[nn.Module]) -> Iter
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Say nothing of kernels that are missing: nothing is computed."""
-    logger = logging.getLogger("transformers")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Say nothing of kernels that are missing, nor of what does not run on fake tensors: nothing is computed."""
+    said = {"transformers": logging.ERROR, "torch._subclasses.fake_tensor": logging.CRITICAL}
+    before = {name: logging.getLogger(name).level for name in said}
+    for name, level in said.items():
+        logging.getLogger(name).setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

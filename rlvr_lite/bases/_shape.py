@@ -50,6 +50,7 @@ def _shape(name: str, config: str) -> Shape:
         intermediate=max((_inner(block, hidden) for block in blocks), default=hidden),
         layers=max(len(blocks), 1),
         parameters=sum(p.numel() for p in model.parameters()),
+        buffers=sum(b.numel() * b.element_size() for b in model.buffers()),
         matrices=tuple(sorted(Counter(m.weight.numel() for m in matrices).items())),
         caches=caches,
         states=states,

@@ -27,7 +27,7 @@ def position_limit(config: Any) -> tuple[int | None, str]:
     (None, '')
     """
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    names = ("max_position_embeddings", "n_positions", "max_sequence_length")
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
     known = [n for name in names if isinstance(n := getattr(config, name, None), int) and n > 0]
     if not known or getattr(config, "alibi", False):
         return None, ""

@@ -167,7 +167,7 @@ def lora(name: str, place: Path) -> dict[str, Any]:
         plan = rlvr_lite.plan(str(base), "lora", gpu="t4", precision="fp32", rank=4)
         weights = (plan.dry_run() if dry else plan).phases["load"]["weights"]
         held = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        return weights / sum(p.numel() * p.element_size() for p in held.parameters()) - 1
+        return weights / sum(x.numel() * x.element_size() for x in (*held.parameters(), *held.buffers())) - 1
 
     row["resume"] = _said(resumed)
     row["evaluate"] = _said(lambda: _greedy(base, run, place / "eval"))

@@ -185,5 +185,4 @@ def test_the_closed_form_holds_for_every_kind_of_block(name, tmp_path):
 def test_experts_run_dry_in_fp32(tmp_path):
     (tmp_path / "config.json").write_text(ZOO["mixtral"]().to_json_string())
     closed = plan(str(tmp_path), "lora", "t4", precision="fp32", rank=4)
-    parameters = closed.phases["load"]["weights"]
-    assert 0 <= closed.dry_run().phases["load"]["weights"] - parameters < 1e-3 * parameters  # buffers come on top
+    assert closed.dry_run().phases["load"]["weights"] == closed.phases["load"]["weights"]
