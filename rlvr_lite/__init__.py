@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlvr_lite import (
         analysis,
         bases,
+        diagnostics,
         evaluation,
         exports,
         grpo,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from rlvr_lite.api import load, spectrum
     from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig
     from rlvr_lite.conversation import chat
+    from rlvr_lite.diagnostics import doctor
     from rlvr_lite.errors import UserError
     from rlvr_lite.evaluation import Evaluation, evaluate, list_benchmarks
     from rlvr_lite.exports import export, verify_export
@@ -59,6 +61,8 @@ __all__ = [
     "chat",
     "claims",
     "compare",
+    "diagnostics",
+    "doctor",
     "evaluate",
     "evaluation",
     "export",
@@ -86,6 +90,7 @@ __all__ = [
 _HOMES = {
     "config": ("AdapterConfig", "RunConfig", "SamplingConfig"),
     "conversation": ("chat",),
+    "diagnostics": ("doctor",),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "evaluate", "list_benchmarks"),
     "exports": ("export", "verify_export"),
@@ -101,6 +106,7 @@ _HOMES = {
 _ROOMS = (
     "analysis",
     "bases",
+    "diagnostics",
     "exports",
     "evaluation",
     "grpo",

@@ -22,6 +22,7 @@ __all__ = ["main"]
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": commands.demo,
+    "doctor": commands.doctor,
     "train": commands.train,
     "eval": commands.evaluate,
     "compare": commands.compare,

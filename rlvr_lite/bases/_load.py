@@ -20,6 +20,7 @@ from rlvr_lite.bases._unsloth import load_unsloth
 from rlvr_lite.config import Precision, RunConfig, scale_of
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.grpo import remove_dropout
+from rlvr_lite.host import check_host
 
 __all__ = ["load", "load_for"]
 
@@ -53,8 +54,8 @@ def load(
 
     Raises:
         UserError: the base cannot be found or fetched, holds no safetensors, needs code of its own, is not a causal
-            language model, or cannot be had in this precision, on this device or from this backend; its chat template
-            does not read such a variable.
+            language model, or cannot be had in this precision, on this device or from this backend; the card cannot be
+            used (:func:`rlvr_lite.host.check_host`); its chat template does not read such a variable.
     """
     if precision not in get_args(Precision):
         raise unknown_name("precision", precision, get_args(Precision))
@@ -62,6 +63,8 @@ def load(
     place = _device(device)
     located = locate(str(name), revision)
     concrete = _precision(name, precision, place, located)
+    if device is None or place.type == "cuda":
+        check_host(concrete)
     if compute_dtype is not None and concrete != "nf4":
         raise UserError(f"compute_dtype is for nf4; a {concrete} base computes in {concrete}: leave it out")
     dtype = (compute_dtype or native_dtype(place)) if concrete == "nf4" else _DTYPES[concrete]

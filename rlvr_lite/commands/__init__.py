@@ -5,6 +5,7 @@ from rlvr_lite.commands._chat import chat
 from rlvr_lite.commands._claims import claims
 from rlvr_lite.commands._compare import compare
 from rlvr_lite.commands._demo import demo
+from rlvr_lite.commands._doctor import doctor
 from rlvr_lite.commands._eval import evaluate
 from rlvr_lite.commands._export import export, verify_export
 from rlvr_lite.commands._lists import bases, benchmarks, methods, tasks
@@ -22,6 +23,7 @@ __all__ = [
     "claims",
     "compare",
     "demo",
+    "doctor",
     "evaluate",
     "export",
     "for_tyro",

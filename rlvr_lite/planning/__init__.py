@@ -1,6 +1,22 @@
 """What a run needs in memory: planned from the base's shapes, dry-run on fake tensors, or measured on a card (``measure``)."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.planning._bases import config_of
 from rlvr_lite.planning._cards import CARDS, Card, card
 from rlvr_lite.planning._planned import Plan, plan
 
-__all__ = ["CARDS", "Card", "Plan", "card", "plan"]
+if TYPE_CHECKING:
+    from rlvr_lite.planning._dry_run import Runner, dry_run, measure_step
+
+__all__ = ["CARDS", "Card", "Plan", "Runner", "card", "config_of", "dry_run", "measure_step", "plan"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: a plan in closed form runs nothing."""
+    if name not in ("Runner", "dry_run", "measure_step"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}._dry_run"), name)

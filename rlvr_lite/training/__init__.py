@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlvr_lite.training._accuracy import accuracy
+    from rlvr_lite.training._checkpoints import generator_states, restore_generators
     from rlvr_lite.training._environment import threads
     from rlvr_lite.training._figures import COLOURS, smooth, training_curves
     from rlvr_lite.training._grading import Objective as Objective
@@ -21,6 +22,8 @@ __all__ = [
     "GRPOTrainer",
     "Run",
     "accuracy",
+    "generator_states",
+    "restore_generators",
     "smooth",
     "threads",
     "train",
@@ -31,6 +34,8 @@ _HOMES = {
     "COLOURS": "_figures",
     "Objective": "_grading",
     "accuracy": "_accuracy",
+    "generator_states": "_checkpoints",
+    "restore_generators": "_checkpoints",
     "smooth": "_figures",
     "threads": "_environment",
     "GRPOConfig": "_stock",

@@ -1,63 +1,16 @@
-"""Where a run took place: versions, machine, device."""
+"""What a run takes of the machine: its memory and its threads."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import sys
 import threading
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
-__all__ = ["describe", "peak_memory_bytes", "reset_peak_memory", "threads", "versions"]
-
-_PACKAGES = (
-    "rlvr-lite",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "datasets",
-    "accelerate",
-    "bitsandbytes",
-    "math-verify",
-)
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def describe() -> dict[str, Any]:
-    """Versions, platform and device, as JSON."""
-    facts: dict[str, Any] = {
-        "versions": versions(),
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": "cpu",
-    }
-    if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(0)
-        facts |= {
-            "device": card.name,
-            "capability": f"{card.major}.{card.minor}",
-            "device_memory_bytes": card.total_memory,
-        }
-    return facts
+__all__ = ["peak_memory_bytes", "reset_peak_memory", "threads"]
 
 
 def reset_peak_memory() -> None:

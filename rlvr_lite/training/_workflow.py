@@ -23,13 +23,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from rlvr_lite import bases, evaluation, methods, resolve, tasks
 from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.errors import UserError
+from rlvr_lite.host import describe, versions
 from rlvr_lite.options import RunOptions, with_options
 from rlvr_lite.records import JsonLines, make_folder, read_json, write_json, write_text
 from rlvr_lite.runs import RunDirectory, RunRecord, finish
 from rlvr_lite.training._accuracy import accuracy
 from rlvr_lite.training._arguments import arguments
 from rlvr_lite.training._callbacks import Bar, CleanStop
-from rlvr_lite.training._environment import describe, peak_memory_bytes, reset_peak_memory, threads, versions
+from rlvr_lite.training._environment import peak_memory_bytes, reset_peak_memory, threads
 from rlvr_lite.training._folder import default_directory, go_on, is_done, with_steps_of
 from rlvr_lite.training._grading import REWARD_SECONDS, Objective, dataset
 from rlvr_lite.training._guard import failures_of

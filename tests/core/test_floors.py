@@ -18,6 +18,7 @@ import rlvr_lite
 PACKAGE = Path(rlvr_lite.__file__).parent
 FLOORS = {
     "errors": 0,
+    "host": 1,
     "typed": 0.5,
     "config": 1,
     "figure": 1,
@@ -43,6 +44,7 @@ FLOORS = {
     "study": 10,
     "paper": 11,
     "api": 12,
+    "diagnostics": 12,
     "demo": 12,
     "__init__": 13,
     "commands": 13,
