@@ -37,7 +37,7 @@ _RUN: dict[str, Any] = {
     "smoke": True,
     "progress": False,
 }
-_SECONDS = 120  # after which the child is given up
+_SECONDS = 300  # after which the child is given up
 
 
 class _Uncounted:
@@ -114,7 +114,11 @@ def kill_and_resume(subject: Subject) -> Finding:
         "the same bytes" if same else f"apart by {apart:.1e}"
     )
     limit = "done" if subject.card else "the same bytes"  # sums of a card may come in another order
-    return Finding(figure, limit, done and killed > 0 and (same or subject.card), "report it, with both folders")
+    if not killed:
+        return Finding(
+            "the run could not be killed: it had saved nothing", limit, False, "try again on an idle machine"
+        )
+    return Finding(figure, limit, done and (same or subject.card), "report it, with both folders")
 
 
 def _drawn(run: Run) -> list[Any]:
