@@ -47,7 +47,8 @@ def test_parameters_are_those_of_a_model_that_is_built():
         model = random_qwen2(tied=tied)
         shape = shape_of("qwen", model.config.to_dict())
         assert shape.parameters == sum(p.numel() for p in model.parameters())
-        assert weights(shape, "fp32") == sum(p.numel() * p.element_size() for p in model.parameters())
+        held = (*model.parameters(), *model.buffers())
+        assert weights(shape, "fp32") == sum(x.numel() * x.element_size() for x in held)
 
 
 def test_nf4_takes_the_bytes_that_bitsandbytes_takes():
