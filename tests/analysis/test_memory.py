@@ -112,7 +112,7 @@ def test_full_fine_tuning_holds_master_weights_and_gradients_of_every_weight():
         moments=2 * QWEN_1_5B.parameters,
     )
     bill = phases(QWEN_1_5B, "bf16", full, STEP)
-    assert bill["load"] == {"weights": 4 * QWEN_1_5B.parameters}
+    assert bill["load"] == {"weights": 4 * QWEN_1_5B.parameters + QWEN_1_5B.buffers}
     assert bill["backward"]["gradients"] > 7 * QWEN_1_5B.parameters  # an earlier micro-batch's and this one's
     compared = phases(QWEN_1_5B, "bf16", full, dataclasses.replace(STEP, reference=True))
     for phase, kinds in compared.items():
