@@ -67,7 +67,7 @@ class Adapter:
         trained: numbers that are trained, in fp32.
         frozen: bytes of what it adds without training it.
         moments: bytes of the optimizer's state.
-        kept: bytes of what it computes once and keeps while sampling.
+        kept: bytes of what it casts and computes once for a rollout.
         trains_base: whether it is the base's own weights that are trained, in fp32.
     """
 
@@ -348,7 +348,7 @@ class _Bill:
 
         prefill = self._without_gradients(step.prompts, step.prompt_length, adapted=True)
         logits = step.sampled * shape.vocabulary * (e + 8)
-        kept = self._casts + self.adapter.kept
+        kept = self.adapter.kept
         unpacked = max((size for size, _ in shape.matrices), default=0) * e if self.precision == "nf4" else 0
         growing = {"KV cache": cached(room, shape.widest * before), "activations": kept + unpacked}
         drawing = {"KV cache": cached(room), "activations": kept, "head": logits}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rlvr_lite.methods._files import load, save
     from rlvr_lite.methods._hash import base_hash
     from rlvr_lite.methods._identity import Identity, identity
+    from rlvr_lite.methods._lean import lean
     from rlvr_lite.methods._state import load_trainable_state, trainable_state
     from rlvr_lite.methods._updates import updates
 
@@ -56,6 +57,7 @@ __all__ = [
     "footprint",
     "get",
     "identity",
+    "lean",
     "learning_rate",
     "list_hosting",
     "list_methods",
@@ -81,6 +83,7 @@ _HOMES = {
     "_files": ("load", "save"),
     "_hash": ("base_hash",),
     "_identity": ("Identity", "identity"),
+    "_lean": ("lean",),
     "_state": ("load_trainable_state", "trainable_state"),
     "_updates": ("updates",),
 }

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlvr_lite.methods._kept import Keeping
-
 __all__ = [
     "AnchoredIn",
     "AnchoredOut",
@@ -25,12 +23,16 @@ __all__ = [
 ]
 
 
-class ComputedLinear(Keeping, nn.Linear):
+class ComputedLinear(nn.Linear):
     """A bias-free linear layer with ``weight`` as a function of its parameters and buffers.
 
-    The computed weight is kept between calls while sampling (evaluation mode, no gradient) and dropped by ``train()``.
     On disk there is only ``weight``; reading one back calls :meth:`split`.
+
+    Attributes:
+        folded: the weight, computed once for the time of a rollout.
     """
+
+    folded: Tensor | None = None
 
     def __init__(self, out_features: int, in_features: int):
         nn.Module.__init__(self)
@@ -48,12 +50,16 @@ class ComputedLinear(Keeping, nn.Linear):
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """The computed weight ``[out, in]``."""
-        held = (*self._parameters.values(), *self._buffers.values())
-        return self.kept(self.compute, *(t for t in held if t is not None))
+        return self.compute() if self.folded is None else self.folded
+
+    @property
+    def factor(self) -> Tensor:
+        """What x is multiplied with."""
+        return self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [.., in]`` to ``[.., out]``."""
-        return F.linear(x, self.weight)
+        return F.linear(x, self.factor)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[prefix + "weight"] = self.compute().detach()
@@ -105,9 +111,10 @@ class AnchoredIn(ComputedLinear):
         top, bottom = weight.chunk(2)
         return {"live": top, "anchor": top - bottom}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x [.., in]`` to ``[.., 2r]``, or ``[.., r]`` in the residual form."""
-        return F.linear(x, self.live) if self.residual else super().forward(x)
+    @property
+    def factor(self) -> Tensor:
+        """``[2r, in]``, or ``[r, in]`` in the residual form."""
+        return self.live if self.residual else self.weight
 
 
 class AnchoredOut(ComputedLinear):
@@ -128,9 +135,10 @@ class AnchoredOut(ComputedLinear):
         left, right = weight.chunk(2, 1)
         return {"live": left + right, "anchor": right}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x [.., 2r]`` (or ``[.., r]``) to ``[.., out]``."""
-        return F.linear(x, self.live) if self.residual else super().forward(x)
+    @property
+    def factor(self) -> Tensor:
+        """``[out, 2r]``, or ``[out, r]`` in the residual form."""
+        return self.live if self.residual else self.weight
 
 
 class CoreOut(ComputedLinear):

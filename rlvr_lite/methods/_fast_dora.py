@@ -16,7 +16,6 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
-from rlvr_lite.methods._kept import Keeping, state_of
 from rlvr_lite.methods._lora import ADAPTER, lora_layers
 
 __all__ = ["FastDora", "FastMagnitude", "use_fast_dora"]
@@ -27,8 +26,8 @@ _LEAST_LEFT = 1e-2
 _CHUNK = 2**21
 
 
-class FastMagnitude(Keeping, DoraLinearLayer):
-    """PEFT's magnitude with a cheap norm, folded into B; what is folded is kept while sampling."""
+class FastMagnitude(DoraLinearLayer):
+    """PEFT's magnitude with a cheap norm, folded into B."""
 
     weight: nn.Parameter
     _squares: tuple[Hashable, Tensor] | None = None
@@ -54,7 +53,7 @@ class FastMagnitude(Keeping, DoraLinearLayer):
 
     def _base_squares(self, base: Any) -> Tensor:
         """``|W_i|^2 [out]`` in fp64, taken anew only when the weight was replaced or edited."""
-        key = state_of(base.weight)[1:]  # type: ignore[index]
+        key = base.weight.data_ptr(), base.weight._version, base.weight.dtype
         if self._squares is None or self._squares[0] != key:
             weight = dequantize_module_weight(base).detach().to(_compute_dtype(base))
             parts = [rows.double().square().sum(1) for rows in weight.split(max(1, _CHUNK // weight.shape[1]))]
@@ -65,13 +64,9 @@ class FastMagnitude(Keeping, DoraLinearLayer):
         """``(m / n [out], (m / n) s B [out, r], (1 - m / n) bias [out])`` with the magnitude m and the norm n."""
         base, a, b = layer.get_base_layer(), layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
         scale = layer.scaling[ADAPTER]
-
-        def fold() -> tuple[Tensor, Tensor, Tensor | None]:
-            ratio = self.weight.float() / self.row_norm(base, a, b, scale)
-            shift = None if base.bias is None else (1 - ratio) * base.bias
-            return ratio, b * (ratio * scale)[:, None], shift
-
-        return self.kept(fold, self.weight, a, b, base.weight)
+        ratio = self.weight.float() / self.row_norm(base, a, b, scale)
+        shift = None if base.bias is None else (1 - ratio) * base.bias
+        return ratio, b * (ratio * scale)[:, None], shift
 
 
 class FastDora(DoraLinearVariant):

@@ -39,13 +39,14 @@ def footprint(name: str, layout: Layout, config: AdapterConfig, *, device: str, 
     shapes = method.expected(layout, config)
     trained = sum(map(prod, shapes.values()))
     targets = list(layout.targets(config.targets).values()) if config.targets else []
+    cast = 0 if method.trains_base and size == 4 else size * trained
     paged = method.eight_bit and eight_bit(device, trained)
     return Adapter(
         method=name,
         trained=trained,
         frozen=method.frozen(targets, config.rank or 0, config, size) if targets else 0,
         moments=_moments(shapes, trained) if paged else 8 * trained,
-        kept=method.kept(targets, config.rank or 0, config, size) if targets else 0,
+        kept=method.kept(targets, config.rank or 0, config, size) if method.kept else cast,
         block={**PLAIN, **method.memory},
         trains_base=method.trains_base,
     )

@@ -16,7 +16,7 @@ __all__ = [
     "ANCHORED",
     "PLAIN",
     "both_bytes",
-    "core_bytes",
+    "factor_bytes",
     "if_small_enough",
     "inputs_bytes",
     "outputs_bytes",
@@ -61,14 +61,14 @@ def residual_bytes(targets: list[Linear], r: int, config: AdapterConfig, size: i
     return both_bytes(targets, r, config, size) + size * sum(t.inp * t.out for t in targets)
 
 
+def factor_bytes(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """A and B of every target in the type of products."""
+    return size * sum(r * (t.inp + t.out) for t in targets)
+
+
 def stacked_bytes(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
-    """Both factors beside their anchors."""
-    return 2 * both_bytes(targets, r, config, size)
-
-
-def core_bytes(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
-    """B times a core: a product, so in the type that products have."""
-    return size * sum(r * t.out for t in targets)
+    """Both factors beside their anchors, in the type of products."""
+    return 2 * factor_bytes(targets, r, config, size)
 
 
 def if_small_enough(found: int) -> int:

@@ -8,7 +8,6 @@ import torch
 from peft.tuners.hra.layer import HRALinear
 from torch import Tensor
 
-from rlvr_lite.methods._kept import Keeping
 from rlvr_lite.methods._lora import ADAPTER
 
 __all__ = ["ReflectedLinear", "compact_reflections"]
@@ -30,17 +29,13 @@ def compact_reflections(u: Tensor) -> tuple[Tensor, Tensor]:
     return unit, inverse
 
 
-class ReflectedLinear(Keeping, HRALinear):
+class ReflectedLinear(HRALinear):
     """``y = W (H_1 .. H_r x) + bias`` with the reflections applied to x, instead of to a dense copy of W."""
 
     def factors(self: Any) -> tuple[Tensor, Tensor]:
-        """``U [in, r]`` and ``(U T)^T [r, in]``, kept while sampling."""
-
-        def compute() -> tuple[Tensor, Tensor]:
-            unit, inverse = compact_reflections(self.hra_u[ADAPTER])
-            return unit, torch.linalg.solve_triangular(inverse.T, unit.T, upper=False)
-
-        return self.kept(compute, self.hra_u[ADAPTER])
+        """``U [in, r]`` and ``(U T)^T [r, in]``."""
+        unit, inverse = compact_reflections(self.hra_u[ADAPTER])
+        return unit, torch.linalg.solve_triangular(inverse.T, unit.T, upper=False)
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``x [.., in]`` to ``[.., out]``, in the dtype of x."""

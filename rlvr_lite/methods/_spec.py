@@ -142,7 +142,7 @@ class Method:
         memory: activations of a block by what products compute in (``analysis.memory``), printed by ``python -m
             tests.benchmarks.plan calibrate``; what is missing counts as LoRA's.
         frozen: ``f(targets, r, config, size)``, bytes it adds without training them; ``size`` is a product's bytes a number.
-        kept: the same, bytes it computes once and keeps while sampling.
+        kept: the same, bytes that it casts and computes once for a rollout; ``None`` for its trained numbers, cast.
         eight_bit: whether its optimizer keeps the moments of large adapters in 8 bits on a GPU.
         unsupported_unsloth: further precisions it cannot sit on where Unsloth loaded the base, with the reason.
     """
@@ -182,7 +182,7 @@ class Method:
     cost: tuple[float, float] | None = None
     memory: Mapping[str, Cost] = field(default_factory=lambda: PLAIN)
     frozen: Bytes = no_bytes
-    kept: Bytes = no_bytes
+    kept: Bytes | None = None
     eight_bit: bool = True
     unsupported_unsloth: Mapping[Precision, str] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, build_lora, expected_lora, lora_scale, per_target
+from rlvr_lite.methods._memory import factor_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -29,8 +30,8 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
 
 
 def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
-    """The ratios, B times them, and what they do to the bias."""
-    return 4 * sum((r + 2) * t.out for t in targets)
+    """Both factors, the ratios, and what they do to the bias."""
+    return factor_bytes(targets, r, config, size) + 8 * sum(t.out for t in targets)
 
 
 register(

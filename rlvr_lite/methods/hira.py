@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft import HiraConfig
 
-    from rlvr_lite.methods._dense import keep_updates
-
-    attached = attach_config(model, HiraConfig(r=build.rank, target_modules=build.targets, task_type="CAUSAL_LM"))
-    # A larger model spreads the cost over the many rows of a rollout, and wants the memory for its cache.
-    if _kept(list(build.layout.targets(build.targets).values()), build.rank, build.adapter, 4):
-        keep_updates(attached)
-    return attached
+    return attach_config(model, HiraConfig(r=build.rank, target_modules=build.targets, task_type="CAUSAL_LM"))
 
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:

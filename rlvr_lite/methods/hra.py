@@ -8,7 +8,6 @@ from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
-from rlvr_lite.methods._memory import inputs_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -45,7 +44,7 @@ def _even(rank: int) -> None:
 
 def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     """Both factors of the reflections."""
-    return 2 * inputs_bytes(targets, r, config, size)
+    return 2 * size * sum(r * t.inp for t in targets)
 
 
 register(

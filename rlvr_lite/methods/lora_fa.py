@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, build_lora, lora_layers, lora_scale, per_target
-from rlvr_lite.methods._memory import inputs_bytes
+from rlvr_lite.methods._memory import factor_bytes, inputs_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -60,6 +60,7 @@ register(
             "fp32": (27.04, 23.59, 0.0, 0.03, 18.1),
         },
         frozen=inputs_bytes,
+        kept=factor_bytes,
         eight_bit=False,
     )
 )

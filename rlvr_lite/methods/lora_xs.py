@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, build_lora, lora_scale, per_target
-from rlvr_lite.methods._memory import both_bytes, core_bytes
+from rlvr_lite.methods._memory import both_bytes, factor_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -60,6 +60,6 @@ register(
             "fp32": (27.11, 23.64, 0.0, 0.07, 18.1),
         },
         frozen=both_bytes,
-        kept=core_bytes,
+        kept=factor_bytes,
     )
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, lora_layers, lora_scale, per_target
-from rlvr_lite.methods._memory import outputs_bytes
+from rlvr_lite.methods._memory import factor_bytes, outputs_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -53,5 +53,6 @@ register(
             "fp32": (32.85, 24.13, 0.0, 0.16, 18.1),
         },
         frozen=outputs_bytes,
+        kept=factor_bytes,
     )
 )

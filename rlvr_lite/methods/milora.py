@@ -9,7 +9,7 @@ from rlvr_lite.methods._lora import DROPOUT, DROPOUT_ALLOWED, expected_anchored,
 from rlvr_lite.methods._memory import ANCHORED, PLAIN, both_bytes, residual_bytes, stacked_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
-from rlvr_lite.methods._spec import Build, Method, no_bytes
+from rlvr_lite.methods._spec import Build, Method
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,6 +73,5 @@ register(
         cost=(1.05, 1.11),
         memory=PLAIN,
         frozen=residual_bytes,
-        kept=no_bytes,
     )
 )

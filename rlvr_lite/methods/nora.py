@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
-from rlvr_lite.methods._layout import Layout, Linear
+from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, build_lora, expected_lora, lora_layers, lora_scale, per_target
-from rlvr_lite.methods._memory import inputs_bytes
+from rlvr_lite.methods._memory import factor_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -63,10 +63,6 @@ def _layer(adapter: AdapterConfig) -> str:
     return "lora.Linear(NormalizedIn, Linear)" if _options(adapter)[0] else "lora.Linear(Linear, Linear)"
 
 
-def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
-    return inputs_bytes(targets, r, config, size) if _options(config)[0] else 0
-
-
 register(
     Method(
         name="nora",
@@ -93,6 +89,6 @@ register(
             "bf16": (42.06, 13.47, 0.0, 0.0, 9.7),
             "fp32": (33.95, 24.02, 0.0, 0.14, 18.1),
         },
-        kept=_kept,
+        kept=factor_bytes,
     )
 )

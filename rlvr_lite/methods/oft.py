@@ -24,17 +24,13 @@ def _size(layout: Layout, adapter: AdapterConfig) -> int:
 def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft import OFTConfig
 
-    from rlvr_lite.methods._rotations import keep_rotations
-
     config = OFTConfig(
         r=0,
         oft_block_size=_size(build.layout, build.adapter),
         target_modules=build.targets,
         task_type="CAUSAL_LM",
     )
-    attached = attach_config(model, config)
-    keep_rotations(attached)
-    return attached
+    return attach_config(model, config)
 
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
@@ -56,7 +52,7 @@ def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> 
 
 def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     """The rotations."""
-    return 4 * _block(targets, config) * sum(t.inp for t in targets)
+    return size * _block(targets, config) * sum(t.inp for t in targets)
 
 
 register(

@@ -20,7 +20,6 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft import RandLoraConfig
     from peft.tuners.randlora.layer import RandLoraLayer
 
-    from rlvr_lite.methods._dense import keep_updates
     from rlvr_lite.methods._dtype import keep_dtype
 
     config = RandLoraConfig(
@@ -33,9 +32,6 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     )
     attached = attach_config(model, config)
     keep_dtype(attached, RandLoraLayer)
-    # A larger model spreads the cost over the many rows of a rollout, and wants the memory for its cache.
-    if _kept(list(build.layout.targets(build.targets).values()), build.rank, build.adapter, 4):
-        keep_updates(attached)
     return attached
 
 
@@ -58,9 +54,12 @@ def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> 
 
 
 def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
-    """The smaller scaled basis ``[bases r, small]`` of every layer; the larger one is not copied."""
-    smalls = [min(t.inp, t.out) for t in targets]
-    return if_small_enough(4 * sum(-(-small // r) * r * small for small in smalls))
+    """The smaller scaled basis ``[bases r, small]`` of every layer, and the larger one once for each size."""
+    pairs = [sorted((t.inp, t.out)) for t in targets]
+    fits = if_small_enough(4 * sum(-(-small // r) * r * small for small, _ in pairs))
+    own = sum(-(-small // r) * r * small for small, _ in pairs)
+    shared = sum(-(-small // r) * r * large for small, large in {(s, g) for s, g in pairs})
+    return size * own + (size * shared if size == 2 else 0) if fits else 0
 
 
 register(

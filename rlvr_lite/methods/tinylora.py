@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, PREFIX, build_lora
-from rlvr_lite.methods._memory import both_bytes, core_bytes
+from rlvr_lite.methods._memory import both_bytes, factor_bytes
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -96,6 +96,6 @@ register(
             "fp32": (26.09, 23.7, 0.0, 0.07, 18.1),
         },
         frozen=_frozen,
-        kept=core_bytes,
+        kept=factor_bytes,
     )
 )

@@ -43,6 +43,11 @@ def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> 
     return 4 * r * (max(t.inp for t in targets) + max(t.out for t in targets))
 
 
+def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """What each size of layer takes of them, in 16 bits."""
+    return size * r * (sum({t.inp for t in targets}) + sum({t.out for t in targets})) if size == 2 else 0
+
+
 register(
     Method(
         name="vera",
@@ -72,5 +77,6 @@ register(
             "fp32": (44.4, 30.41, 0.0, 0.0, 18.1),
         },
         frozen=_frozen,
+        kept=_kept,
     )
 )

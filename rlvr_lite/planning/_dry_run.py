@@ -213,7 +213,7 @@ class Runner:
 
         step, rows = self.step, self.step.prompts * self.step.group_size
         length, _ = last_growth(step.prompt_length, step.completion_length)
-        with self.meter.phase("rollout"), self._autocast(), grpo.eval_mode(self.model):
+        with self.meter.phase("rollout"), self._autocast(), grpo.eval_mode(self.model), methods.lean(self.model):
             cache = growing_cache(self.head.backbone.config)
             self._fill(cache, rows, length)
             hidden = sampling.next_hidden(

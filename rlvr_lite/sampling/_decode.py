@@ -12,6 +12,7 @@ from transformers import Cache
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.grpo import OutputHead, eval_mode, feed, output_head, takes
+from rlvr_lite.methods import lean
 from rlvr_lite.sampling._cache import all_growing, growing_cache
 from rlvr_lite.sampling._choice import choose
 from rlvr_lite.sampling._keys import UNIFORM_BLOCK, uniforms
@@ -72,7 +73,8 @@ def rollout(
     Between two looks nothing waits for the device: numbers, tokens and masks stay there. The prompt is prefilled once
     and its cache repeated G times, where the architecture allows (:func:`way`). Row i uses only its own key and its own
     logits, so the sample does not depend on how rows are batched (up to rounding of the model's matrix products).
-    Autocast, if any, is the caller's: sample in the dtype that the training pass scores in.
+    Autocast, if any, is the caller's: sample in the dtype that the training pass scores in. Adapters are cast and folded once
+    for the time (:func:`rlvr_lite.methods.lean`).
 
     Args:
         model: a causal language model of transformers, or a ``PeftModel`` around one.
@@ -110,7 +112,7 @@ def rollout(
     shared = torch.arange(rows, device=device) // group_size
     if how == "rows":
         input_ids, attention_mask, group_size = input_ids[shared], attention_mask[shared], 1
-    with eval_mode(model):
+    with eval_mode(model), lean(model):
         position = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
         hidden = feed(head.backbone, input_ids, attention_mask, position, **given)[:, -1]
         own_mask = cache is not None and _takes_own_mask(head.backbone, cache)
