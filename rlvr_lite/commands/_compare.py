@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from rlvr_lite.commands._consent import consent, refuse_card
 from rlvr_lite.errors import UserError
 from rlvr_lite.options import with_options
 
@@ -27,11 +28,15 @@ def compare(
     budget: int | None = None,
     axis: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE,VALUE ...")] = (),
     reference: str | None = None,
-    zone: float = 0.0,
+    margin: float = 0.0,
+    search_seeds: int = 2,
     engine: Literal["local", "process", "ray"] = "local",
     workers: int | None = None,
     address: str | None = None,
     out: Path | None = None,
+    dry: bool = False,
+    gpu: str | None = None,
+    yes: bool = False,
     progress: bool = True,
     **options: Any,
 ) -> None:
@@ -47,36 +52,42 @@ def compare(
         budget: completions a run may draw; by default all runs have equal steps.
         axis: FIELD=VALUE,VALUE makes a row for each value; several fields make a row for each combination.
         reference: method that the others are compared with.
-        zone: half width of the zone of practical equivalence, in accuracy.
+        margin: equivalence margin, as a share of what the reference gains over the untrained base.
+        search_seeds: seeds of the fine pass of the search; two or more show how much its choice owes to luck.
         engine: one run after another here, in fresh processes, or on a Ray cluster.
         workers: runs at once.
         address: of a running Ray cluster.
         out: the study's directory. Calling again continues it.
+        dry: print runs, generated tokens, hours and disk, and train nothing.
+        gpu: with --dry, the card that hours are given for; by default this machine's device.
+        yes: start what takes more than an hour without being asked.
         progress: show a progress bar; -q shows none.
         **options: what all runs share.
     """
     from rlvr_lite.recipes import recipe as read_recipe
     from rlvr_lite.study import compare as run_study
+    from rlvr_lite.study import estimate
 
+    refuse_card(gpu, dry)
     axes = dict(map(_axis, axis))
     _refuse_unused(methods, options)
-    found = run_study(
-        methods,
-        base,
-        task,
-        seeds=seeds,
-        tune=tune,
-        budget=budget,
-        reference=reference,
-        zone=zone,
-        engine=engine,
-        workers=workers,
-        address=address,
-        out=out,
-        config=None if recipe is None else read_recipe(recipe),
-        progress=progress,
-        **options | axes,
-    )
+    config = None if recipe is None else read_recipe(recipe)
+    asked: dict[str, Any] = {
+        "seeds": seeds,
+        "tune": tune,
+        "budget": budget,
+        "reference": reference,
+        "margin": margin,
+        "out": out,
+    }
+    asked |= {"search_seeds": search_seeds, "config": config, **options, **axes}
+    left = estimate(methods, base, task, gpu=gpu, **asked)
+    if dry:
+        print(left)
+        return
+    consent(left, yes)
+    running: dict[str, Any] = {"engine": engine, "workers": workers, "address": address, "progress": progress}
+    found = run_study(methods, base, task, **running, **asked)
     print(found)
     print(f"report: {found.directory / 'report.html'}")
 

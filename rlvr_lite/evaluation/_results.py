@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvr_lite.analysis.replication import seed_problem_difference, verdict
+from rlvr_lite.analysis.replication import equivalent, in_words, seed_problem_difference, verdict
 from rlvr_lite.analysis.statistics import Interval, clustered_standard_error, holm, student_quantile
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.evaluation._scores import Score
@@ -154,17 +154,17 @@ class Evaluation(Mapping[str, Score]):
 
     # ---- compared ---------------------------------------------------------------------------------------------
 
-    def compare(self, other: Evaluation, *, zone: float = 0.0) -> Table:
+    def compare(self, other: Evaluation, *, margin: float = 0.0) -> Table:
         """Paired differences, this minus the other, on the same problems.
 
         Args:
             other: an evaluation of the same benchmarks.
-            zone: half width of the zone of practical equivalence, in accuracy.
+            margin: equivalence margin, in accuracy.
 
         Raises:
             UserError: they were not made alike, or share no benchmark; see :func:`compare_evaluations`.
         """
-        return compare_evaluations([self], [other], zone=zone)
+        return compare_evaluations([self], [other], margin=margin)
 
     # ---- on disk ----------------------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ def _column(family: str, k: str) -> str:
     return family if family == "greedy" else f"{family}@{k}"
 
 
-def compare_evaluations(mine: Sequence[Evaluation], others: Sequence[Evaluation], *, zone: float = 0.0) -> Table:
+def compare_evaluations(mine: Sequence[Evaluation], others: Sequence[Evaluation], *, margin: float = 0.0) -> Table:
     """Paired differences of two policies on every benchmark and metric they share, corrected for their number.
 
     Pairs are problems; with several evaluations a side, one a training seed and in the same order, they are
@@ -257,7 +257,7 @@ def compare_evaluations(mine: Sequence[Evaluation], others: Sequence[Evaluation]
     Args:
         mine: evaluations of one policy, one a seed.
         others: of the other, as many.
-        zone: half width of the zone of practical equivalence.
+        margin: equivalence margin, in accuracy.
 
     Returns:
         Columns benchmark, metric, this, other, difference, low, high, p, p (Holm), verdict.
@@ -289,7 +289,7 @@ def compare_evaluations(mine: Sequence[Evaluation], others: Sequence[Evaluation]
             "high": difference.high,
             "p": difference.p_value,
             "p (Holm)": adjusted,
-            "verdict": verdict(difference, adjusted, zone=zone),
+            "verdict": in_words(verdict(difference, adjusted), equivalent(difference, margin)),
         }
         for (head, difference), adjusted in zip(rows, holm(p_values), strict=True)
     ]

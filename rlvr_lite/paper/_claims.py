@@ -1,31 +1,31 @@
 """The claims of "Evaluating Parameter Efficient Methods for RLVR" (arXiv 2512.23165), run and judged.
 
-``claims(scale="tiny")`` trains 326 runs, at most 310 whole ones' worth. Planned, from CPU seconds measured on runs of each
-kind (18 a whole run of LoRA, 30 with dropout, 23 on a bf16 base, 43 with both): 7,000 of training and scoring and 2,400 for
-a fresh process a run, 78 minutes on two idle cores. Measured: 149 minutes of runs, so 75 on two cores. It goes on where it was
-stopped. The larger scales are the same declarations on other bases; what they would find is not known here.
+:func:`estimate` says what a scale takes before it starts. It goes on where it was stopped. The larger scales are the same
+declarations on other bases; what they would find is not known here.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlvr_lite.errors import UserError, as_html, unknown_name
-from rlvr_lite.paper._experiments import EXPERIMENTS, Setting, cause_settings, setting
+from rlvr_lite.paper._experiments import EXPERIMENTS, Experiment, Rate, Setting, cause_settings, setting
 from rlvr_lite.paper._measure import DECODINGS, decoded, ratios, shares, wrong_base
 from rlvr_lite.paper._rules import Evidence, Finding
 from rlvr_lite.paper._statements import DECODED, Claim, declared, misplaced
-from rlvr_lite.records import make_folder, write_json, write_text
+from rlvr_lite.planning import Cost
+from rlvr_lite.records import is_file, make_folder, write_json, write_text
 from rlvr_lite.runs import writer
-from rlvr_lite.study import EngineName, Row, Study, compare
+from rlvr_lite.study import MANIFEST, EngineName, Estimate, Row, Study, compare
+from rlvr_lite.study import estimate as estimate_study
 from rlvr_lite.table import Table
 
-__all__ = ["Claim", "Claims", "Finding", "claims", "declared"]
+__all__ = ["Claim", "Claims", "Finding", "claims", "declared", "estimate"]
 
 T = TypeVar("T")
 
@@ -39,12 +39,14 @@ class Claims:
         at: the scale.
         claims: that were judged.
         findings: one a claim, in the same order.
+        margin: equivalence margin in accuracy, the scale's share of what LoRA gains over the untrained base.
     """
 
     directory: Path
     at: Setting
     claims: tuple[Claim, ...]
     findings: tuple[Finding, ...]
+    margin: float = 0.0
     _index: Mapping[str, Finding] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -56,13 +58,24 @@ class Claims:
             raise unknown_name("claim", id, self._index)
         return self._index[id]
 
+    def said(self, id: str) -> str:
+        """A claim's verdict with the scale that it was seen at; what is only counted has none.
+
+        Args:
+            id: of the claim.
+        """
+        verdict = self[id].verdict
+        claim = next(claim for claim in self.claims if claim.id == id)
+        words = {"supported": "seen", "not supported": "not seen"}
+        return f"{words.get(verdict, verdict)} at {self.at.size}" if claim.rows else verdict
+
     @property
     def table(self) -> Table:
         """A row a claim."""
         rows = [
             {
                 "claim": claim.id,
-                "verdict": found.verdict,
+                "verdict": self.said(claim.id),
                 "effect": None if found.effect is None else f"{found.effect:+.3f}",
                 "95 %": None if found.low is None else f"[{found.low:+.3f}, {found.high:+.3f}]",
                 "the paper says": claim.statement,
@@ -77,7 +90,8 @@ class Claims:
         return (
             f"base {at.config.base}, task {at.config.task}, {at.seeds} seeds ({at.ablation_seeds} in ablations, "
             f"{at.cause_seeds} in settings that may break a method), {at.config.eval_problems} problems x "
-            f"{at.config.eval_k} answers; effects in accuracy, paired by seed and problem (ratios for spectra and shares); equivalent within {at.zone:g}."
+            f"{at.config.eval_k} answers; effects in accuracy, paired by seed and problem (ratios for spectra and shares); equivalence margin "
+            f"{self.margin:.3g}, {at.margin:g} of what LoRA gains over the untrained base. Seen and not seen are said of this base."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +103,8 @@ class Claims:
                 "rows": list(claim.rows),
                 "controls": claim.controls,
                 "criterion": claim.criterion,
-                "verdict": found.verdict,
+                "verdict": self.said(claim.id),
+                "rule": found.verdict,
                 "effect": found.effect,
                 "low": found.low,
                 "high": found.high,
@@ -103,7 +118,7 @@ class Claims:
         """The table, and what was found for each claim."""
         parts = [f"# {self.table.title}", self.table.to_markdown(), self._note]
         for claim, found in zip(self.claims, self.findings, strict=True):
-            lines = [f"## {claim.id}: {found.verdict}", f"Claim: {claim.statement}.", f"Rule: {claim.criterion}."]
+            lines = [f"## {claim.id}: {self.said(claim.id)}", f"Claim: {claim.statement}.", f"Rule: {claim.criterion}."]
             lines += [f"Controls: {claim.controls}."] if claim.controls else []
             parts.append("\n\n".join([*lines, f"Found: {found.sentence}."]))
         return "\n\n".join(parts) + "\n"
@@ -127,7 +142,7 @@ def claims(
     at: Setting | None = None,
     progress: bool = True,
 ) -> Claims:
-    """Run the experiments behind the claims, and say of each: supported, not supported or undecided.
+    """Run the experiments behind the claims, and say of each: seen, not seen or undecided at this scale.
 
     Calling it again with the same directory goes on where it was stopped; several processes may work on one directory.
     The verdicts stand in ``claims.json`` and ``claims.md`` there, the studies and their reports beside them.
@@ -145,11 +160,7 @@ def claims(
         UserError: there is no such claim or scale, or the directory holds another study.
     """
     at = at or setting(scale)
-    known = {claim.id: claim for claim in declared(at)}
-    for id in only or ():
-        if id not in known:
-            raise unknown_name("claim", id, known)
-    chosen = tuple(claim for claim in known.values() if not only or claim.id in only)
+    chosen = _chosen(at, only)
     root = Path(out) if out is not None else Path("runs") / f"claims-{scale}"
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose another --out")
@@ -157,10 +168,81 @@ def claims(
     make_folder(root)
     with writer(root / ".lock", "claims", wait=True):  # one process at a time draws the answers that no study draws
         evidence = _evidence(chosen, at, root, studies, missing)
-        result = Claims(root, at, chosen, tuple(claim.judge(evidence) for claim in chosen))
+        result = Claims(root, at, chosen, tuple(claim.judge(evidence) for claim in chosen), evidence.margin)
         write_json(root / "claims.json", result.to_dict())
         write_text(root / "claims.md", result.to_markdown())
     return result
+
+
+def _chosen(at: Setting, only: Sequence[str] | None) -> tuple[Claim, ...]:
+    known = {claim.id: claim for claim in declared(at)}
+    for id in only or ():
+        if id not in known:
+            raise unknown_name("claim", id, known)
+    return tuple(claim for claim in known.values() if not only or claim.id in only)
+
+
+def estimate(
+    scale: str = "tiny",
+    *,
+    out: str | Path | None = None,
+    only: Sequence[str] | None = None,
+    gpu: str | None = None,
+    at: Setting | None = None,
+) -> Estimate:
+    """What a call of :func:`claims` would take, without what its directory has: runs, generated tokens, hours and disk.
+
+    Settings at LoRA's rate are counted as if that were never the method's own. Spectra and the scoring of policies once more
+    are not counted.
+
+    Args:
+        scale: see :func:`claims`.
+        out: see :func:`claims`.
+        only: see :func:`claims`.
+        gpu: a card that hours are given for; ``None`` takes this machine's device.
+        at: see :func:`claims`.
+
+    Raises:
+        UserError: there is no such claim, scale or card, or the directory holds another study.
+    """
+    at = at or setting(scale)
+    root = Path(out) if out is not None else Path("runs") / f"claims-{scale}"
+    parts: dict[str, Cost] = {}
+    done = 0
+    for experiment, entries in _experiments(_chosen(at, only), at):
+        rows: dict[str, Any] = dict(entries(lambda method: 1e-3 if method == "lora" else 2e-3))
+        folder = root / experiment.name
+        if is_file(folder / MANIFEST):  # whose rates are known by now
+            rows |= {v.label: dict(v.overrides) for v in Study.load(folder).design.variants}
+        options = _options(experiment, at)
+        left = estimate_study(rows, at.config.base, at.config.task, out=folder, config=at.config, gpu=gpu, **options)
+        parts |= {f"{experiment.name}: {name}": cost for name, cost in left.parts.items()}
+        done += left.done
+    return Estimate(parts, done)
+
+
+def _experiments(chosen: Sequence[Claim], at: Setting) -> Iterator[tuple[Experiment, Callable[[Rate], dict[str, Any]]]]:
+    """The experiments that claims need, and those whose tuned rates these need, each with its rows as far as they are wanted."""
+    wanted = {row for claim in chosen for row in claim.rows}
+    wanted |= {row for experiment in EXPERIMENTS if wanted & set(experiment.labels(at)) for row in experiment.after}
+    for experiment in EXPERIMENTS:
+        if wanted & set(experiment.labels(at)):
+
+            def entries(rate: Rate, experiment: Experiment = experiment) -> dict[str, Any]:
+                rows = experiment.rows(at, rate)
+                return {label: v for label, v in rows.items() if label in wanted or label == next(iter(rows))}
+
+            yield experiment, entries
+
+
+def _options(experiment: Experiment, at: Setting) -> dict[str, Any]:
+    return {
+        "seeds": getattr(at, experiment.seeds),
+        "tune": "lr" if experiment.tuned else "none",
+        "budget": at.rollouts if experiment.equal_rollouts else None,
+        "margin": at.margin,
+        "search_seeds": at.search_seeds,
+    }
 
 
 def _workers(engine: EngineName) -> int | None:
@@ -174,34 +256,26 @@ def _studies(
     chosen: Sequence[Claim], at: Setting, root: Path, engine: EngineName, workers: int | None, progress: bool
 ) -> tuple[dict[str, Study], dict[str, str]]:
     """The studies with the rows that the claims need and those whose tuned rates these need; why rows could not be run."""
-    wanted = {row for claim in chosen for row in claim.rows}
-    wanted |= {row for experiment in EXPERIMENTS if wanted & set(experiment.labels(at)) for row in experiment.after}
     studies: dict[str, Study] = {}
     missing: dict[str, str] = {}
     rates: dict[str, float] = {}
-    for experiment in EXPERIMENTS:
-        if not wanted & set(experiment.labels(at)):
-            continue
+    for experiment, wanted in _experiments(chosen, at):
         lost = [method for method in experiment.after if method not in rates]
         if lost:
             missing |= dict.fromkeys(experiment.labels(at), f"not run, for {lost[0]} has no learning rate that works")
             continue
-        rows = experiment.rows(at, rates.__getitem__)
-        entries = {label: fields for label, fields in rows.items() if label in wanted or label == next(iter(rows))}
+        entries = wanted(rates.__getitem__)
         studies[experiment.name] = compare(
             entries,
             at.config.base,
             at.config.task,
-            seeds=getattr(at, experiment.seeds),
-            tune="lr" if experiment.tuned else "none",
-            budget=at.rollouts if experiment.equal_rollouts else None,
-            reference=next(iter(rows)),
-            zone=at.zone,
+            reference=next(iter(entries)),
             engine=engine,
             workers=workers,
             out=root / experiment.name,
             config=at.config,
             progress=progress,
+            **_options(experiment, at),
         )
         if experiment.tuned:
             found = {label: row.learning_rate for label, row in studies[experiment.name].rows.items()}
@@ -242,10 +316,15 @@ def _evidence(
     for what, label, job in again:
         for answered in measured(what, label, job):
             scores[what] = answered
-    base = studies["methods"].base if "methods" in studies else None
-    return Evidence(
-        scores, base, energy, shares([name for claim in chosen for name in claim.counted]), at.zone, missing
-    )
+    tuned = studies.get("methods")
+    base, own = None if tuned is None else tuned.base, scores.get("lora")
+    gain = 0.0 if base is None or own is None else float(own.mean() - base.mean())
+    counted = shares([name for claim in chosen for name in claim.counted])
+    found = Evidence(scores, base, energy, counted, at.margin * max(0.0, gain), missing)
+    if tuned is None:
+        return found
+    chance = {label: row.optimum.variance for label, row in tuned.rows.items() if row.optimum is not None}
+    return replace(found, of_choice=chance, doubt=tuned.search_doubt)
 
 
 def _alias(method: str, at: Setting, rows: Mapping[str, Any], scores: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Which runs the claims need: the same experiments at three scales, every run in one study only.
 
-At ``tiny``: sixteen methods, each with a search (5 halves and 2 wholes of a run) and five seeds, 192 runs; two methods in
+At ``tiny``: sixteen methods, each with a search (5 halves of a run and about 8 whole ones) and five seeds, 288 runs; two methods in
 all settings that may break them, three seeds, 90; rank, loss, learning rate and batch around LoRA's tuned rate, four seeds,
 44. What runs of different studies share by configuration is trained once.
 """
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from rlvr_lite import resolve
 from rlvr_lite.config import SCALES, RunConfig
 from rlvr_lite.errors import unknown_name
+from rlvr_lite.planning import shape_of
 from rlvr_lite.recipes import recipe
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FACTORS",
     "METHODS",
     "Experiment",
+    "Rate",
     "Setting",
     "cause_settings",
     "setting",
@@ -56,7 +58,8 @@ class Setting:
         seeds: of the tuned comparison.
         cause_seeds: of the search for what breaks a method.
         ablation_seeds: of the ablations.
-        zone: half width of the zone of practical equivalence, in accuracy.
+        margin: equivalence margin, as a share of what LoRA gains over the untrained base.
+        search_seeds: of the search for learning rates.
     """
 
     scale: Literal["tiny", "small", "paper"]
@@ -64,13 +67,23 @@ class Setting:
     seeds: int
     cause_seeds: int
     ablation_seeds: int
-    zone: float
+    margin: float = 0.08
+    search_seeds: int = 2
 
     @cached_property
     def filled(self) -> RunConfig:
         """The configuration with the scale's defaults, as a row of plain LoRA runs it."""
         asked = resolve.merge({"method": "lora"}, self.config)
         return resolve.fill(asked, facts=resolve.BaseFacts(self.scale), task=None)
+
+    @cached_property
+    def size(self) -> str:
+        """Parameters of the base, as verdicts name them."""
+        count = shape_of(self.config).parameters
+        for unit, word in ((1e9, "B"), (1e6, "M")):
+            if count >= unit:
+                return f"{count / unit:.3g}{word}"
+        return f"{count / 1e6:.2g}M"
 
     @property
     def prompts(self) -> int:
@@ -103,14 +116,13 @@ def setting(scale: str, **changes: Any) -> Setting:
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     if scale == "tiny":
-        # One point in twenty: about an eighth of what LoRA gains on the bundled tiny model.
-        found = Setting("tiny", RunConfig(precision="fp32", eval_problems=200), 5, 3, 4, 0.05)
+        found = Setting("tiny", RunConfig(precision="fp32", eval_problems=200), 5, 3, 4)
     elif scale == "small":
         base = "HuggingFaceTB/SmolLM2-135M-Instruct"
-        found = Setting("small", RunConfig(base=base, precision="fp32", eval_problems=200), 5, 3, 4, 0.02)
+        found = Setting("small", RunConfig(base=base, precision="fp32", eval_problems=200), 5, 3, 4)
     else:  # what not every method has is left to the scale's defaults, which are the recipe's; dropout is a factor here
         config = dataclasses.replace(recipe("paper-1.5b"), rank=None, alpha=None, targets=None, method_options={})
-        found = Setting("paper", config, 5, 3, 5, 0.02)
+        found = Setting("paper", config, 5, 3, 5)
     return dataclasses.replace(found, **changes)
 
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvr_lite.analysis.replication import seed_problem_difference, verdict
+from rlvr_lite.analysis.replication import Verdict as Direction
+from rlvr_lite.analysis.replication import equivalent, in_words, seed_problem_difference, verdict
 from rlvr_lite.analysis.statistics import Difference, holm, student_quantile
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "below_base",
     "cause_is_direction",
     "falls_behind",
-    "higher_on_average",
     "no_gain",
     "not_run",
     "not_worse",
@@ -52,16 +52,20 @@ class Evidence:
         base: the untrained base's, ``[S, P]``.
         ratios: energy over random by ``"ROW SIDE END"`` such as ``"lora left top"``, one number a seed.
         shares: trained share of the paper's base by method, counted from its shapes, in percent.
-        zone: half width of the zone of practical equivalence, in accuracy.
+        margin: equivalence margin, in accuracy.
         missing: why a row has no scores.
+        of_choice: variance of the rows that have a search of their own, by the choice of their learning rate.
+        doubt: ``f(row, effect)``, why such a row's search does not bear a verdict; empty where it does.
     """
 
     scores: Mapping[str, Scores] = field(default_factory=dict)
     base: Scores | None = None
     ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
-    zone: float = 0.0
+    margin: float = 0.0
     missing: Mapping[str, str] = field(default_factory=dict)
+    of_choice: Mapping[str, float] = field(default_factory=dict)
+    doubt: Callable[[str, float], str] = lambda row, effect: ""
 
     def of(self, row: str) -> Scores:
         """A row's scores."""
@@ -71,7 +75,9 @@ class Evidence:
 
     def against(self, row: str, reference: str) -> Difference:
         """A row minus another, paired by problem and by the seeds that both have."""
-        return _paired(self.of(row), self.of(reference))
+        both = row in self.of_choice and reference in self.of_choice  # rows at one and the same rate share its luck
+        chance = self.of_choice[row] + self.of_choice[reference] if both else 0.0
+        return _paired(self.of(row), self.of(reference), chance)
 
     def against_base(self, row: str) -> Difference:
         """A row minus the untrained base."""
@@ -79,18 +85,45 @@ class Evidence:
             raise Missing("the untrained base is not scored")
         return _paired(self.of(row), self.base)
 
-    def family(self, rows: Sequence[str], reference: str) -> dict[str, tuple[Difference, str]]:
-        """Rows against a reference with their verdicts, Holm over these rows."""
+    def family(self, rows: Sequence[str], reference: str) -> dict[str, Judged]:
+        """Rows against a reference, Holm over these rows."""
         found = [self.against(row, reference) for row in rows]
         adjusted = holm([difference.p_value for difference in found])
-        words = [verdict(d, p, zone=self.zone) for d, p in zip(found, adjusted, strict=True)]
-        return dict(zip(rows, zip(found, words, strict=True), strict=True))
+        return {row: self._judged(row, reference, d, p) for row, d, p in zip(rows, found, adjusted, strict=True)}
+
+    def _judged(self, row: str, reference: str, d: Difference, p: float) -> Judged:
+        direction, within = verdict(d, p), equivalent(d, self.margin)
+        if row in self.of_choice and reference in self.of_choice:
+            behind = row if direction == "worse" else reference if direction == "better" else ""
+            open_ = bool(behind and self.doubt(behind, d.value))
+            direction = "search inconclusive" if open_ else direction
+            within = within and not open_ and not any(self.doubt(label, math.inf) for label in (row, reference))
+        return Judged(d, direction, within)
 
     def ratio(self, name: str) -> Difference:
         """Mean of a ratio over seeds, with Student's interval."""
         if name not in self.ratios:
             raise Missing(f"no spectrum of {name}: {self.missing.get(name.split()[0], 'not measured')}")
         return _over_seeds(self.ratios[name])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A difference, its direction after Holm's correction, and whether it lies within the equivalence margin."""
+
+    difference: Difference
+    direction: Direction
+    within: bool
+
+    @property
+    def words(self) -> str:
+        """Both together."""
+        return f"{_words(self.difference)} {in_words(self.direction, self.within)}"
+
+    @property
+    def matters(self) -> str:
+        """Equivalence first: a significant difference within the margin is equivalent where a claim is about its size."""
+        return "equivalent" if self.within else self.direction
 
 
 @dataclass(frozen=True)
@@ -120,9 +153,9 @@ class Finding:
 Rule = Callable[[Evidence], Finding]
 
 
-def _paired(row: Scores, reference: Scores) -> Difference:
+def _paired(row: Scores, reference: Scores, of_choice: float = 0.0) -> Difference:
     seeds = min(len(row), len(reference))
-    return seed_problem_difference(reference[:seeds], row[:seeds])
+    return seed_problem_difference(reference[:seeds], row[:seeds], of_choice=of_choice)
 
 
 def _over_seeds(values: Sequence[float]) -> Difference:
@@ -143,55 +176,72 @@ def _decide(supports: bool, refutes: bool) -> Verdict:
     return "supported" if supports else "not supported" if refutes else "undecided"
 
 
-def _all(wanted: str, refuted: tuple[str, ...], rows: Sequence[str], reference: str) -> Rule:
-    """Every row has the wanted verdict: supported; one has a contrary one: not supported."""
+def _all(supports: Callable[[Judged], bool], refutes: Callable[[Judged], bool]) -> Callable[..., Rule]:
+    """Supported if each row is as it should be; not supported if one is the contrary."""
+
+    def of(rows: Sequence[str], reference: str) -> Rule:
+        def rule(evidence: Evidence) -> Finding:
+            found = evidence.family(rows, reference)
+            against = [row for row, judged in found.items() if refutes(judged)]
+            open_rows = [row for row, judged in found.items() if not supports(judged)]
+            said = _decide(not open_rows, bool(against))
+            row = (against or open_rows or list(found))[0]
+            told = "; ".join(f"{name} {judged.words}" for name, judged in found.items())
+            return Finding.of(said, found[row].difference, f"against {reference}: {told}")
+
+        return rule
+
+    return of
+
+
+def all_better(rows: Sequence[str], reference: str) -> Rule:
+    """Each row beats the reference, by however little; one that is worse, or equivalent without being better, refutes it."""
+    return _all(
+        lambda j: j.direction == "better", lambda j: j.direction == "worse" or (j.within and j.direction != "better")
+    )(rows, reference)
+
+
+def all_worse(rows: Sequence[str], reference: str) -> Rule:
+    """Each row stays behind the reference, by however little; one that is better, or equivalent without being worse, refutes it."""
+    return _all(
+        lambda j: j.direction == "worse", lambda j: j.direction == "better" or (j.within and j.direction != "worse")
+    )(rows, reference)
+
+
+def all_equivalent(rows: Sequence[str], reference: str) -> Rule:
+    """Each row lies within the equivalence margin, whatever its direction; one that lies wholly outside of it refutes it.
+
+    A significant difference alone refutes nothing: it may be smaller than the margin. Without a margin, it does.
+    """
 
     def rule(evidence: Evidence) -> Finding:
-        found = evidence.family(rows, reference)
-        words = [word for _, word in found.values()]
-        against = [row for row, (_, word) in found.items() if word in refuted]
-        said = _decide(all(word == wanted for word in words), bool(against))
-        open_rows = [row for row, (_, word) in found.items() if word != wanted]
-        row = (against or open_rows or list(found))[0]
-        told = "; ".join(f"{name} {_words(d)} {word}" for name, (d, word) in found.items())
-        return Finding.of(said, found[row][0], f"against {reference}: {told}")
+        def outside(j: Judged) -> bool:
+            beyond = min(abs(j.difference.low), abs(j.difference.high)) > evidence.margin
+            return beyond and j.direction in ("better", "worse")
+
+        return _all(lambda j: j.within, outside)(rows, reference)(evidence)
 
     return rule
 
 
-def all_better(rows: Sequence[str], reference: str) -> Rule:
-    """Each row beats the reference; one that is worse or equivalent refutes it."""
-    return _all("better", ("worse", "equivalent"), rows, reference)
-
-
-def all_worse(rows: Sequence[str], reference: str) -> Rule:
-    """Each row stays behind the reference; one that is better or equivalent refutes it."""
-    return _all("worse", ("better", "equivalent"), rows, reference)
-
-
-def all_equivalent(rows: Sequence[str], reference: str) -> Rule:
-    """Each row lies within the zone of the reference; one that is better or worse refutes it."""
-    return _all("equivalent", ("better", "worse"), rows, reference)
-
-
 def no_gain(row: str, reference: str) -> Rule:
-    """The row gains no more than the zone: its interval ends below it. A gain that excludes zero refutes it."""
+    """The row gains no more than the equivalence margin: its interval ends below it. A gain beyond, that excludes zero, refutes it."""
 
     def rule(evidence: Evidence) -> Finding:
         d = evidence.against(row, reference)
-        said = _decide(d.high <= evidence.zone, d.low > 0)
-        return Finding.of(said, d, f"{row} against {reference}: {_words(d)}, zone {evidence.zone:g}")
+        said = _decide(d.high <= evidence.margin, d.low > 0)
+        return Finding.of(said, d, f"{row} against {reference}: {_words(d)}, equivalence margin {evidence.margin:.3g}")
 
     return rule
 
 
 def not_worse(row: str, reference: str) -> Rule:
-    """The row loses no more than the zone. A loss that excludes zero refutes it."""
+    """The row loses no more than the equivalence margin. A loss beyond, that excludes zero, refutes it."""
 
     def rule(evidence: Evidence) -> Finding:
         d = evidence.against(row, reference)
-        said = _decide(d.low >= -evidence.zone, d.high < 0)
-        return Finding.of(said, d, f"{row} against {reference}: {_words(d)}, zone {evidence.zone:g}")
+        said = _decide(d.low >= -evidence.margin, d.high < 0)
+        return Finding.of(said, d, f"{row} against {reference}: {_words(d)}, equivalence margin {evidence.margin:.3g}")
 
     return rule
 
@@ -220,22 +270,17 @@ def below_base(row: str, others: Sequence[str]) -> Rule:
 
 
 def falls_behind(row: str, alike: Sequence[str], reference: str) -> Rule:
-    """The row is worse than the reference and the others are not; the row equivalent or better refutes it."""
+    """The row is worse than the reference and not equivalent to it, the others are not; the row equivalent or better refutes it."""
 
     def rule(evidence: Evidence) -> Finding:
         found = evidence.family([row, *alike], reference)
-        word = found[row][1]
-        same = all(found[other][1] != "worse" for other in alike)
-        told = "; ".join(f"{name} {_words(d)} {said}" for name, (d, said) in found.items())
+        word = found[row].matters
+        same = all(found[other].matters != "worse" for other in alike)
+        told = "; ".join(f"{name} {judged.words}" for name, judged in found.items())
         said = _decide(word == "worse" and same, word in ("better", "equivalent") or not same)
-        return Finding.of(said, found[row][0], f"against {reference}: {told}")
+        return Finding.of(said, found[row].difference, f"against {reference}: {told}")
 
     return rule
-
-
-def higher_on_average(row: str, reference: str) -> Rule:
-    """The row's interval over the reference lies above zero; below zero, or inside the zone, refutes it."""
-    return all_better([row], reference)
 
 
 def cause_is_direction(
@@ -265,14 +310,18 @@ def cause_is_direction(
             if one and other:
                 effects[name] = _paired(_mean(evidence, other), _mean(evidence, one))
         adjusted = holm([d.p_value for d in effects.values()])
-        said = {name: verdict(d, p, zone=evidence.zone) for (name, d), p in zip(effects.items(), adjusted, strict=True)}
+        judged = {
+            name: Judged(d, verdict(d, p), equivalent(d, evidence.margin))
+            for (name, d), p in zip(effects.items(), adjusted, strict=True)
+        }
+        said = {name: j.matters for name, j in judged.items()}
         worst = min(
             (d.value for name, d in effects.items() if name != "directions" and said[name] == "worse"), default=0.0
         )
         outdone = worst < min(0.0, direction.value)
         supports = said["directions"] == "worse" and not outdone
         found = _decide(supports, said["directions"] in ("better", "equivalent") or outdone)
-        told = "; ".join(f"{name} {_words(d)} {said[name]}" for name, d in effects.items())
+        told = "; ".join(f"{name} {j.words}" for name, j in judged.items())
         return Finding.of(found, direction, f"{row} against {control}, and each factor over all settings: {told}")
 
     return rule

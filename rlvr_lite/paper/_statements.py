@@ -68,7 +68,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             "structural variants beat LoRA: DoRA 46.6, AdaLoRA 44.2, MiSS 43.4 against 42.5",
             ("lora", *structural),
             rules.all_better(structural, "lora"),
-            "supported: all three better (Holm); not supported: one worse or equivalent",
+            "supported: all three better (Holm); not supported: one worse, or equivalent without being better",
             f"{tuned}; all seven targets for MiSS, a real rank schedule for AdaLoRA",
         ),
         Claim(
@@ -76,7 +76,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             "DoRA beats full fine-tuning: 46.6 against 44.9",
             ("dora", "full"),
             rules.all_better(("dora",), "full"),
-            "supported: better; not supported: worse or equivalent",
+            "supported: better; not supported: worse, or equivalent without being better",
             tuned,
         ),
         Claim(
@@ -84,7 +84,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             "LoRA+ improves on LoRA: 43.9 against 42.5",
             ("lora", "lora_plus"),
             rules.all_better(("lora_plus",), "lora"),
-            "supported: better; not supported: worse or equivalent",
+            "supported: better; not supported: worse, or equivalent without being better",
             f"{tuned}, so LoRA may take the higher rate too",
         ),
         Claim(
@@ -92,7 +92,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             "rsLoRA brings no gain: 42.3 against 42.5",
             ("lora", "rslora"),
             rules.no_gain("rslora", "lora"),
-            "supported: the interval ends below the zone; not supported: it lies above zero",
+            "supported: the interval ends below the equivalence margin; not supported: it lies above zero, and not below the margin",
             tuned,
         ),
         *(_collapse(at, method, number) for method, number in (("pissa", "0.2"), ("milora", "18.0"))),
@@ -177,7 +177,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             "the learning rate hardly matters: 42.3 at a half and at a tenth, against 42.5",
             ("lora", "rate / 2", "rate / 10"),
             rules.all_equivalent(("rate / 2", "rate / 10"), "lora"),
-            "supported: both equivalent; not supported: one better or worse (Holm)",
+            "supported: both within the equivalence margin; not supported: one better or worse (Holm), and wholly outside of it",
             "around LoRA's tuned rate",
         ),
         Claim(
@@ -185,7 +185,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             "a quarter of the batch does as well: 43.0 at 32, 42.5 at 128",
             ("lora", at.small_batch),
             rules.not_worse(at.small_batch, "lora"),
-            "supported: the interval starts above minus the zone; not supported: it lies below zero",
+            "supported: the interval starts above minus the equivalence margin; not supported: it lies below zero, and not above that",
             f"{one_rate}; equal rollouts ({at.rollouts:,}), not equal steps",
         ),
         Claim(
@@ -193,7 +193,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             "the loss hardly matters: DAPO 42.5, Dr. GRPO 42.0, GRPO 40.5",
             ("lora", "loss grpo", "loss dr_grpo"),
             rules.all_equivalent(("loss grpo", "loss dr_grpo"), "lora"),
-            "supported: both equivalent; not supported: one better or worse (Holm)",
+            "supported: both within the equivalence margin; not supported: one better or worse (Holm), and wholly outside of it",
             f"{one_rate}; same rank and kernel; on-policy, so only the normalisation differs",
         ),
         Claim(
@@ -201,7 +201,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             "(control) the two decodings of the paper, T 0.6 / top-p 0.95 in its text and T 0.7 / 0.9 in its scripts, agree",
             ("lora",),
             rules.all_equivalent(DECODED[1:], DECODED[0]),
-            "supported: equivalent; not supported: one better",
+            "supported: within the equivalence margin; not supported: one better, and wholly outside of it",
             "the same policies scored twice",
             decoded=True,
         ),

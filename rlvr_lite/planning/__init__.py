@@ -7,12 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.planning._bases import config_of
 from rlvr_lite.planning._cards import CARDS, Card, card
-from rlvr_lite.planning._planned import Plan, plan
+from rlvr_lite.planning._cost import Cost, cost_table, run_cost, score_cost
+from rlvr_lite.planning._planned import Plan, plan, plan_without_task, shape_of
 
 if TYPE_CHECKING:
     from rlvr_lite.planning._dry_run import Runner, dry_run, measure_step
 
-__all__ = ["CARDS", "Card", "Plan", "Runner", "card", "config_of", "dry_run", "measure_step", "plan"]
+__all__ = [
+    "CARDS",
+    "Card",
+    "Cost",
+    "Plan",
+    "Runner",
+    "card",
+    "config_of",
+    "cost_table",
+    "dry_run",
+    "measure_step",
+    "plan",
+    "plan_without_task",
+    "run_cost",
+    "score_cost",
+    "shape_of",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from rlvr_lite.options import RunOptions, with_options
 from rlvr_lite.planning import _advice as advice
 from rlvr_lite.planning._bases import config_of
 from rlvr_lite.planning._cards import CONTEXT, FRAGMENTATION, USABLE, Card, card
+from rlvr_lite.planning._cost import Cost, run_cost
 from rlvr_lite.planning._layouts import layout_of
 from rlvr_lite.table import Table
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
     from rlvr_lite.figure import Figure
 
-__all__ = ["Plan", "make", "plan"]
+_PROMPT = 256  # tokens of a prompt of a task that need not be here
+
+__all__ = ["Plan", "make", "plan", "plan_without_task", "shape_of"]
 
 
 @with_options()
@@ -75,8 +78,32 @@ def plan(
     asked = resolve.merge(named, config)
     resolve.check(asked)
     where = card(gpu) if gpu is not None else _this_card()
-    shape = bases.shape_of(asked.base, config_of(asked.base, asked.revision))
-    return make(asked, shape, where, prompt_length, chosen or _task(asked, config is not None, task))
+    return make(asked, shape_of(asked), where, prompt_length, chosen or _task(asked, config is not None, task))
+
+
+def shape_of(config: RunConfig) -> Shape:
+    """Sizes of a configuration's base, from what is on this machine.
+
+    Args:
+        config: whose base is looked up.
+
+    Raises:
+        UserError: they are not to be had without a network.
+    """
+    return bases.shape_of(config.base, config_of(config.base, config.revision))
+
+
+def plan_without_task(config: RunConfig, gpu: str | None = None) -> Plan:
+    """The plan of a configuration whose task need not be on this machine: its prompts are taken for 256 tokens long.
+
+    Args:
+        config: open fields are filled as a run would fill them.
+        gpu: a card or memory as in :func:`plan`; ``None`` takes this machine's, if it has one.
+
+    Raises:
+        UserError: an unknown base or card.
+    """
+    return make(config, shape_of(config), card(gpu) if gpu is not None else _this_card(), _PROMPT)
 
 
 def _task(asked: RunConfig, configured: bool, named: Any) -> tasks.Task | None:
@@ -191,6 +218,11 @@ class Plan:
         """Whether it fits the card; ``None`` without one."""
         return None if self.available is None else self.peak <= self.available
 
+    @property
+    def cost(self) -> Cost:
+        """Generated tokens, hours and disk of the run, from a throughput that it states."""
+        return run_cost(self)
+
     def with_fields(self, **fields: Any) -> Plan:
         """The plan of the same run with other values for ``fields`` of its configuration."""
         return make(resolve.merge(fields, self.config), self.shape, self.card, self.step.prompt_length)
@@ -258,10 +290,10 @@ class Plan:
         return f"Plan({self.title!r}, peak {self.peak / GIB:.1f} GiB)"
 
     def __str__(self) -> str:
-        return "\n".join([str(self.table), "", *self.advice, "", str(self.knobs)])
+        return "\n".join([str(self.table), "", *self.advice, f"Cost: {self.cost}.", "", str(self.knobs)])
 
     def _repr_html_(self) -> str:
-        said = "".join(f"<p>{as_html(sentence)}</p>" for sentence in self.advice)
+        said = "".join(f"<p>{as_html(sentence)}</p>" for sentence in (*self.advice, f"Cost: {self.cost}."))
         return self.table._repr_html_() + said + self.knobs._repr_html_()
 
     def to_pandas(self) -> pandas.DataFrame:

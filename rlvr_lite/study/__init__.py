@@ -3,20 +3,24 @@
 The pictures are in ``figures``.
 """
 
-from rlvr_lite.study._conduct import compare
+from rlvr_lite.study._conduct import compare, estimate
 from rlvr_lite.study._design import Design, Trial, Variant
 from rlvr_lite.study._engines import EngineName
+from rlvr_lite.study._estimate import Estimate
+from rlvr_lite.study._row import Row, SearchResult
 from rlvr_lite.study._store import MANIFEST
-from rlvr_lite.study._study import Row, SearchResult, Study
+from rlvr_lite.study._study import Study
 
 __all__ = [
     "MANIFEST",
     "Design",
     "EngineName",
+    "Estimate",
     "Row",
     "SearchResult",
     "Study",
     "Trial",
     "Variant",
     "compare",
+    "estimate",
 ]

@@ -12,19 +12,21 @@ from rlvr_lite import bases, resolve
 from rlvr_lite.config import RunConfig, scale_of
 from rlvr_lite.errors import UserError, printable
 from rlvr_lite.options import with_options
+from rlvr_lite.planning import shape_of
 from rlvr_lite.progress import bar as progress_bar
 from rlvr_lite.study._design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study._engines import Engine, EngineName
 from rlvr_lite.study._engines import engine as open_engine
+from rlvr_lite.study._estimate import Estimate, estimate_of
 from rlvr_lite.study._given import Given, take_functions
 from rlvr_lite.study._store import Store
 from rlvr_lite.study._study import Study
-from rlvr_lite.tasks import StoredTask, Task, is_source
+from rlvr_lite.tasks import StoredTask, Task, is_source, list_tasks
 from rlvr_lite.tasks import get as get_task
 from rlvr_lite.tasks import save as save_task
 from rlvr_lite.training import Objective
 
-__all__ = ["compare"]
+__all__ = ["compare", "estimate"]
 
 _DECIDED = {"method": "name the methods first", "seed": "use seeds", "eval_before": "the base is always scored, once"}
 _PATIENCE = 2.0  # seconds between looks at what another process is doing
@@ -40,7 +42,8 @@ def compare(
     tune: Tune = "lr",
     budget: int | None = None,
     reference: str | None = None,
-    zone: float = 0.0,
+    margin: float = 0.0,
+    search_seeds: int = 2,
     engine: EngineName = "local",
     workers: int | None = None,
     address: str | None = None,
@@ -61,12 +64,14 @@ def compare(
         task: whatever ``train`` takes: a name, a path, a data set, a data frame, rows or a ``Task``; by default that of
             ``config``, else chain-sum. Problems that come in memory are kept once, in the study's folder.
         seeds: how many training seeds, or which.
-        tune: ``lr`` gives every row the same learning-rate search: five rates at half a decade from each other around
-            the method's default (or around ``learning_rate``), on the validation split and a seed of its own, by
-            successive halving; ``none`` takes the default as it is.
+        tune: ``lr`` gives every row the same learning-rate search, on the validation split and with seeds of its own, on
+            one lattice of rates for all rows, 10^(n/4): a coarse pass of half decades around the method's default (or
+            around ``learning_rate``), then quarter decades around the winner until the best has a neighbour on both
+            sides; ``none`` takes the default as it is.
         budget: completions a run may draw; rows of different batch then have equal rollouts. ``None``: equal steps.
         reference: row that the others are compared with; by default ``lora`` where it is there, else the first.
-        zone: half width of the zone of practical equivalence, in accuracy.
+        margin: equivalence margin, as a share of what the reference gains over the untrained base; 0 for none.
+        search_seeds: seeds of the fine pass of the search; with two or more, the luck of the choice is in the intervals.
         engine: ``local``, ``process`` or ``ray``.
         workers: runs at once of the latter two.
         address: of a running Ray cluster.
@@ -80,6 +85,87 @@ def compare(
     Raises:
         UserError: something cannot be done as asked; nothing was trained.
     """
+    asked = {"reference": reference, "margin": margin, "search_seeds": search_seeds, "out": out, "config": config}
+    design, problems, handed, root = _prepared(methods, base, task, seeds, tune, budget, **asked, overrides=overrides)
+    assert problems is not None
+    _check(design, problems, handed)
+    if engine != "local":
+        handed.pack()  # what cannot be sent is refused before anything is written
+    store = Store(root)
+    design = store.open(design)
+    if isinstance(problems, StoredTask) and problems.in_memory:
+        save_task(problems, root)
+    store.retry_failed(trial for trial in design.known(store.accuracies(design)))
+    if progress and (left := estimate_of(design, root)).parts:
+        print(f"To do: {left.line}.", flush=True)
+    with open_engine(engine, root, handed, workers=workers, address=address) as workforce:
+        _work(design, store, workforce, progress)
+    study = Study(root, design)
+    study.report()
+    return study
+
+
+@with_options(leave_out=_DECIDED)
+def estimate(
+    methods: str | Sequence[str] | Mapping[str, Any],
+    base: str | None = None,
+    task: Any = None,
+    *,
+    seeds: int | Sequence[int] = 3,
+    tune: Tune = "lr",
+    budget: int | None = None,
+    reference: str | None = None,
+    margin: float = 0.0,
+    search_seeds: int = 2,
+    out: str | Path | None = None,
+    config: RunConfig | None = None,
+    gpu: str | None = None,
+    **overrides: Any,
+) -> Estimate:
+    """What a call of :func:`compare` would take: runs, generated tokens, hours and disk. Nothing is trained or written.
+
+    What the study's directory has already is not counted again. Neither the weights of the base nor the task need be here.
+
+    Args:
+        methods: see :func:`compare`.
+        base: see :func:`compare`.
+        task: see :func:`compare`.
+        seeds: see :func:`compare`.
+        tune: see :func:`compare`.
+        budget: see :func:`compare`.
+        reference: see :func:`compare`.
+        margin: see :func:`compare`.
+        search_seeds: see :func:`compare`.
+        out: see :func:`compare`.
+        config: see :func:`compare`.
+        gpu: a card that hours are given for, such as ``"A100 80GB"``; ``None`` takes this machine's device.
+        **overrides: see :func:`compare`.
+
+    Raises:
+        UserError: something cannot be done as asked.
+    """
+    asked = {"reference": reference, "margin": margin, "search_seeds": search_seeds, "out": out, "config": config}
+    design, _, _, root = _prepared(methods, base, task, seeds, tune, budget, **asked, overrides=overrides, dry=True)
+    return estimate_of(Store(root).joined(design), root, gpu)
+
+
+def _prepared(
+    methods: str | Sequence[str] | Mapping[str, Any],
+    base: str | None,
+    task: Any,
+    seeds: int | Sequence[int],
+    tune: Tune,
+    budget: int | None,
+    *,
+    reference: str | None,
+    margin: float,
+    search_seeds: int,
+    out: str | Path | None,
+    config: RunConfig | None,
+    overrides: Mapping[str, Any],
+    dry: bool = False,
+) -> tuple[Design, Task | None, Given, Path]:
+    """The design of a study, its task, what it is handed in memory, and its directory."""
     for name, instead in _DECIDED.items():
         if overrides.get(name) is not None:
             raise UserError(f"{name} means nothing in a comparison: {instead}")
@@ -91,7 +177,7 @@ def compare(
     if isinstance(methods, Mapping):
         methods = {label: _named_rewards(entry, functions) for label, entry in methods.items()}
     shared, axes = split_axes(named)
-    start, problems = _shared(config, task, {"base": base, **shared}, searched=tune == "lr")
+    start, problems = _shared(config, task, {"base": base, **shared}, searched=tune == "lr", dry=dry)
     usual = RunConfig().method
     if "learning_rate" in axes and tune == "lr":
         raise UserError("learning_rate is an axis, so it cannot be searched as well: set tune='none'")
@@ -99,7 +185,7 @@ def compare(
     if config is not None:  # what not every method has goes to the rows that have it
         variants = tuple(_with_adapter(variant, config, shared) for variant in variants)
     labels = [variant.label for variant in variants]
-    handed = Given.of(functions, problems)
+    handed = Given(functions) if problems is None else Given.of(functions, problems)
     chosen = reference or (usual if usual in labels else labels[0] if labels else "")
     design = Design(
         variants=variants,
@@ -109,23 +195,12 @@ def compare(
         tune=tune,
         budget=budget,
         reference=chosen,
-        zone=zone,
+        margin=margin,
+        search_seeds=search_seeds,
         sources=handed.sources(),
     )
-    _check(design, problems, handed)
     root = Path(out) if out is not None else Path("runs") / f"study-{Path(start.base).name}-{Path(start.task).stem}"
-    if engine != "local":
-        handed.pack()  # what cannot be sent is refused before anything is written
-    store = Store(root)
-    design = store.open(design)
-    if isinstance(problems, StoredTask) and problems.in_memory:
-        save_task(problems, root)
-    store.retry_failed(trial for trial in design.known(store.accuracies(design)))
-    with open_engine(engine, root, handed, workers=workers, address=address) as workforce:
-        _work(design, store, workforce, progress)
-    study = Study(root, design)
-    study.report()
-    return study
+    return design, problems, handed, root
 
 
 def _named_rewards(entry: Any, functions: dict[str, Callable[..., Any]]) -> Any:
@@ -136,7 +211,9 @@ def _named_rewards(entry: Any, functions: dict[str, Callable[..., Any]]) -> Any:
     return {**entry, "rewards": take_functions([given] if callable(given) else given, functions)}
 
 
-def _shared(config: RunConfig | None, task: Any, named: Mapping[str, Any], *, searched: bool) -> tuple[RunConfig, Task]:
+def _shared(
+    config: RunConfig | None, task: Any, named: Mapping[str, Any], *, searched: bool, dry: bool
+) -> tuple[RunConfig, Task | None]:
     """What all runs have in common, and their task: the number of problems is known, what not every method has is left to the rows."""
     bare: dict[str, Any] = {
         "method": "lora",
@@ -154,7 +231,15 @@ def _shared(config: RunConfig | None, task: Any, named: Mapping[str, Any], *, se
         named = {**named, "task_options": {}}
     label = found.name if found is not None else task
     asked = resolve.merge({**named, "task": label}, None if config is None else dataclasses.replace(config, **bare))
-    found = found or get_task(asked.task, **asked.task_options)
+    try:
+        found = found or get_task(asked.task, **asked.task_options)
+    except UserError:
+        if not dry or asked.task not in {row["task"] for row in list_tasks()}:
+            raise
+        problems = 100 if asked.eval_problems is None else asked.eval_problems
+        return dataclasses.replace(
+            asked, eval_problems=problems
+        ), None  # known, and not here: enough to say what it takes
     return dataclasses.replace(asked, eval_problems=resolve.eval_problems(asked, found)), found
 
 
@@ -165,13 +250,16 @@ def _with_adapter(variant: Variant, config: RunConfig, shared: Mapping[str, Any]
 
 
 def _scale(config: RunConfig) -> str:
-    """Order of size of the base, from its configuration alone."""
-    from transformers import AutoConfig
+    """Order of size of the base, from its sizes alone."""
+    try:
+        return scale_of(shape_of(config).parameters)
+    except UserError:  # not on this machine: its configuration is fetched
+        from transformers import AutoConfig
 
-    from rlvr_lite import methods
+        from rlvr_lite import methods
 
-    folder = bases.locate(config.base, config.revision).folder
-    return scale_of(methods.Layout.of_config(AutoConfig.from_pretrained(folder)).parameters)
+        folder = bases.locate(config.base, config.revision).folder
+        return scale_of(methods.Layout.of_config(AutoConfig.from_pretrained(folder)).parameters)
 
 
 def _check(design: Design, task: Task, given: Given) -> None:
@@ -196,7 +284,8 @@ def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> No
             scores = store.accuracies(design, scores)
             trials = design.known(scores)
             left = [trial for trial in trials if trial.key not in scores]
-            bar.total, bar.n = _expected(design, trials), len(trials) - len(left)
+            bar.n = len(trials) - len(left)
+            bar.total = bar.n + sum(count for _, _, count in design.left(scores))
             bar.refresh()
             now = time.monotonic()
             ready = [c for c in left if c.key not in flying and elsewhere.get(c.key, 0.0) <= now]
@@ -215,9 +304,3 @@ def _work(design: Design, store: Store, workforce: Engine, progress: bool) -> No
                 time.sleep(_PATIENCE)
             else:
                 return
-
-
-def _expected(design: Design, trials: Sequence[Trial]) -> int:
-    """Runs of the whole study, those that cannot be named yet included."""
-    searched = 7 if design.tune == "lr" else 0
-    return max(len(trials), len(design.seeds) * (1 + len(design.variants)) + searched * len(design.variants))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rlvr_lite import methods, resolve
 from rlvr_lite.config import RunConfig, replace_fields
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.study._lattice import COARSE, MOST, USUAL, Optimum, best_place, optimum, place_of, rate_at
 
 __all__ = [
     "ONE_SEED",
@@ -21,7 +22,6 @@ __all__ = [
     "Trial",
     "Tune",
     "Variant",
-    "half_decades",
     "make_variants",
 ]
 
@@ -30,12 +30,10 @@ Stage = Literal["base", "search", "final"]
 
 ONE_SEED = "One seed compares these runs, not the methods, for two runs of one method differ as well: take three seeds or more."
 _RUN_WORDS = {"better": "this run higher", "worse": "this run lower", "equivalent": "this run as good"}
-#: The seed of the search, far from those of the comparison: a rate picked for its luck must not be scored on that luck.
+#: First seed of the search, far from those of the comparison: a rate picked for its luck must not be scored on that luck.
 SEARCH_SEED = 1000
-#: Trials of the search: rates at half a decade from each other around the method's default.
-_RATES = 5
-#: Share of the steps of a run, and how many rates go on from there.
-_RUNGS = ((0.5, _RATES), (1.0, 2))
+#: Share of the steps of a run that the coarse pass of a search takes.
+_COARSE_STEPS = 0.5
 _TUPLES = ("targets", "rewards", "reward_weights", "report_to")
 #: What was named for all rows, so that a row without it is refused and does not leave it out.
 _NAMED = ("rank", "alpha", "targets", "method_options", "task_options")
@@ -64,7 +62,7 @@ class Trial:
         variant: label of the row; empty for the base.
         stage: the base, the learning-rate search, or the comparison itself.
         config: what is run.
-        rung: of the search, from 0.
+        rung: of the search: 0 in its coarse pass, 1 in its fine one.
     """
 
     variant: str
@@ -76,17 +74,9 @@ class Trial:
     def key(self) -> str:
         """Unlike any other trial's of the study."""
         if self.stage == "search":
-            return f"{self.variant}/search-{self.rung}-lr{self.config.learning_rate:g}"
+            pass_ = "fine" if self.rung else "coarse"
+            return f"{self.variant}/search-{pass_}-lr{self.config.learning_rate:g}-seed-{self.config.seed}"
         return f"{self.variant}/seed-{self.config.seed}" if self.stage == "final" else f"/base-seed-{self.config.seed}"
-
-
-def half_decades(centre: float, count: int = _RATES) -> tuple[float, ...]:
-    """Learning rates at half a decade from each other, two figures each, around ``centre``.
-
-    >>> half_decades(2e-3)
-    (0.0002, 0.00063, 0.002, 0.0063, 0.02)
-    """
-    return tuple(float(f"{centre * 10 ** ((i - count // 2) / 2):.2g}") for i in range(count))
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,8 @@ class Design:
         tune: ``lr`` searches each row's learning rate, ``none`` takes its default or what is given.
         budget: completions each run may draw, so that all have equal rollouts; ``None`` gives all equal steps.
         reference: the row that the others are compared with.
-        zone: half width of the zone of practical equivalence, in accuracy.
+        margin: equivalence margin, as a share of what the reference gains over the untrained base; 0 for none.
+        search_seeds: seeds of the fine pass of the search.
         sources: hashes of the source of reward functions and tasks of the user's own, by name.
     """
 
@@ -112,12 +103,15 @@ class Design:
     tune: Tune = "lr"
     budget: int | None = None
     reference: str = ""
-    zone: float = 0.0
+    margin: float = 0.0
+    search_seeds: int = 2
     sources: Mapping[str, str] = field(default_factory=dict)
     _by_label: Mapping[str, Variant] = field(init=False, repr=False, compare=False)
     _configs: dict[str, tuple[RunConfig, RunConfig]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
+
+    _known: dict[tuple[Any, ...], list[Trial]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = [variant.label for variant in self.variants]
@@ -126,8 +120,13 @@ class Design:
         double = next((label for label in labels if labels.count(label) > 1), None)
         if double is not None:
             raise UserError(f"{double!r} is entered twice: give each row a name, such as {{'{double} again': ...}}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or SEARCH_SEED in self.seeds:
-            raise UserError(f"seeds must be different whole numbers other than {SEARCH_SEED}, got {self.seeds}")
+        if not isinstance(self.search_seeds, int) or self.search_seeds < 1:
+            raise UserError(f"search_seeds must be a whole number of at least 1, got {self.search_seeds!r}")
+        last = SEARCH_SEED + self.search_seeds - 1
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or {*self.seeds} & {*range(SEARCH_SEED, last + 1)}:
+            raise UserError(
+                f"seeds must be different whole numbers other than the search's {SEARCH_SEED} to {last}, got {self.seeds}"
+            )
         if self.tune not in ("lr", "none"):
             raise unknown_name("tune", self.tune, ("lr", "none"))
         if self.reference not in labels:
@@ -136,8 +135,10 @@ class Design:
             raise UserError("a comparison needs at least two problems: raise eval_problems")
         if self.budget is not None and self.budget < 1:
             raise UserError(f"budget must be at least one completion, got {self.budget}")
-        if not 0 <= self.zone < (1 if "accuracy" in self.shared.rewards else math.inf):
-            raise UserError(f"zone must lie in [0, 1) for accuracies, and be 0 or above for rewards, got {self.zone}")
+        if not 0 <= self.margin < 1:
+            raise UserError(
+                f"margin must lie in [0, 1), a share of the reference's gain over the base; got {self.margin}"
+            )
         object.__setattr__(self, "_by_label", {variant.label: variant for variant in self.variants})
 
     @property
@@ -147,7 +148,8 @@ class Design:
 
     def said(self, verdict: str) -> str:
         """A verdict in the words that the number of seeds allows."""
-        return _RUN_WORDS.get(verdict, verdict) if self.of_runs else verdict
+        word, comma, rest = verdict.partition(",")
+        return f"{_RUN_WORDS.get(word, word)}{comma}{rest}" if self.of_runs else verdict
 
     def variant(self, label: str) -> Variant:
         """The row of that name.
@@ -190,62 +192,114 @@ class Design:
 
     def base_trials(self) -> list[Trial]:
         """The untrained base on the problems of the comparison, with each seed's samples."""
-        return [Trial("", "base", dataclasses.replace(self.shared, seed=seed)) for seed in self.seeds]
+        if ("base",) not in self._known:
+            self._known["base",] = [Trial("", "base", dataclasses.replace(self.shared, seed=s)) for s in self.seeds]
+        return self._known["base",]
 
-    def rung(self, variant: Variant, number: int, rates: Sequence[float]) -> list[Trial]:
-        """The trials of one rung of a row's search."""
-        whole = self.config(variant)
-        assert whole.steps is not None
-        steps = max(1, math.ceil(whole.steps * _RUNGS[number][0]))
-        config = dataclasses.replace(whole, steps=steps, seed=SEARCH_SEED, eval_split="validation")
-        return [
-            Trial(variant.label, "search", dataclasses.replace(config, learning_rate=rate), rung=number)
-            for rate in rates
-        ]
+    def centre(self, variant: Variant) -> int:
+        """The place on the lattice of rates nearest to a row's own rate."""
+        return place_of(self.config(variant).learning_rate or 1.0)
+
+    def _searching(self, variant: Variant, rung: int, places: Sequence[int]) -> list[Trial]:
+        """Trials of the search at these places: in the coarse pass one short run each, in the fine one a whole run a seed."""
+        key = (variant.label, rung, *sorted(places))
+        if key not in self._known:  # asked for again after every run
+            whole = self.config(variant)
+            steps = whole.steps if rung else max(1, math.ceil((whole.steps or 1) * _COARSE_STEPS))
+            config = dataclasses.replace(whole, steps=steps, eval_split="validation")
+            self._known[key] = [
+                Trial(
+                    variant.label,
+                    "search",
+                    dataclasses.replace(config, learning_rate=rate_at(p), seed=SEARCH_SEED + s),
+                    rung,
+                )
+                for p in sorted(places)
+                for s in range(self.search_seeds if rung else 1)
+            ]
+        return self._known[key]
 
     def search(self, variant: Variant, scores: Mapping[str, float | None]) -> list[list[Trial]]:
-        """The rungs of a row's search as far as they are known: successive halving (Jamieson and Talwalkar 2016).
+        """The trials of a row's search as far as they are known, in the order in which they become so.
 
-        All rates train for a part of the steps; the best of them on the validation split train for all steps.
+        A coarse pass: half decades around the row's own rate, half of the steps, one seed. Then the best of them and its
+        neighbours on the lattice of quarter decades, all steps, every seed of the search; as long as the best has no
+        neighbour on one side, that one is added.
 
         Args:
             variant: the row.
             scores: accuracy on the validation split by trial key, ``None`` where the run failed; unfinished ones absent.
         """
+        return self._searched(variant, scores)[0]
+
+    def _searched(
+        self, variant: Variant, scores: Mapping[str, float | None]
+    ) -> tuple[list[list[Trial]], Optimum | None, bool]:
+        """The trials of a search, what it found, and whether it is over."""
         if self.tune == "none":
-            return []
-        rates: Sequence[float] = half_decades(self.config(variant).learning_rate or 0.0)
-        rungs: list[list[Trial]] = []
-        for number, (_, keep) in enumerate(_RUNGS):
-            trials = self.rung(variant, number, sorted(rates[:keep]))
-            rungs.append(trials)
-            if not all(trial.key in scores for trial in trials):
-                break
-            rates = [trial.config.learning_rate or 0.0 for trial in _ranked(trials, scores)]
-            if not rates:
-                break
-        return rungs
+            return [], None, True
+        centre = self.centre(variant)
+        coarse = self._searching(variant, 0, [centre + step for step in COARSE])
+        waves = [coarse]
+        if any(trial.key not in scores for trial in coarse):
+            return waves, None, False
+        start = best_place({_place(trial): scores[trial.key] for trial in coarse}, centre)
+        if start is None:
+            return waves, None, True
+        fresh, found = [start - 1, start, start + 1], {}
+        while True:
+            waves.append(self._searching(variant, 1, fresh))
+            if any(trial.key not in scores for trial in waves[-1]):
+                return waves, None, False
+            for place in fresh:
+                found[place] = [scores[trial.key] for trial in waves[-1] if _place(trial) == place]
+            best = best_place({place: _mean(row) for place, row in found.items()}, start)
+            lowest, highest = min(found), max(found)
+            if len(found) >= MOST or (best is not None and lowest < best < highest):
+                return waves, None if best is None else optimum(found, best), True
+            fresh = [lowest - 1 if best in (None, lowest) else highest + 1]
+
+    def optimum(self, variant: Variant, scores: Mapping[str, float | None]) -> Optimum | None:
+        """What a row's search found; ``None`` as long as it is not over, if every rate failed, or without a search."""
+        return self._searched(variant, scores)[1]
 
     def learning_rate(self, variant: Variant, scores: Mapping[str, float | None]) -> float | None:
-        """The rate that a row is compared at; ``None`` as long as its search is not over, or if every trial failed."""
+        """The rate that a row is compared at; ``None`` as long as its search is not over, or if every rate failed."""
         if self.tune == "none":
             return self.config(variant).learning_rate
-        rungs = self.search(variant, scores)
-        last = rungs[-1]
-        if len(rungs) < len(_RUNGS) or not all(trial.key in scores for trial in last):
-            return None
-        ranked = _ranked(last, scores)
-        return ranked[0].config.learning_rate if ranked else None
+        found = self.optimum(variant, scores)
+        return None if found is None else rate_at(found.place)
+
+    def left(self, scores: Mapping[str, float | None]) -> list[tuple[RunConfig, Stage, int]]:
+        """Configurations of what is not done, what for and how many runs, with those that cannot be named before a search is over.
+
+        Args:
+            scores: as in :meth:`search`.
+        """
+        found: list[tuple[RunConfig, Stage, int]] = [
+            (trial.config, trial.stage, 1) for trial in self.known(scores) if trial.key not in scores
+        ]
+        for variant in self.variants:
+            waves, _, over = self._searched(variant, scores)
+            if not over:
+                more = USUAL * self.search_seeds - sum(map(len, waves[1:]))
+                found += [(self._searching(variant, 1, [0])[0].config, "search", max(0, more))]
+                found += [(self.finals(variant, 1.0)[0].config, "final", len(self.seeds))]
+        return found
 
     def finals(self, variant: Variant, rate: float) -> list[Trial]:
         """The runs of the comparison, one a seed."""
-        return [
-            Trial(variant.label, "final", self.config(variant, learning_rate=rate, seed=seed)) for seed in self.seeds
-        ]
+        key = (variant.label, "final", rate)
+        if key not in self._known:
+            config = self.config(variant, learning_rate=rate)
+            self._known[key] = [
+                Trial(variant.label, "final", dataclasses.replace(config, seed=seed)) for seed in self.seeds
+            ]
+        return self._known[key]
 
     def known(self, scores: Mapping[str, float | None]) -> list[Trial]:
         """Every trial that can be named so far, finished or not, row by row."""
-        trials = self.base_trials()
+        trials = list(self.base_trials())
         for variant in self.variants:
             trials += itertools.chain.from_iterable(self.search(variant, scores))
             rate = self.learning_rate(variant, scores)
@@ -253,10 +307,14 @@ class Design:
         return trials
 
 
-def _ranked(trials: Sequence[Trial], scores: Mapping[str, float | None]) -> list[Trial]:
-    """Cells that did not fail, best first; of equals the lower rate."""
-    alive = [(score, trial) for trial in trials if (score := scores[trial.key]) is not None]
-    return [trial for _, trial in sorted(alive, key=lambda pair: (-pair[0], pair[1].config.learning_rate))]
+def _place(trial: Trial) -> int:
+    return place_of(trial.config.learning_rate or 1.0)
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Of all seeds; ``None`` if one failed, for then the rate is not one to train with."""
+    alive = [score for score in scores if score is not None]
+    return sum(alive) / len(alive) if len(alive) == len(scores) else None
 
 
 def make_variants(

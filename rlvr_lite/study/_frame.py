@@ -26,7 +26,7 @@ def frame(study: Study) -> pandas.DataFrame:
                 **_ends("accuracy", study.accuracy(label)),
                 **_ends("difference", None if against is None else against.difference),
                 "p_holm": None if against is None else against.adjusted_p,
-                "verdict": None if against is None else study.design.said(against.verdict),
+                "verdict": None if against is None else study.design.said(against.words),
                 "trained_parameters": study.trained_parameters(label),
                 "learning_rate": study.rows[label].learning_rate,
                 "peak_memory_bytes": study.peak_memory(label),

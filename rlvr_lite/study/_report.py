@@ -66,7 +66,7 @@ _PICTURES = (
     _Picture(
         "Learning rates",
         figures.learning_rate_curves,
-        "Accuracy on the validation split. Open marks: after half the steps; full marks: after all. Shaded: rates "
+        "Accuracy on the validation split. Open marks: the coarse pass, half the steps; full marks: the fine one, all steps, mean of its seeds. Shaded: rates "
         "inside the interval of the best. Dotted: the rate that was chosen.",
     ),
     _Picture(

@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["config_text", "differing", "duration", "method_words", "verdict_words"]
 
-_MEANING = {
-    "equivalent": "equivalent to",
-    "better": "better than",
-    "worse": "worse than",
-}
-_OF_RUNS = {
-    "equivalent": "its run is as good as that of",
-    "better": "its run scores higher than that of",
-    "worse": "its run scores lower than that of",
-}
-
 
 def duration(seconds: float) -> str:
     """A time span in two units at most.
@@ -49,16 +38,14 @@ def verdict_words(study: Study) -> list[str]:
     """What may be said of the rows, most important first."""
     reference = study.design.reference
     lines = [ONE_SEED] if study.design.of_runs else []
-    meaning = _OF_RUNS if study.design.of_runs else _MEANING
     found = [c for label in study.rows if (c := study.comparison(label)) is not None]
-    for verdict in ("better", "worse", "equivalent"):
-        for c in sorted((c for c in found if c.verdict == verdict), key=lambda c: -abs(c.difference.value)):
-            d = c.difference
-            within = f" within {study.design.zone:g}" if verdict == "equivalent" else ""
-            by = "" if verdict == "equivalent" else f" by {abs(d.value):.3f}"
-            ends = (-d.high, -d.low) if verdict == "worse" else (d.low, d.high)
-            lines.append(f"{c.method}: {meaning[verdict]} {reference}{by}{within} [{ends[0]:.3f}, {ends[1]:.3f}].")
-    lines += _silence([c for c in found if c.verdict == "no difference shown"], len(found), reference)
+    for kind in ("better", "worse", "equivalent"):
+        alike = [c for c in found if c.words.partition(",")[0] == kind]
+        lines += [_sentence(study, c) for c in sorted(alike, key=lambda c: -abs(c.difference.value))]
+    lines += [_open_search(study, c) for c in found if c.verdict == "search inconclusive"]
+    lines += _silence([c for c in found if c.words == "no significant difference"], len(found), reference)
+    if study.design.margin:
+        lines.append(f"{study.margin_words[0].upper()}{study.margin_words[1:]}.")
     own = study.accuracy(reference)
     if own is not None:
         lines.append(f"{reference}, which the others are compared with, scores {study.metric} {own}.")
@@ -70,6 +57,34 @@ def verdict_words(study: Study) -> list[str]:
     return lines
 
 
+def _sentence(study: Study, c: Comparison) -> str:
+    """Direction and equivalence of a difference, with its interval."""
+    reference, d = study.design.reference, c.difference
+    runs = study.design.of_runs
+    if c.verdict == "no significant difference":
+        how = f"its run is as good as that of {reference}" if runs else f"equivalent to {reference}"
+        return f"{c.method}: {how}, {_signed(c)}, within the equivalence margin of {study.margin:.3g}."
+    way = "higher" if c.verdict == "better" else "lower"
+    how = f"its run scores {way} than that of" if runs else f"{way} than"
+    within = "within" if c.equivalent else "not shown to be within"
+    margin = f", {within} the equivalence margin of {study.margin:.3g}" if study.margin else ""
+    ends = (-d.high, -d.low) if c.verdict == "worse" else (d.low, d.high)
+    return f"{c.method}: {how} {reference} by {abs(d.value):.3f} [{ends[0]:.3f}, {ends[1]:.3f}]{margin}."
+
+
+def _signed(c: Comparison) -> str:
+    d = c.difference
+    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+
+
+def _open_search(study: Study, c: Comparison) -> str:
+    """A row that cannot be ranked, and why."""
+    reference, size = study.design.reference, c.difference.value
+    labels = (c.method, reference) if size < 0 else (reference, c.method)
+    why = next((f"of {label} {said}" for label in labels if (said := study.search_doubt(label, size))), "")
+    return f"{c.method}: {_signed(c)} against {reference}, which ranks nothing, for the search is inconclusive: {why}."
+
+
 def _silence(found: Sequence[Comparison], compared: int, reference: str) -> list[str]:
     """Rows of which no difference can be said: those that are open, and those that only the correction holds back."""
     held_back = [c for c in found if c.difference.excludes_zero]
@@ -78,14 +93,14 @@ def _silence(found: Sequence[Comparison], compared: int, reference: str) -> list
     if held_back:
         one = len(held_back) == 1
         lines.append(
-            f"{_listed(c.method for c in held_back)}: no difference to {reference} shown. {'Its' if one else 'Their'} own "
+            f"{_listed(c.method for c in held_back)}: no significant difference to {reference}. {'Its' if one else 'Their'} own "
             f"{'interval excludes' if one else 'intervals exclude'} zero, but not after the correction for {compared} "
             "comparisons: more seeds, or a study of fewer rows, can decide."
         )
     if undecided:
         halves = [(c.difference.high - c.difference.low) / 2 for c in undecided]
         half, widest = float(np.median(halves)), max(halves)
-        said = f"{_listed(c.method for c in undecided)}: no difference to {reference} shown."
+        said = f"{_listed(c.method for c in undecided)}: no significant difference to {reference}."
         hidden = (
             f" That is not the same as equal: what is smaller than half an interval, here {half:.3f} in the median, "
             "stays hidden."
@@ -104,16 +119,21 @@ def method_words(study: Study) -> list[str]:
         f"{shared.eval_k} answers each.",
         _accounting(study),
         _search(study),
-        "Intervals are of 95 %, over training seeds and problems, paired; p-values are Holm's, over all rows. Better "
-        "or worse is said only where the interval excludes zero and the corrected p-value is below 0.05.",
+        "Intervals are of 95 %, over training seeds and problems, paired, and hold what a row owes to the luck of its "
+        "search; p-values are Holm's, over all rows. Better or worse is said only where the interval excludes zero, the "
+        "corrected p-value is below 0.05, and the search of the row that is behind is conclusive: its best rate has "
+        "neighbours on both sides, which lie below it by no more than the difference.",
     ]
     if len(design.seeds) == 1:
         lines.append(
             "One training seed: the intervals hold the noise of problems only, and speak of these runs, not of the "
             "methods. Add seeds before choosing by them."
         )
-    if design.zone:
-        lines.append(f"Equivalent means that the whole interval lies within {design.zone:g} of the reference.")
+    if design.margin:
+        lines.append(
+            "Within the equivalence margin means that the whole interval lies in it, whatever the direction; equivalent, that "
+            "no direction is significant besides."
+        )
     return lines
 
 
@@ -138,11 +158,14 @@ def _search(study: Study) -> str:
     spent = sum(study.search_seconds.values())
     runs = [run for row in study.rows.values() for run in row.runs.values()]
     own = sum(run.summary["seconds"].get("train", 0.0) for run in runs)
-    edge = [str(cells["row"]) for cells in study.learning_rates if cells.get("at the edge")]
-    warning = f" The chosen rate lies at the edge of what was tried in {_listed(edge)}." if edge else ""
+    doubts = [f"{label}: {said}" for label in study.rows if (said := study.search_doubt(label))]
+    warning = f" Inconclusive for {'; '.join(doubts)}." if doubts else ""
+    n = study.design.search_seeds
+    seeds = f"{n} seeds" if n > 1 else "one seed, so that the luck of the choice is not known,"
     return (
-        "Every row had the same learning-rate search: rates half a decade apart around the method's default, half the "
-        "steps each, the best of them all steps, scored on the validation split with a seed of its own. That took "
+        "Every row had the same learning-rate search on one lattice, 10^(n/4): half decades around its own rate, half the "
+        f"steps each; then the best of them and its neighbours, all steps, {seeds} of the search's own, and one rate more "
+        "as long as the best lay at the edge; scored on the validation split. That took "
         f"{sum(trials)} runs and {duration(spent)}; the compared runs trained for {duration(own)}.{warning}"
     )
 

@@ -19,13 +19,14 @@ from rlvr_lite.records import is_file, make_folder, read_json, write_json
 from rlvr_lite.resolve import BOOKKEEPING
 from rlvr_lite.runs import sweep, writer
 from rlvr_lite.study._design import Design, Trial, Variant
+from rlvr_lite.study._lattice import rate_at
 from rlvr_lite.training import Run
 
 __all__ = ["MANIFEST", "Store", "read_design"]
 
 #: The file by which a folder is a study.
 MANIFEST = "study.json"
-_FORMAT = 1
+_FORMAT = 2
 _FAILURE = "failure.json"
 #: What may grow when a study is called again; all else must be as it was.
 _GROWING = ("variants", "seeds", "sources")
@@ -74,9 +75,21 @@ class Store:
         with writer(self.root / ".lock", "opening the study", wait=True):  # or one loses the other's rows
             sweep(self.root, names=(MANIFEST,))
             if manifest.exists():
-                design = _merged(read_design(self.root), design, self.root)
+                design = self.joined(design)
             write_json(manifest, {"study": _FORMAT, **_describe(design)})
         return design
+
+    def joined(self, design: Design) -> Design:
+        """The design with the rows and seeds that the study here has already; as it is where there is none.
+
+        Raises:
+            UserError: it differs from the study in more than rows and seeds.
+        """
+        if not is_file(self.root / MANIFEST):
+            return design
+        old = read_design(self.root)
+        _same_lattice(self.root, design)
+        return _merged(old, design, self.root)
 
     # ---- outcomes ---------------------------------------------------------------------------------------------
 
@@ -156,16 +169,36 @@ def read_design(root: Path) -> Design:
 
 def _describe(design: Design) -> dict[str, Any]:
     return {
-        "variants": [{"label": variant.label, "overrides": dict(variant.overrides)} for variant in design.variants],
+        "variants": [
+            {
+                "label": variant.label,
+                "overrides": dict(variant.overrides),
+                "searched around": rate_at(design.centre(variant)) if design.tune == "lr" else None,
+            }
+            for variant in design.variants
+        ],
         "shared": json.loads(to_json(design.shared)),
         "scale": design.scale,
         "seeds": list(design.seeds),
         "tune": design.tune,
         "budget": design.budget,
         "reference": design.reference,
-        "zone": design.zone,
+        "margin": design.margin,
+        "search_seeds": design.search_seeds,
         "sources": dict(design.sources),
     }
+
+
+def _same_lattice(root: Path, design: Design) -> None:
+    """Refuse to go on with a search that began elsewhere: rates around another centre are no part of it."""
+    stored = {variant["label"]: variant.get("searched around") for variant in read_json(root / MANIFEST)["variants"]}
+    for variant in design.variants if design.tune == "lr" else ():
+        was, now = stored.get(variant.label), rate_at(design.centre(variant))
+        if was is not None and was != now:
+            raise UserError(
+                f"{root} holds a study that searched {variant.label!r} around a learning rate of {was:g}, not {now:g}: "
+                "choose another --out"
+            )
 
 
 def _merged(old: Design, new: Design, root: Path) -> Design:

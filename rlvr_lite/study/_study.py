@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 
 from rlvr_lite.analysis.replication import Comparison, compare_to_reference, probability_of_best, seed_problem_interval
 from rlvr_lite.analysis.statistics import Interval
-from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError, printable
 from rlvr_lite.study._design import ONE_SEED, Design, Trial, Variant
+from rlvr_lite.study._lattice import doubt
+from rlvr_lite.study._row import MEMORY_NOISE, Row, SearchResult, seconds_of, tried
 from rlvr_lite.study._store import Store, read_design
 from rlvr_lite.table import Table
-from rlvr_lite.training import Run
 
 if TYPE_CHECKING:
     import pandas
@@ -27,50 +26,6 @@ if TYPE_CHECKING:
     from rlvr_lite.figure import Figure
 
 __all__ = ["Row", "SearchResult", "Study"]
-
-_MEMORY_NOISE = 0.05  # share of a peak within which rows hold the same
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """One run of a learning-rate search.
-
-    Attributes:
-        learning_rate: that was tried.
-        steps: it was trained for.
-        rung: of the search, from 0.
-        score: accuracy on the validation split; ``None`` where it failed or is not done.
-        status: ``done``, ``failed`` or ``open``.
-    """
-
-    learning_rate: float
-    steps: int
-    rung: int
-    score: Interval | None
-    status: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a comparison.
-
-    Attributes:
-        label: its name.
-        config: of its runs; the seed in it means nothing.
-        learning_rate: it is compared at; ``None`` as long as it is not known.
-        search: the results of the search for it.
-        runs: finished runs of the comparison by seed.
-        scores: avg@k of every seed and problem, ``[S, P]``; ``None`` until every seed is done.
-        problem: why the row is incomplete; empty if it is complete.
-    """
-
-    label: str
-    config: RunConfig
-    learning_rate: float | None
-    search: tuple[SearchResult, ...]
-    runs: Mapping[int, Run]
-    scores: NDArray[np.float64] | None
-    problem: str
 
 
 @dataclass(frozen=True)
@@ -128,13 +83,14 @@ class Study:
             problem = f"{len(runs)} of {len(design.seeds)} seeds done"
         scores = None if problem else np.stack([self._by_problem(trial) for trial in trials])
         config = next(iter(runs.values())).config if runs else design.config(variant)
-        return Row(variant.label, config, rate, search, runs, scores, problem)
+        optimum = design.optimum(variant, self._accuracies)
+        return Row(variant.label, config, rate, search, runs, scores, problem, optimum)
 
     def _searched(self, trial: Trial) -> SearchResult:
         score = self._store.score(trial)
         found = None if score is None else score.metrics()[self.metric]
         rate, steps = trial.config.learning_rate or 0.0, trial.config.steps or 0
-        return SearchResult(rate, steps, trial.rung, found, self._store.state(trial))
+        return SearchResult(rate, steps, trial.rung, found, self._store.state(trial), trial.config.seed)
 
     def _by_problem(self, trial: Trial) -> NDArray[np.float64]:
         score = self._store.score(trial)
@@ -175,14 +131,14 @@ class Study:
 
     def _seconds(self, rungs: list[list[Trial]]) -> float:
         trials = [trial for rung in rungs for trial in rung if self._store.state(trial) == "done"]
-        return sum(sum(_times(self._store.run(trial))) for trial in trials)
+        return sum(seconds_of(self._store.run(trial)) for trial in trials)
 
     # ---- what may be said -------------------------------------------------------------------------------------
 
     def accuracy(self, label: str) -> Interval | None:
         """Accuracy of the row ``label`` over seeds and problems; ``None`` while it is incomplete."""
         scores = self._known(label).scores
-        return None if scores is None else seed_problem_interval(scores)
+        return None if scores is None else seed_problem_interval(scores, of_choice=self._of_choice.get(label, 0.0))
 
     def comparison(self, label: str) -> Comparison | None:
         """The row ``label`` against the reference; ``None`` for the reference itself and while one is incomplete."""
@@ -199,16 +155,56 @@ class Study:
         scores = self._complete
         if self.design.reference not in scores or len(scores) < 2:
             return {}
-        found = compare_to_reference(scores, self.design.reference, zone=self.design.zone)
-        return {comparison.method: comparison for comparison in found}
+        found = compare_to_reference(scores, self.design.reference, margin=self.margin, of_choice=self._of_choice)
+        return {comparison.method: self._checked(comparison) for comparison in found}
+
+    @cached_property
+    def _of_choice(self) -> dict[str, float]:
+        """What each row owes to the luck of its search, as a variance."""
+        return {label: row.optimum.variance for label, row in self.rows.items() if row.optimum is not None}
+
+    @cached_property
+    def gain(self) -> float | None:
+        """What the reference gains over the untrained base; ``None`` until both are complete."""
+        own = self._complete.get(self.design.reference)
+        return None if own is None or self.base is None else float(own.mean() - self.base.mean())
+
+    @property
+    def margin(self) -> float:
+        """The equivalence margin in accuracy: the design's share of the reference's gain; 0 where there is no gain."""
+        return self.design.margin * max(0.0, self.gain or 0.0)
+
+    def search_doubt(self, label: str, effect: float = math.inf) -> str:
+        """Why the search leaves open what the row ``label`` could reach; empty where it does not, and without a search.
+
+        Args:
+            label: of the row.
+            effect: a difference that is to be believed; a neighbour of the best rate must not be further below it.
+        """
+        base = None if self.base is None else seed_problem_interval(self.base).low
+        return doubt(self.rows[label].optimum, base, effect)
+
+    def _checked(self, c: Comparison) -> Comparison:
+        """A verdict as far as the searches bear it: who is behind might have been at a bad rate."""
+        both = [self.design.reference, c.method]
+        open_ends = [label for label in both if self.search_doubt(label)]
+        behind = c.method if c.verdict == "worse" else self.design.reference if c.verdict == "better" else ""
+        doubtful = bool(behind and self.search_doubt(behind, c.difference.value))
+        return replace(
+            c,
+            verdict="search inconclusive" if doubtful else c.verdict,
+            equivalent=c.equivalent and not open_ends and not doubtful,
+        )
 
     @cached_property
     def _best(self) -> dict[str, float]:
-        """Probability that no other complete row has a higher true accuracy; none from one seed, which says nothing of it."""
-        scores = self._complete
+        """Probability that no other row has a higher true accuracy, of complete rows whose search is conclusive; none from
+        one seed, which says nothing of it."""
+        scores = {label: table for label, table in self._complete.items() if not self.search_doubt(label)}
         if len(scores) < 2 or self.design.of_runs:
             return {}
-        chances = probability_of_best(np.stack(list(scores.values())))
+        chance = [self._of_choice.get(label, 0.0) for label in scores]
+        chances = probability_of_best(np.stack(list(scores.values())), of_choice=chance)
         return dict(zip(scores, chances, strict=True))
 
     def _known(self, label: str) -> Row:
@@ -227,7 +223,7 @@ class Study:
     def memory_differs(self) -> bool:
         """Whether rows differ in peak memory by more than an allocator's noise; otherwise it is not shown row by row."""
         found = [size for label in self.rows if (size := self.peak_memory(label))]
-        return len(found) > 1 and max(found) - min(found) > _MEMORY_NOISE * max(found)
+        return len(found) > 1 and max(found) - min(found) > MEMORY_NOISE * max(found)
 
     def train_seconds(self, label: str) -> float | None:
         """Seconds in optimizer steps, rollouts included, of the row ``label``: the median over seeds."""
@@ -254,19 +250,22 @@ class Study:
             if against is not None:
                 d = against.difference
                 difference = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-                adjusted, verdict = f"{against.adjusted_p:.3g}", self.design.said(against.verdict)
+                adjusted, verdict = f"{against.adjusted_p:.3g}", self.design.said(against.words)
             elif label == self.design.reference and not row.problem:
                 verdict = "reference"
             trials |= {f"against {self.design.reference}": difference, "p (Holm)": adjusted, "verdict": verdict}
-            trials |= {"P(best)": best, "trained": self.trained_parameters(label), "learning rate": row.learning_rate}
+            trials |= {"learning rate": row.learning_rate}
+            trials |= {"rates tried": tried(row)} if self.design.tune == "lr" else {}
+            trials |= {"P(best)": best, "trained": self.trained_parameters(label)}
             rows.append(trials)
         if self.base is not None:
             rows.append({"row": "untrained base", self.metric: str(seed_problem_interval(self.base)), "trained": 0})
         return Table.of(rows, title=self.title, note=self._note())
 
-    def _order(self, label: str) -> tuple[bool, float]:
-        accuracy = self.accuracy(label)
-        return (accuracy is None, 0.0 if accuracy is None else -accuracy.value)
+    def _order(self, label: str) -> tuple[bool, bool, float]:
+        accuracy, against = self.accuracy(label), self.comparison(label)
+        unranked = against is not None and against.verdict == "search inconclusive"
+        return (accuracy is None, unranked, 0.0 if accuracy is None else -accuracy.value)
 
     @property
     def title(self) -> str:
@@ -277,64 +276,49 @@ class Study:
     def _note(self) -> str:
         design = self.design
         equal = "equal steps" if design.budget is None else f"equal rollouts ({design.budget:,} completions a run)"
-        tuned = "each at the learning rate of its own search" if design.tune == "lr" else "no learning-rate search"
-        zone = f"; equivalent means within {design.zone:g}" if design.zone else ""
+        tuned = (
+            f"each at the best learning rate of its own search on the lattice 10^(n/4), {design.search_seeds} search seed"
+            f"{'s' * (design.search_seeds != 1)}"
+            if design.tune == "lr"
+            else "no learning-rate search"
+        )
+        margin = f"; {self.margin_words}" if design.margin else ""
         over = "problems alone" if self.design.of_runs else "seeds and problems"
+        if design.tune == "lr" and design.search_seeds > 1 and not design.of_runs:
+            over += ", the choice of the rate included"
         runs = f" {ONE_SEED}" if self.design.of_runs else ""
         return (
             f"{equal}, {tuned}; {design.shared.eval_problems} problems x {design.shared.eval_k} answers; 95 % intervals "
-            f"over {over}, paired, Holm over all rows{zone}.{runs}"
+            f"over {over}, paired, Holm over all rows{margin}.{runs}"
         )
+
+    @property
+    def margin_words(self) -> str:
+        """The equivalence margin, and what it is a share of."""
+        reference, share = self.design.reference, self.design.margin
+        if self.gain is None:
+            return f"equivalence margin {share:.3g} of what {reference} gains over the untrained base, which is not known yet"
+        if self.gain <= 0:
+            return f"no equivalence margin, for {reference} gains nothing over the untrained base"
+        return f"equivalence margin {self.margin:.3g}, {share:.3g} of the {self.gain:.3g} that {reference} gains over the untrained base"
 
     @property
     def learning_rates(self) -> Table:
         """Each row's chosen rate, how wide its good band is, and whether it lies at the edge of what was tried.
 
-        The good band is the unbroken run of rates of the first rung around the best whose accuracy lies inside its
-        interval; its width is in decades, half a decade a rate.
+        The good band is the unbroken run of rates of the fine pass around the best whose mean score lies inside the
+        interval of the best; its width is in decades, a quarter of one a rate.
         """
-        rows: list[dict[str, Any]] = []
-        for label, row in self.rows.items():
-            first = [t for t in row.search if t.rung == 0]
-            trials: dict[str, Any] = {"row": label, "chosen": row.learning_rate}
-            if any(t.score is not None for t in first):
-                good = _good_band(first)
-                edges = (min(t.learning_rate for t in row.search), max(t.learning_rate for t in row.search))
-                trials |= {
-                    "good from": min(good),
-                    "to": max(good),
-                    "decades": round(math.log10(max(good) / min(good)) + 0.5, 1),
-                    "at the edge": row.learning_rate in edges,
-                    "trials": len(row.search),
-                    "failed": sum(t.status == "failed" for t in row.search),
-                }
-            rows.append(trials)
-        return Table.of(rows, title="Learning rates", note="Scored on the validation split, with a seed of its own.")
+        from rlvr_lite.study._tables import learning_rates
+
+        return learning_rates(self)
 
     @property
     def costs(self) -> Table:
         """Trained parameters, memory, time, tokens and size on disk of each row."""
-        rows, differs = [], self.memory_differs
-        sizes_held = [size for label in self.rows if (size := self.peak_memory(label))]
-        for label, row in self.rows.items():
-            seconds, memory = self.train_seconds(label), self.peak_memory(label)
-            tokens = [sum(m.get("tokens/sampled", 0) for m in run.metrics()) for run in row.runs.values()]
-            sizes = [sum(f.stat().st_size for f in run.files.adapter.iterdir()) for run in row.runs.values()]
-            rows.append(
-                {
-                    "row": label,
-                    "trained": self.trained_parameters(label),
-                    **({"peak MiB": None if memory is None else round(memory / 2**20)} if differs else {}),
-                    "train s": None if seconds is None else round(seconds, 1),
-                    "search s": round(self.search_seconds[label], 1),
-                    "rollout tokens": int(np.median(tokens)) if tokens else None,
-                    "adapter KiB": round(float(np.median(sizes)) / 1024, 1) if sizes else None,
-                }
-            )
-        note = "Medians over seeds; seconds of the machine it ran on."
-        if sizes_held and not differs:
-            note += f" Peak memory was the same, {round(max(sizes_held) / 2**20):,} MiB to within {_MEMORY_NOISE:.0%}."
-        return Table.of(rows, title="Costs", note=note)
+        from rlvr_lite.study._tables import costs
+
+        return costs(self)
 
     # ---- shown ------------------------------------------------------------------------------------------------
 
@@ -376,22 +360,3 @@ class Study:
         from rlvr_lite.study._frame import frame
 
         return frame(self)
-
-
-def _good_band(results: Sequence[SearchResult]) -> list[float]:
-    """Rates next to each other, the best among them, that do as well as it within its interval."""
-    ordered = sorted(results, key=lambda result: result.learning_rate)
-    values = [-1.0 if result.score is None else result.score.value for result in ordered]
-    best = values.index(max(values))
-    score = ordered[best].score
-    assert score is not None
-    first, last = best, best
-    while first and values[first - 1] >= score.low:
-        first -= 1
-    while last + 1 < len(values) and values[last + 1] >= score.low:
-        last += 1
-    return [result.learning_rate for result in ordered[first : last + 1]]
-
-
-def _times(run: Run) -> list[float]:
-    return [value for name, value in run.summary["seconds"].items() if name != "step"]

@@ -21,6 +21,7 @@ from rlvr_lite.analysis.replication import seed_problem_interval
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.figure import Figure, plot_label
 from rlvr_lite.study._labels import LABEL, name_points, room_for
+from rlvr_lite.study._row import fine_scores
 from rlvr_lite.table import Table
 from rlvr_lite.training import COLOURS, smooth
 
@@ -50,7 +51,8 @@ _VERDICTS = {
     "better": ("^", "#009E73"),
     "worse": ("v", "#D55E00"),
     "equivalent": ("s", "#0072B2"),
-    "no difference shown": ("o", "#777777"),
+    "no significant difference": ("o", "#777777"),
+    "search inconclusive": ("x", "#777777"),
 }
 
 
@@ -134,18 +136,18 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 
 def forest(study: Study) -> Figure:
-    """Difference of every row to the reference with its 95 % interval, and the zone of practical equivalence."""
+    """Difference of every row to the reference with its 95 % interval, and the equivalence margin."""
     found = [c for label in study.rows if (c := study.comparison(label)) is not None]
     if not found:
         raise UserError(f"nothing to compare yet: {study.design.reference} and one other row need all their seeds")
     found.sort(key=lambda comparison: comparison.difference.value)
     figure = Figure(figsize=(_WIDTH, 1.1 + 0.22 * max(3, len(found))), layout="constrained")
     axis = figure.subplots()
-    if study.design.zone:
-        axis.axvspan(-study.design.zone, study.design.zone, color="#0072B2", alpha=0.12, linewidth=0)
+    if study.margin:
+        axis.axvspan(-study.margin, study.margin, color="#0072B2", alpha=0.12, linewidth=0)
     axis.axvline(0, color=_INK, linewidth=1)
     for place, comparison in enumerate(found):
-        mark, colour = _VERDICTS[comparison.verdict]
+        mark, colour = _VERDICTS[comparison.words.partition(",")[0]]
         d = comparison.difference
         axis.plot((d.low, d.high), (place, place), color=colour, linewidth=2, solid_capstyle="butt")
         face = "white" if mark == "o" else colour
@@ -153,7 +155,7 @@ def forest(study: Study) -> Figure:
     axis.set_yticks(range(len(found)), [plot_label(comparison.method, LABEL) for comparison in found])
     axis.set_ylim(-0.7, len(found) - 0.3)
     axis.set_xlabel(f"{study.metric} minus that of {plot_label(study.design.reference, LABEL)}")
-    used = [verdict for verdict in _VERDICTS if any(c.verdict == verdict for c in found)]
+    used = [verdict for verdict in _VERDICTS if any(c.words.partition(",")[0] == verdict for c in found)]
     for verdict in used:
         mark, colour = _VERDICTS[verdict]
         face = "white" if mark == "o" else colour
@@ -234,12 +236,12 @@ def learning_rate_curves(study: Study) -> Figure:
         colour = looks[label][0]
         band = bands[label]
         if band.get("good from") is not None:
-            quarter = 10**0.25  # half the way to the next rate
-            axis.axvspan(band["good from"] / quarter, band["to"] * quarter, color=colour, alpha=0.13, linewidth=0)
+            half = 10**0.125  # half the way to the next rate
+            axis.axvspan(band["good from"] / half, band["to"] * half, color=colour, alpha=0.13, linewidth=0)
         if row.learning_rate is not None:
             axis.axvline(row.learning_rate, color=_INK, linewidth=1, linestyle=":")
-        for rung, style, face in ((0, "--", "white"), (1, "-", colour)):
-            found = [(t.learning_rate, t.score) for t in row.search if t.rung == rung and t.score is not None]
+        coarse = [(t.learning_rate, t.score) for t in row.search if not t.rung and t.score is not None]
+        for found, style, face in ((coarse, "--", "white"), (list(fine_scores(row).items()), "-", colour)):
             if found:
                 _bars(axis, found, colour, style, face)
         axis.set_title(plot_label(label, 22), fontsize=8, color=colour)

@@ -141,19 +141,49 @@ def test_an_accuracy_over_seeds_and_problems_covers_the_truth() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "zone", "said"),
+    ("low", "high", "p", "margin", "said"),
     [
         (0.01, 0.2, 0.04, 0.0, "better"),
-        (0.01, 0.2, 0.06, 0.0, "no difference shown"),
-        (-0.01, 0.2, 0.04, 0.0, "no difference shown"),
+        (0.01, 0.2, 0.06, 0.0, "no significant difference"),
+        (-0.01, 0.2, 0.04, 0.0, "no significant difference"),
         (-0.2, -0.01, 0.01, 0.0, "worse"),
         (-0.01, 0.01, 0.9, 0.02, "equivalent"),
-        (0.005, 0.015, 0.001, 0.02, "equivalent"),
-        (-0.01, 0.03, 0.9, 0.02, "no difference shown"),
+        (0.040, 0.042, 0.001, 0.05, "better, within the equivalence margin"),
+        (-0.042, -0.040, 0.001, 0.05, "worse, within the equivalence margin"),
+        (0.040, 0.060, 0.001, 0.05, "better"),
+        (-0.01, 0.03, 0.9, 0.02, "no significant difference"),
     ],
 )
-def test_nothing_is_said_beyond_the_data(low: float, high: float, p: float, zone: float, said: str) -> None:
-    assert r.verdict(Difference((low + high) / 2, low, high, p, 0.01), p, zone=zone) == said
+def test_nothing_is_said_beyond_the_data(low: float, high: float, p: float, margin: float, said: str) -> None:
+    d = Difference((low + high) / 2, low, high, p, 0.01)
+    assert r.in_words(r.verdict(d, p), r.equivalent(d, margin)) == said
+
+
+def test_what_a_choice_owes_to_luck() -> None:
+    """Nothing from one seed, from seeds that agree, and where one rate is far ahead; more, the closer and the noisier."""
+    assert r.selection_variance([[0.9], [0.1]]) == 0
+    assert r.selection_variance([[0.8, 0.9], [0.7, 0.8], [0.6, 0.7]]) == pytest.approx(
+        0
+    )  # a seed moves all rates alike
+    clear = r.selection_variance([[0.90, 0.92], [0.40, 0.38]])
+    close = r.selection_variance([[0.90, 0.80], [0.80, 0.88]])
+    assert clear < 0.05 * close
+    # two rates 0.01 apart, each mean known to 0.05: the worse one would win in half of all searches
+    noisy = r.selection_variance(
+        0.5 + np.array([[0.01], [0.0]]) + 0.05 * 2**0.5 * np.array([[1, -1], [-1, 1]]) / 2**0.5
+    )
+    assert 0.3 * 0.01**2 < noisy < 0.7 * 0.01**2
+
+
+def test_the_luck_of_the_choice_widens_the_interval_and_its_p_value_says_the_same() -> None:
+    grid = study(np.random.default_rng(3), shift=0.6)
+    plain = r.seed_problem_difference(*grid)
+    wide = r.seed_problem_difference(*grid, of_choice=0.04**2)
+    assert wide.high - wide.low > plain.high - plain.low
+    assert wide.p_value > plain.p_value
+    assert wide.excludes_zero == (wide.p_value < 0.05)
+    draws = r.joint_draws(grid, draws=4000, of_choice=[0.0, 0.2**2])
+    assert np.std(draws[:, 1]) > 0.19 > np.std(draws[:, 0])
 
 
 def test_the_comparison_of_a_study() -> None:

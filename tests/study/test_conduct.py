@@ -10,7 +10,10 @@ import pytest
 from rlvr_lite import methods
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.study import Study, compare
+from rlvr_lite.recipes import recipe
+from rlvr_lite.study import Study, compare, estimate
+from rlvr_lite.study._lattice import COARSE, place_of, rate_at
+from rlvr_lite.study._report_words import verdict_words
 from rlvr_lite.study._store import Store
 from tests.study import fake_engine
 
@@ -34,12 +37,13 @@ def study(tmp_path, monkeypatch):
 def test_the_leaderboard_finds_the_best_and_the_worst(study):
     found, done = study("s")
     assert found.complete
-    assert len(done) == len(set(done)) == 3 + 3 * (7 + 3)
+    assert len(done) == len(set(done)) == len(found.trials)
     board = {row["row"]: row for row in found.leaderboard}
     assert list(board) == ["dora", "lora", "ln_tuning", "untrained base"]
     assert board["lora"]["verdict"] == "reference"
     assert board["ln_tuning"]["verdict"] == "worse"
-    assert found.rows["dora"].learning_rate == 3e-3
+    assert found.rows["dora"].learning_rate == 3.2e-3
+    assert board["dora"]["rates tried"] == "0.0018 to 0.0056, best inside"
 
 
 def test_a_study_killed_anywhere_ends_with_the_same_leaderboard(study):
@@ -139,21 +143,84 @@ def test_two_calls_at_once_do_no_cell_twice(tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     done = [key for engine in engines for key in engine.done]
-    assert len(done) == len(set(done)) == 3 + 2 * (7 + 3)
+    assert len(done) == len(set(done))
     assert boards[0] == boards[1]
 
 
 def test_the_same_method_under_two_names_is_no_difference(study):
     found, _ = study("s", {"lora": "lora", "lora again": "lora"})
-    assert found.comparison("lora again").verdict == "no difference shown"
+    assert found.comparison("lora again").words == "no significant difference"
 
 
 def test_the_good_band_and_the_edge_are_told(study):
-    found, _ = study("s", {"lora": "lora", "far": {"method": "lora", "learning_rate": 2e-5}})
+    found, _ = study("s", {"lora": "lora", "far": {"method": "lora", "learning_rate": 2e-8}}, margin=0.5)
     table = {row["row"]: row for row in found.learning_rates}
     assert table["far"]["at the edge"]
     assert not table["lora"]["at the edge"]
     assert table["lora"]["good from"] <= 2e-3 <= table["lora"]["to"]
+    board = {row["row"]: row for row in found.leaderboard}
+    assert board["far"]["verdict"] == "search inconclusive"  # it would have been worse
+    assert board["far"]["P(best)"] is None
+    assert list(board)[-2:] == ["far", "untrained base"]
+    assert any(line.startswith("far: ") and "search is inconclusive" in line for line in verdict_words(found))
+
+
+def test_nothing_is_better_than_a_reference_whose_search_is_open(study):
+    found, _ = study("s", {"far": {"method": "lora", "learning_rate": 2e-8}, "lora": "lora"}, reference="far")
+    assert found.comparison("lora").difference.low > 0
+    assert found.comparison("lora").verdict == "search inconclusive"
+
+
+def test_the_margin_is_a_share_of_what_the_reference_gains(study):
+    found, _ = study("s", {"lora": "lora", "lora again": "lora"}, margin=0.25, seeds=5)
+    assert found.gain == pytest.approx(found.rows["lora"].scores.mean() - found.base.mean())
+    assert found.margin == pytest.approx(0.25 * found.gain)
+    assert f"equivalence margin {found.margin:.3g}, 0.25 of the {found.gain:.3g} that lora gains" in str(
+        found.leaderboard
+    )
+    against = found.comparison("lora again")
+    assert against.equivalent == (-found.margin <= against.difference.low and against.difference.high <= found.margin)
+
+
+def test_a_study_on_another_lattice_is_not_continued(study):
+    study("s", ("lora",))
+    with pytest.raises(UserError, match="search_seeds = 2, not 3"):
+        study("s", ("lora",), search_seeds=3)
+    with pytest.raises(UserError, match=r"around a learning rate of 0\.0018, not 0\.01"):
+        study("s", ("lora",), learning_rate=1e-2)
+
+
+def test_a_default_rate_that_has_moved_does_not_continue_another_search(study, tmp_path):
+    study("s", ("lora",))
+    path = tmp_path / "s" / "study.json"
+    path.write_text(path.read_text().replace('"searched around": 0.0018', '"searched around": 0.01'))
+    with pytest.raises(UserError, match=r"around a learning rate of 0\.01, not 0\.0018"):
+        study("s", ("lora",))
+
+
+def test_an_estimate_counts_what_is_left_and_nothing_that_is_done(study, tmp_path):
+    asked = {k: v for k, v in SETTINGS.items() if k != "progress"}
+    whole = estimate(["lora", "dora"], out=tmp_path / "s", **asked)
+    assert not (tmp_path / "s").exists()
+    assert whole.whole.runs == 2 * (5 + 8 + 3)
+    study("s", ("lora",))
+    more = estimate(["lora", "dora"], out=tmp_path / "s", **asked)
+    assert more.whole.runs == 5 + 8 + 3  # the finished row and the base are not counted again
+    assert more.done == 5 + 6 + 3
+    assert set(more.parts) == {"learning-rate search", "comparison"}
+    study("s", ("lora", "dora"))
+    assert estimate(["lora", "dora"], out=tmp_path / "s", **asked).whole.runs == 0
+
+
+def test_an_estimate_needs_neither_the_base_nor_the_task_on_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("RLVR_LITE_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = estimate(["lora", "vera"], config=recipe("paper-1.5b"), gpu="A100 80GB", seeds=2)
+    assert found.whole.device == "A100 80GB"
+    assert 100 < found.hours < 10_000
+    faster = estimate(["lora", "vera"], config=recipe("paper-1.5b"), gpu="H100", seeds=2)
+    assert faster.whole.tokens == found.whole.tokens
+    assert faster.hours < found.hours
 
 
 @pytest.mark.parametrize(
@@ -179,4 +246,6 @@ def test_a_search_begins_at_each_methods_own_rate_unless_the_caller_names_one(st
     tried = {label: {trial.learning_rate for trial in row.search} for label, row in found.rows.items()}
     own = {label: methods.learning_rate(label, "tiny").value for label in tried}
     for label, rates in tried.items():
-        assert sorted(rates)[len(rates) // 2] == pytest.approx(named.get("learning_rate", own[label]))
+        middle = place_of(named.get("learning_rate", own[label]))
+        assert {rate_at(middle + step) for step in COARSE} <= rates
+        assert all(rate == rate_at(place_of(rate)) for rate in rates)

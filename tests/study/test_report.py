@@ -18,14 +18,14 @@ from tests.study.fake import make_design, make_study
 
 EVIL = '<script>document.title="taken"</script>'
 QUOTED = "\" onfocus=\"document.title='taken'\" & 'x'"
-SKILL = {"lora": 0.4, "dora": 0.7, "pissa": 0.41, "ln_tuning": 0.2, EVIL: 0.5, QUOTED: 0.45}
+SKILL = {"lora": 0.5, "dora": 0.8, "pissa": 0.5, "ln_tuning": 0.2, EVIL: 0.5, QUOTED: 0.45}
 SEEDS = (0, 1, 2)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     names = {label: label if label.isidentifier() else "lora" for label in SKILL}
-    design = make_design({**names, "hira": "hira"}, seeds=SEEDS, zone=0.01)
+    design = make_design({**names, "hira": "hira"}, seeds=SEEDS, margin=0.05)
     return make_study(tmp_path_factory.mktemp("study"), design, skill=SKILL, failing={"hira": "out of <b>memory</b>"})
 
 
@@ -129,18 +129,21 @@ def test_words_agree_with_the_comparisons(study):
                    or f"and {label}:" in line]  # fmt: skip
         d = found.difference
         if found.verdict == "better":
-            assert f"better than lora by {d.value:.3f} [{d.low:.3f}, {d.high:.3f}]" in line
+            assert f"higher than lora by {d.value:.3f} [{d.low:.3f}, {d.high:.3f}]" in line
         elif found.verdict == "worse":
-            assert f"worse than lora by {-d.value:.3f} [{-d.high:.3f}, {-d.low:.3f}]" in line
+            assert f"lower than lora by {-d.value:.3f} [{-d.high:.3f}, {-d.low:.3f}]" in line
         else:
-            assert found.verdict in line or "no difference to lora shown" in line
+            assert found.words.partition(" ")[2] in line or "no significant difference to lora" in line
+        if found.verdict in ("better", "worse"):  # how large it may be stands beside its direction
+            assert ("not shown to be within" in line) != found.equivalent
+            assert f"equivalence margin of {study.margin:.3g}" in line
     assert {study.comparison(label).verdict for label in ("dora", "ln_tuning")} == {"better", "worse"}
 
 
 def test_what_only_the_correction_holds_back_is_said_apart(study, monkeypatch):
     from dataclasses import replace
 
-    held = replace(study.comparison("dora"), adjusted_p=0.2, verdict="no difference shown")
+    held = replace(study.comparison("dora"), adjusted_p=0.2, verdict="no significant difference", equivalent=False)
     monkeypatch.setitem(study._comparisons, "dora", held)
     (line,) = [line for line in verdict_words(study) if line.startswith("dora:")]
     assert "excludes zero" in line
@@ -155,7 +158,7 @@ def test_the_accounting_is_said(budget, said, tmp_path):
 
 
 def test_the_cost_of_the_search_is_said(study):
-    (line,) = [line for line in method_words(study) if "search" in line]
+    (line,) = [line for line in method_words(study) if "learning-rate search" in line]
     assert f"{sum(len(row.search) for row in study.rows.values())} runs" in line
     assert duration(sum(study.search_seconds.values())) in line
 
@@ -293,7 +296,7 @@ def test_text_contrasts_in_the_dark(chromium, file):
 
 
 def test_one_seed_compares_runs_and_says_nothing_of_methods(tmp_path):
-    design = make_design(["lora", "dora"], seeds=(0,), zone=0.01)
+    design = make_design(["lora", "dora"], seeds=(0,), margin=0.05)
     study = make_study(tmp_path / "study", design, skill={"lora": 0.2, "dora": 0.9})
     assert study.comparison("dora").difference.excludes_zero
     columns = {name for row in study.leaderboard.rows for name, value in row.items() if value is not None}
