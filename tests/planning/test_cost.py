@@ -33,9 +33,7 @@ def test_generated_tokens_are_counted_by_hand():
     assert score_cost(plan_without_task(RUN, "T4")).tokens == 100 * 100
 
 
-@pytest.mark.parametrize(
-    "longer", [{"steps": 20}, {"prompts_per_step": 8}, {"max_completion_length": 400}, {"eval_k": 8}]
-)
+@pytest.mark.parametrize("longer", [{"steps": 20}, {"max_completion_length": 400}, {"eval_k": 8}])
 def test_more_work_takes_longer_and_more_disk(longer):
     assert cost(**longer).seconds > cost().seconds
     assert cost(**longer).disk > cost().disk

@@ -6,7 +6,7 @@ import pytest
 
 from tests.benchmarks.verdicts import simulate
 
-STUDIES = 150
+STUDIES = 100
 SLACK = 3 * (0.05 * 0.95 / STUDIES) ** 0.5
 
 
