@@ -171,7 +171,7 @@ def test_signature_configuration_and_command_line_have_the_same_options(name, ca
     assert fields <= set(python)
     assert fields <= set(shell)
     assert set(python) - set(shell) == {"config"}  # a recipe's name stands for it
-    assert set(shell) - set(python) == {"recipe"} | ({"axis"} if name == "compare" else set()) | (
+    assert set(shell) - set(python) == {"recipe"} | ({"axis", "dry", "gpu", "yes"} if name == "compare" else set()) | (
         {"dry_run", "measure", "out", "plot"} if name == "plan" else set()
     )
     words = [n for n, p in shell.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
