@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from rlvr_lite.bases._proven import REFUSED
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import output_head
 
@@ -128,6 +129,8 @@ def _refuse_other_kinds(name: str, config: Any) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = config.model_type
+    if kind in REFUSED:
+        raise UserError(f"base {name} ({kind}) cannot be trained exactly, {REFUSED[kind]}: choose another base")
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(f"base {name} is an encoder-decoder ({kind}): choose a decoder such as Qwen2.5-0.5B")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlvr_lite.table import Table
 
-__all__ = ["PROVEN", "list_bases"]
+__all__ = ["PROVEN", "REFUSED", "list_bases"]
 
 _PACKED = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 _EAGER = ("bloom", "codegen", "gemma2", "gpt_neo", "gpt_oss", "gptj", "mamba", "mamba2", "mpt", "xglm")
@@ -27,7 +27,7 @@ _OTHERS = (
 PROVEN: tuple[str, ...] = tuple(sorted({*_PACKED, *_EAGER, *_MIXTURES, *_STATES, *_OTHERS}))
 _NO_CACHE = ("minimax",)
 #: What stands in the way of architectures that transformers can build.
-REFUSED = {"recurrent_gemma": "its recurrent layers read the padding of a batch"}
+REFUSED = {"recurrent_gemma": "as its recurrent layers read the padding of a batch"}
 
 
 def list_bases() -> Table:

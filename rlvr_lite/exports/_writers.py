@@ -83,6 +83,8 @@ def write_lora(trained: Trained, folder: Path, rank: int | None) -> Written:
     ends = {module.rpartition(".")[2] for module in found.factors}
     targets = tuple(sorted(layout.shortest(full for full in layout.linears if full.rpartition(".")[2] in ends)))
     plain = methods.detach(trained.model) if base is None else base
+    if moved := methods.moved_by_peft(plain, targets):
+        raise UserError(f"PEFT would load {', '.join(moved)} of this base into its experts: export to merged")
     adapter = AdapterConfig(rank=found.rank, alpha=float(found.rank), targets=targets)
     lora = methods.attach(plain, "lora", adapter, total_steps=run.adapter["total_steps"], seed=run.adapter["seed"])
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +50,10 @@ def remove_dropout(model: nn.Module) -> dict[str, float]:
     found = list(_rates(model))
     for owner, key, _, _ in found:
         owner[key] = 0.0
+    for module in model.modules():
+        if hasattr(module, "router_jitter_noise"):  # PhiMoE draws its experts at random in training mode
+            module.eval()
+            module.train = types.MethodType(lambda self, mode=True: self, module)  # type: ignore[method-assign]
     return {name: rate for _, _, name, rate in found}
 
 
@@ -64,7 +69,8 @@ def _rates(model: nn.Module) -> Iterator[tuple[dict[str, Any], str, str, float]]
     layers = {id(vars(m)) for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)}
     for prefix, values in owners:
         for key, rate in values.items():
-            named = "drop" in key.lower() or "jitter" in key.lower() or (key == "p" and id(values) in layers)
+            noise = "jitter" in key.lower() and "router" not in key.lower()  # a threshold of PhiMoE, also in eval mode
+            named = noise or "drop" in key.lower() or (key == "p" and id(values) in layers)
             if named and isinstance(rate, float) and 0 < rate <= 1:
                 yield values, key, f"{prefix}{key}", rate
 

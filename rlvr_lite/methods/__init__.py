@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rlvr_lite.methods._hash import base_hash
     from rlvr_lite.methods._identity import Identity, identity
     from rlvr_lite.methods._lean import lean
+    from rlvr_lite.methods._lora import moved_by_peft
     from rlvr_lite.methods._state import load_trainable_state, trainable_state
     from rlvr_lite.methods._updates import updates
 
@@ -64,6 +65,7 @@ __all__ = [
     "load",
     "load_trainable_state",
     "merge",
+    "moved_by_peft",
     "names",
     "on_unsloth",
     "optimizer",
@@ -84,6 +86,7 @@ _HOMES = {
     "_hash": ("base_hash",),
     "_identity": ("Identity", "identity"),
     "_lean": ("lean",),
+    "_lora": ("moved_by_peft",),
     "_state": ("load_trainable_state", "trainable_state"),
     "_updates": ("updates",),
 }

@@ -13,7 +13,7 @@ from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._spec import Build, Shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import nn
 
@@ -29,6 +29,7 @@ __all__ = [
     "expected_lora",
     "lora_layers",
     "lora_scale",
+    "moved_by_peft",
     "per_target",
     "rslora_scale",
 ]
@@ -80,6 +81,24 @@ def _targets_as_written() -> Iterator[None]:
         yield
     finally:
         conversion._convert_peft_config_moe = kept
+
+
+def moved_by_peft(model: nn.Module, targets: Iterable[str]) -> list[str]:
+    """Targets that PEFT takes for the fused experts of a mixture when it loads an adapter, whatever was adapted.
+
+    Args:
+        model: a base without an adapter.
+        targets: of the adapter.
+    """
+    from peft import LoraConfig
+    from peft.utils import transformers_weight_conversion as conversion
+
+    config = LoraConfig(target_modules=list(targets))
+    try:
+        conversion.convert_peft_config_for_transformers(config, model, None)
+    except ValueError:  # it wants all of the experts' projections
+        return sorted(targets)
+    return sorted(set(targets) - set(config.target_modules or ()))
 
 
 def build_lora(model: nn.Module, build: Build, **options: Any) -> nn.Module:

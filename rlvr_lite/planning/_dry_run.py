@@ -16,6 +16,7 @@ from rlvr_lite import bases, grpo, methods, sampling
 from rlvr_lite.analysis.memory import PHASES, Step, last_growth
 from rlvr_lite.analysis.meter import Meter, dense_weight
 from rlvr_lite.config import AdapterConfig, SamplingConfig
+from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import logprobs as head_module
 from rlvr_lite.methods import eight_bit
 from rlvr_lite.planning._bases import config_of
@@ -255,7 +256,11 @@ class Runner:
         with self.meter.phase("once"), self._autocast(), grpo.eval_mode(self.model):
             cache = growing_cache(self.head.backbone.config)
             one = torch.ones(1, 1, dtype=torch.long, device=self.place)
-            grpo.feed(self.head.backbone, one, one, one * 0, past_key_values=cache, use_cache=True)
+            try:
+                grpo.feed(self.head.backbone, one, one, one * 0, past_key_values=cache, use_cache=True)
+            except ValueError as error:
+                kind = self.head.backbone.config.model_type
+                raise UserError(f"{kind} is sampled without a cache, which no dry run follows: leave it out") from error
             found = [
                 x for layer in cache.layers for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
             ]

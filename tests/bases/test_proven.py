@@ -26,7 +26,10 @@ def test_the_list_and_the_tests_name_the_same_architectures() -> None:
 def test_sampled_and_scored_are_the_models_own(name: str) -> None:
     config = ZOO[name]()
     model = random_model(config)
+    ids = torch.arange(2, 18)[None]
+    before = model.eval()(input_ids=ids).logits
     remove_dropout(model)
+    assert torch.equal(model(input_ids=ids).logits, before)  # of the policy nothing else is gone
     row = ROWS[config.model_type]
     if row["status"] == "refused":
         with pytest.raises(UserError):

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 import rlvr_lite
-from rlvr_lite import bases
+from rlvr_lite import bases, methods
 from rlvr_lite.bases import list_bases
 from rlvr_lite.errors import UserError
 from tests.zoo import ZOO, saved
@@ -41,8 +44,18 @@ def test_a_run_is_exact_or_refused_in_one_line(name: str, tmp_path: Path) -> Non
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["sampling/sampling_logp_difference/max"] <= 2e-4
     assert first["kl"] == pytest.approx(0, abs=1e-6)
-    for kind in ("lora", "merged"):
-        rlvr_lite.verify_export(rlvr_lite.export(run, to=kind))
+    rlvr_lite.verify_export(rlvr_lite.export(run, to="merged"))
+    held = bases.load(str(folder))
+    if methods.moved_by_peft(held.model, run.adapter["adapter"]["targets"]):
+        with pytest.raises(UserError, match="experts"):
+            rlvr_lite.export(run, to="lora")
+    else:
+        exported = rlvr_lite.export(run, to="lora")
+        rlvr_lite.verify_export(exported)
+        read = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), exported)
+        ids = torch.arange(2, 18)[None]
+        ours = methods.load(held.model, run.files.adapter).eval()(ids).logits
+        assert torch.allclose(read.eval()(ids).logits, ours, rtol=0, atol=1e-5 * float(ours.abs().max()))
     plan = rlvr_lite.plan(str(folder), "lora", gpu="t4", precision="fp32", **size)
-    assert plan.phases["load"]["weights"] == 4 * bases.load(str(folder)).parameters
+    assert plan.phases["load"]["weights"] - plan.shape.buffers == 4 * bases.load(str(folder)).parameters
     assert rlvr_lite.evaluate(run, "chain-sum:test", k=1, n=2, progress=False).scores
