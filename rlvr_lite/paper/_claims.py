@@ -320,11 +320,11 @@ def _evidence(
     base, own = None if tuned is None else tuned.base, scores.get("lora")
     gain = 0.0 if base is None or own is None else float(own.mean() - base.mean())
     counted = shares([name for claim in chosen for name in claim.counted])
-    found = Evidence(scores, base, energy, counted, at.margin * max(0.0, gain), missing)
+    evidence = Evidence(scores, base, energy, counted, at.margin * max(0.0, gain), missing)
     if tuned is None:
-        return found
+        return evidence
     chance = {label: row.optimum.variance for label, row in tuned.rows.items() if row.optimum is not None}
-    return replace(found, of_choice=chance, doubt=tuned.search_doubt)
+    return replace(evidence, of_choice=chance, doubt=tuned.search_doubt)
 
 
 def _alias(method: str, at: Setting, rows: Mapping[str, Any], scores: dict[str, Any]) -> None:

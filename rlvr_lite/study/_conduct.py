@@ -85,7 +85,13 @@ def compare(
     Raises:
         UserError: something cannot be done as asked; nothing was trained.
     """
-    asked = {"reference": reference, "margin": margin, "search_seeds": search_seeds, "out": out, "config": config}
+    asked: dict[str, Any] = {
+        "reference": reference,
+        "margin": margin,
+        "search_seeds": search_seeds,
+        "out": out,
+        "config": config,
+    }
     design, problems, handed, root = _prepared(methods, base, task, seeds, tune, budget, **asked, overrides=overrides)
     assert problems is not None
     _check(design, problems, handed)
@@ -144,7 +150,13 @@ def estimate(
     Raises:
         UserError: something cannot be done as asked.
     """
-    asked = {"reference": reference, "margin": margin, "search_seeds": search_seeds, "out": out, "config": config}
+    asked: dict[str, Any] = {
+        "reference": reference,
+        "margin": margin,
+        "search_seeds": search_seeds,
+        "out": out,
+        "config": config,
+    }
     design, _, _, root = _prepared(methods, base, task, seeds, tune, budget, **asked, overrides=overrides, dry=True)
     return estimate_of(Store(root).joined(design), root, gpu)
 

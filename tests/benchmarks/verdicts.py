@@ -65,7 +65,7 @@ def study(truths: dict[str, Truth], rng: np.random.Generator, seed_sd: float, se
         for trial in fresh:
             found = simulated(truths[trial.variant], rng, hard, trial.config.learning_rate or 1.0, seed_sd)
             scores[trial.key] = float(found.mean())
-    best = {variant.label: design.optimum(variant, scores) for variant in variants}
+    best = {v.label: found for v in variants if (found := design.optimum(v, scores)) is not None}
     tables = {
         name: np.stack([simulated(truth, rng, held_out, rate_at(best[name].place), seed_sd) for _ in range(SEEDS)])
         for name, truth in truths.items()
