@@ -27,17 +27,17 @@ def attention_kernels(subject: Subject) -> Finding:
             mark = "padded" if padded else "of one length"
             prompts, keys = subject.prompts(3, padded=padded), sampling.row_keys(0, rows=6)
             with subject.autocast(base.compute_dtype):
-                kernels = _kernels(lambda p=prompts, k=keys: subject.rollout(model, p, 2, 3, k))
+                kernels = _kernels(subject.rollout, model, prompts, 2, 3, keys)
             found |= {f"prompts {mark}": kernels}
         for kind, packer in (("plain", None), ("packed", grpo.Packer())):
-            found[f"training {kind}"] = _kernels(lambda p=packer: gradient(subject, model, base.compute_dtype, p))
+            found[f"training {kind}"] = _kernels(gradient, subject, model, base.compute_dtype, packer)
     slow = [kind for kind, kernels in found.items() if "math" in kernels]
     figure = "; ".join(f"{kind}: {kernels}" for kind, kernels in found.items())
     return Finding(figure, "none by math", not slow, "upgrade PyTorch; long completions take much memory here")
 
 
-def _kernels(work: Callable[[], Any]) -> str:
-    """The kernels that the calls of ``work`` get, in order of first use."""
+def _kernels(work: Callable[..., Any], *given: Any) -> str:
+    """The kernels that the calls of ``work(*given)`` get, in order of first use."""
     found: dict[str, None] = {}
     attend = F.scaled_dot_product_attention
 
@@ -47,7 +47,7 @@ def _kernels(work: Callable[[], Any]) -> str:
         return attend(query, key, value, *rest, **options)
 
     with mock.patch.object(F, "scaled_dot_product_attention", watched):
-        work()
+        work(*given)
     return ", ".join(found)
 
 

@@ -24,8 +24,10 @@ _LOW, _HIGH = 0.9, 1.3  # planned over measured
 def plan_against_measured(subject: Subject) -> Finding:
     """Planned over measured memory by phase: of two blocks of the paper's base on a card, of the tiny base on a CPU."""
     if subject.card:
-        base = subject.large(2).name
-        report = measure(plan(base, "lora", prompts_per_step=2, group_size=8, max_completion_length=256, micro_batch=4))
+        large = subject.large(2).name
+        report = measure(
+            plan(large, "lora", prompts_per_step=2, group_size=8, max_completion_length=256, micro_batch=4)
+        )
         planned = {phase: sum(report.plan.phases[phase].values()) for phase in report.measured}
         measured = report.measured
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,9 @@ def four_bit_products(subject: Subject) -> Finding:
 
     dtype = bases.native_dtype(subject.device)
     source = torch.Generator().manual_seed(0)
-    layer = bnb.nn.Linear4bit(1536, 256, bias=False, compute_dtype=dtype, quant_type="nf4", compress_statistics=True)
+    layer: Any = bnb.nn.Linear4bit(
+        1536, 256, bias=False, compute_dtype=dtype, quant_type="nf4", compress_statistics=True
+    )
     weight = torch.randn(256, 1536, generator=source) / 40
     layer.weight = bnb.nn.Params4bit(weight.to(dtype), requires_grad=False, quant_type="nf4", compress_statistics=True)
     layer = layer.to(subject.device)

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlvr_lite import bases, grpo, sampling
+from rlvr_lite.config import Precision
 from rlvr_lite.diagnostics._check import Finding
 from rlvr_lite.diagnostics._numbers import SCORED_TOKENS, gradient
 from rlvr_lite.diagnostics._subject import LARGE, VOCABULARY_SHARE, Subject
@@ -99,7 +100,7 @@ def launches(subject: Subject) -> Finding:
                 (counted[1].waits - counted[0].waits) / _TOKENS,
             )
             found.append((rows, started, waits))
-    layers = len(list(grpo.output_head(subject.base.model).backbone.layers))  # type: ignore[arg-type]
+    layers = len(list(grpo.output_head(subject.base.model).backbone.layers))
     figure = ", ".join(f"{rows} rows: {started:.0f} and {waits:.1f}" for rows, started, waits in found)
     limit = 0.2 if subject.card else float("inf")  # the host looks every 16 tokens
     good = max(waits for _, _, waits in found) <= limit
@@ -110,7 +111,7 @@ def hours(subject: Subject) -> Finding:
     """Hours of the paper's recipe that suits this machine, from blocks of its base with random weights, measured here."""
     recipe = _recipe(subject)
     config = recipe.config
-    precision = config.precision if subject.card else "fp32"
+    precision: Precision = config.precision if subject.card else "fp32"
     if precision == "bf16" and bases.native_dtype(subject.device) != torch.bfloat16:
         precision = "fp16"
     rows = 64 if subject.card else 8

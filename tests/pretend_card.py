@@ -1,0 +1,272 @@
+"""A pretend CUDA card over the memory of the CPU, for a PyTorch without CUDA: ``with PretendCard() as card: ...``
+
+Tensors made on or moved to "cuda" say that they lie there, an operation on tensors of two devices raises as it would on
+a card, and every wait of the host for the device is counted by source line. It computes on the CPU, so it shows device
+faults and needless waits, not the numbers or the speed of a card. One process should use nothing else: libraries keep
+what they once found out about the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import bitsandbytes  # noqa: F401 - it would look for the library of a card that is not there
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+GIB = 2**30
+CPU = torch.device("cpu")
+#: May be given tensors of two devices, or move between them.
+_MIXED = {"__get__", "__set__", "copy_", "__setitem__", "__getitem__", "index_put_", "set_", "backward"}
+_MIXED |= {"_has_compatible_shallow_copy_type", "is_same_size", "is_set_to", "__format__", "__repr__"}
+_WAITS = {"__bool__", "__int__", "__float__", "__index__", "__contains__", "item", "tolist", "numpy", "nonzero"}
+_WAITS |= {"masked_select", "equal", "unique", "unique_consecutive", "bincount", "is_nonzero", "allclose", "__array__"}
+_SELF = __file__
+
+
+class PretendCard(TorchFunctionMode):
+    """The card, while its context lasts.
+
+    Args:
+        capability: compute capability.
+        memory: bytes; a single tensor beyond them is an out-of-memory error.
+        cards: how many PyTorch finds.
+
+    Attributes:
+        waits: of the host for the card, by ``what file:line`` of this package or of the library that waits.
+    """
+
+    def __init__(self, capability: tuple[int, int] = (8, 6), memory: int = 12 * GIB, cards: int = 1):
+        super().__init__()
+        self.capability, self.memory, self.cards = capability, memory, cards
+        self.waits: Counter[str] = Counter()
+        self._places: dict[int, tuple[torch.device, Any]] = {}
+        self._patches = ExitStack()
+
+    def __enter__(self) -> PretendCard:
+        self._patch()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._patches.close()
+
+    # ---- where a tensor lies ----------------------------------------------------------------------------------
+
+    def place(self, tensor: Tensor) -> torch.device | None:
+        """Where a tensor says it lies; ``None`` for one that autograd or a file made."""
+        if tensor.device.type != "cpu":
+            return tensor.device
+        try:
+            known = self._places.get(tensor.untyped_storage()._cdata)
+        except (NotImplementedError, RuntimeError):
+            return tensor.device
+        return None if known is None else known[0]
+
+    def _put(self, tensor: Tensor, device: torch.device) -> None:
+        if tensor.device.type != "cpu":
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        self._places[key] = device, weakref.ref(storage, lambda _: self._places.pop(key, None))
+
+    # ---- every call of torch ----------------------------------------------------------------------------------
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        owner = getattr(getattr(func, "__self__", None), "__name__", "")
+        if name == "__get__":
+            return self._attribute(func, owner, args)
+        if name in ("to", "cuda", "cpu") and args and isinstance(args[0], Tensor):
+            return self._move(name, *args, **kwargs)
+        if name == "backward":
+            with self:
+                return torch.autograd.backward(*args, **kwargs)
+        tensors = list(_tensors((args, kwargs.values())))
+        here = {place for x in tensors if x.dim() and (place := self.place(x)) is not None and place.type != "meta"}
+        if len(here) > 1 and name not in _MIXED:
+            raise RuntimeError(f"pretend card: {name} was given tensors on {', '.join(sorted(map(str, here)))}")
+        target = self._target(kwargs)
+        if target is None:
+            places = [place for x in tensors if (place := self.place(x)) is not None]
+            target = next((x for x in places if x.type == "cuda"), places[0] if places else None)
+        cuda = target is not None and target.type == "cuda"
+        if cuda and (name in _WAITS or (name in ("__getitem__", "__setitem__") and _picks_by_truth(args[1]))):
+            self._wait(name)
+        made = func(*args, **kwargs)
+        if isinstance(made, Tensor) and made.dtype != torch.bool and made.nbytes > self.memory and cuda:
+            raise torch.OutOfMemoryError(f"pretend card: {made.nbytes:,} bytes of {self.memory:,}")
+        for x in _tensors(made):
+            if self.place(x) is None:
+                self._put(x, target or CPU)
+        return made
+
+    def _attribute(self, func: Any, name: str, args: Any) -> Any:
+        value = func(*args)
+        if name == "device":
+            return self.place(args[0]) or value
+        if name == "is_cuda":
+            return (self.place(args[0]) or args[0].device).type == "cuda"
+        if name == "is_cpu":
+            return (self.place(args[0]) or args[0].device).type == "cpu"
+        if isinstance(value, Tensor) and self.place(value) is None:
+            self._put(value, self.place(args[0]) or CPU)
+        return value
+
+    def _target(self, kwargs: dict[str, Any]) -> torch.device | None:
+        """The device that was asked for; a pretend one is taken out of the arguments."""
+        if kwargs.get("device") is None:
+            return None
+        device = self._whole(kwargs["device"])
+        if device.type == "cuda":
+            kwargs["device"] = CPU
+        return device
+
+    def _whole(self, device: Any) -> torch.device:
+        device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
+
+    def _move(self, name: str, tensor: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+        before = self.place(tensor) or CPU
+        target, left = None, []
+        for x in rest:
+            if isinstance(x, torch.device | str) or (isinstance(x, int) and not isinstance(x, bool)):
+                target = self._whole(x)
+            elif isinstance(x, Tensor):
+                target, left = self.place(x) or CPU, [*left, x.dtype]
+            else:
+                left.append(x)
+        if kwargs.get("device") is not None:
+            target = self._whole(kwargs.pop("device"))
+        kwargs.pop("device", None)
+        if name != "to":
+            target, left, kwargs = target or self._whole("cuda" if name == "cuda" else "cpu"), [], {}
+        if target is not None and target.type == "meta" or tensor.device.type == "meta":
+            return tensor.to(target or tensor.device, *left, **kwargs)
+        if left and not isinstance(left[0], torch.dtype):
+            left = []
+        kwargs.pop("non_blocking", None)
+        made = tensor.to(*left, **kwargs) if left or kwargs else tensor
+        if target is None or target == before:
+            if self.place(made) is None:
+                self._put(made, before)
+            return made
+        if target.type == "cpu":
+            self._wait("copy to the CPU")
+        if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
+            made = made.clone()
+        self._put(made, target)
+        return made
+
+    def _wait(self, what: str) -> None:
+        frame, nearest = sys._getframe(1), ""
+        while frame is not None:
+            file = frame.f_code.co_filename
+            where = f"{'/'.join(file.split('/')[-2:])}:{frame.f_lineno}"
+            if file != _SELF and not nearest:
+                nearest = where
+            if "/rlvr_lite/" in file:
+                nearest = where
+                break
+            frame = frame.f_back  # type: ignore[assignment]
+        self.waits[f"{what} {nearest}"] += 1
+
+    # ---- torch.cuda -------------------------------------------------------------------------------------------
+
+    def _patch(self) -> None:
+        cuda = torch.cuda
+        facts = types.SimpleNamespace(
+            name="Pretend card",
+            major=self.capability[0],
+            minor=self.capability[1],
+            total_memory=self.memory,
+            multi_processor_count=28,
+            uuid="pretend",
+        )
+        stream = types.SimpleNamespace(synchronize=lambda: None, wait_stream=lambda s: None, cuda_stream=0)
+        answers: dict[str, Any] = {
+            "is_available": True,
+            "is_initialized": True,
+            "device_count": self.cards,
+            "current_device": 0,
+            "get_device_properties": facts,
+            "get_device_capability": self.capability,
+            "get_device_name": facts.name,
+            "is_bf16_supported": self.capability >= (8, 0),
+            "mem_get_info": (self.memory, self.memory),
+            "get_arch_list": ["sm_75", "sm_80", "sm_86", "sm_90"],
+            "current_stream": stream,
+            "default_stream": stream,
+        }
+        answers |= dict.fromkeys(("memory_allocated", "max_memory_allocated", "max_memory_reserved", "memory_reserved"), 0)
+        answers |= dict.fromkeys(("_lazy_init", "init", "set_device", "empty_cache"))
+        answers |= dict.fromkeys(("reset_peak_memory_stats", "ipc_collect", "manual_seed", "manual_seed_all"))
+        given = {name: (lambda *a, value=value, **k: value) for name, value in answers.items()}
+        given["synchronize"] = lambda device=None: self._wait("synchronize")
+        given["get_rng_state"] = lambda device="cuda": torch.get_rng_state()
+        given["set_rng_state"] = self._set_rng_state
+        given["get_rng_state_all"] = lambda: [torch.get_rng_state() for _ in range(self.cards)]
+        for name, value in given.items():
+            self._patches.enter_context(mock.patch.object(cuda, name, value))
+        self._patches.enter_context(mock.patch.object(cuda.amp.common, "amp_definitely_not_available", lambda: False))
+        for kernel in ("flash", "efficient", "cudnn"):
+            name = f"can_use_{kernel}_attention"
+            usable = lambda asked, debug=False, kernel=kernel: self._attends(kernel, asked)  # noqa: E731
+            self._patches.enter_context(mock.patch.object(torch.backends.cuda, name, usable))
+        for name in ("is_autocast_enabled", "get_autocast_dtype"):
+            real = getattr(torch, name)
+            self._patches.enter_context(mock.patch.object(torch, name, lambda *a, real=real: real(*map(_to_cpu, a))))
+        real_autocast = torch.autocast
+
+        class Autocast(real_autocast):  # type: ignore[misc, valid-type]
+            def __init__(self, device_type: str, *args: Any, **kwargs: Any):
+                super().__init__(_to_cpu(device_type), *args, **kwargs)
+
+        for owner in (torch, torch.amp, torch.amp.autocast_mode):
+            self._patches.enter_context(mock.patch.object(owner, "autocast", Autocast))
+        # transformers would load weights in threads, which know nothing of this.
+        self._patches.enter_context(mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"))
+
+    def _set_rng_state(self, state: Tensor, device: Any = 0) -> None:
+        index = device if isinstance(device, int) else self._whole(device).index
+        if not 0 <= index < self.cards:
+            raise RuntimeError(f"pretend card: no card {index}")
+
+    def _attends(self, kernel: str, asked: Any) -> bool:
+        """As PyTorch 2.13 decides: which masks, types and capabilities a kernel takes, and grouped heads."""
+        half = asked.query.dtype in (torch.float16, torch.bfloat16)
+        if kernel == "efficient":
+            return not asked.enable_gqa
+        return half and asked.attn_mask is None and self.capability >= (8, 0)
+
+
+def _to_cpu(device: Any) -> Any:
+    return "cpu" if device == "cuda" else device
+
+
+def _picks_by_truth(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(x, Tensor) and x.dtype in (torch.bool, torch.uint8) for x in parts)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, type({}.values())):
+        yield from _tensors(list(value))
