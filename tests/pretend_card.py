@@ -91,8 +91,7 @@ class PretendCard(TorchFunctionMode):
         if name in ("to", "cuda", "cpu") and args and isinstance(args[0], Tensor):
             return self._move(name, *args, **kwargs)
         if name == "backward":
-            with self:
-                return torch.autograd.backward(*args, **kwargs)
+            return self._backward(*args, **kwargs)
         tensors = list(_tensors((args, kwargs.values())))
         here = {place for x in tensors if x.dim() and (place := self.place(x)) is not None and place.type != "meta"}
         if len(here) > 1 and name not in _MIXED:
@@ -108,9 +107,23 @@ class PretendCard(TorchFunctionMode):
         if isinstance(made, Tensor) and made.dtype != torch.bool and made.nbytes > self.memory and cuda:
             raise torch.OutOfMemoryError(f"pretend card: {made.nbytes:,} bytes of {self.memory:,}")
         for x in _tensors(made):
-            if self.place(x) is None:
+            if self.place(x) is None and (target or not tensors):  # what autograd made stays open
                 self._put(x, target or CPU)
         return made
+
+    def _backward(self, tensors: Any, gradients: Any = None, keep: bool | None = None, *_: Any, **kwargs: Any) -> None:
+        """With this mode on, since it computes forward passes anew and calls functions that ask for devices."""
+        tensors = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+        gradients = kwargs.get("grad_tensors", kwargs.get("gradient", gradients))
+        ones = tuple(map(torch.ones_like, tensors))
+        given = ones if gradients is None else (gradients,) if isinstance(gradients, Tensor) else tuple(gradients)
+        keep = bool(kwargs.get("retain_graph", keep))
+        super().__enter__()
+        try:
+            run = torch.autograd.graph._engine_run_backward
+            run(tensors, given, keep, False, (), allow_unreachable=True, accumulate_grad=True)
+        finally:
+            super().__exit__(None, None, None)
 
     def _attribute(self, func: Any, name: str, args: Any) -> Any:
         value = func(*args)
@@ -121,7 +134,9 @@ class PretendCard(TorchFunctionMode):
         if name == "is_cpu":
             return (self.place(args[0]) or args[0].device).type == "cpu"
         if isinstance(value, Tensor) and self.place(value) is None:
-            self._put(value, self.place(args[0]) or CPU)
+            known = self.place(args[0])
+            if known is not None:
+                self._put(value, known)
         return value
 
     def _target(self, kwargs: dict[str, Any]) -> torch.device | None:
@@ -138,7 +153,7 @@ class PretendCard(TorchFunctionMode):
         return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
 
     def _move(self, name: str, tensor: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
-        before = self.place(tensor) or CPU
+        before = self.place(tensor)
         target, left = None, []
         for x in rest:
             if isinstance(x, torch.device | str) or (isinstance(x, int) and not isinstance(x, bool)):
@@ -152,17 +167,17 @@ class PretendCard(TorchFunctionMode):
         kwargs.pop("device", None)
         if name != "to":
             target, left, kwargs = target or self._whole("cuda" if name == "cuda" else "cpu"), [], {}
-        if target is not None and target.type == "meta" or tensor.device.type == "meta":
+        if (target is not None and target.type == "meta") or tensor.device.type == "meta":
             return tensor.to(target or tensor.device, *left, **kwargs)
         if left and not isinstance(left[0], torch.dtype):
             left = []
         kwargs.pop("non_blocking", None)
         made = tensor.to(*left, **kwargs) if left or kwargs else tensor
         if target is None or target == before:
-            if self.place(made) is None:
+            if self.place(made) is None and before is not None:
                 self._put(made, before)
             return made
-        if target.type == "cpu":
+        if target.type == "cpu" and before is not None:
             self._wait("copy to the CPU")
         if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
             made = made.clone()
@@ -209,7 +224,9 @@ class PretendCard(TorchFunctionMode):
             "current_stream": stream,
             "default_stream": stream,
         }
-        answers |= dict.fromkeys(("memory_allocated", "max_memory_allocated", "max_memory_reserved", "memory_reserved"), 0)
+        answers |= dict.fromkeys(
+            ("memory_allocated", "max_memory_allocated", "max_memory_reserved", "memory_reserved"), 0
+        )
         answers |= dict.fromkeys(("_lazy_init", "init", "set_device", "empty_cache"))
         answers |= dict.fromkeys(("reset_peak_memory_stats", "ipc_collect", "manual_seed", "manual_seed_all"))
         given = {name: (lambda *a, value=value, **k: value) for name, value in answers.items()}
@@ -219,7 +236,9 @@ class PretendCard(TorchFunctionMode):
         given["get_rng_state_all"] = lambda: [torch.get_rng_state() for _ in range(self.cards)]
         for name, value in given.items():
             self._patches.enter_context(mock.patch.object(cuda, name, value))
-        self._patches.enter_context(mock.patch.object(cuda.amp.common, "amp_definitely_not_available", lambda: False))
+        self._patches.enter_context(
+            mock.patch.object(cuda.amp.common, "amp_definitely_not_available", return_value=False)
+        )
         for kernel in ("flash", "efficient", "cudnn"):
             name = f"can_use_{kernel}_attention"
             usable = lambda asked, debug=False, kernel=kernel: self._attends(kernel, asked)  # noqa: E731

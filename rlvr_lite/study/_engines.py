@@ -72,7 +72,7 @@ def engine(
     if name == "local":
         yield _Local(root, given)
     elif name == "process":
-        made = _Processes(root, given.pack(), workers or max(1, _gpus()))
+        made = _Processes(root, given.pack(), workers or max(1, len(_gpus())))
         try:
             yield made
         finally:
@@ -82,10 +82,13 @@ def engine(
             yield cluster
 
 
-def _gpus() -> int:
+def _gpus() -> list[str]:
+    """The cards that this process may use, by the names that CUDA_VISIBLE_DEVICES has for them."""
     import torch
 
-    return torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return [name.strip() for name in named.split(",")][:count] if named else [str(i) for i in range(count)]
 
 
 class _Local:
@@ -138,7 +141,7 @@ class _Processes:
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPool(max_workers=capacity, max_tasks=1, context=context)
         gpus = _gpus()
-        self._free = [str(i % gpus) if gpus else None for i in range(capacity)]
+        self._free = [gpus[i % len(gpus)] if gpus else None for i in range(capacity)]
         self._flying: dict[Future[bool], tuple[Trial, str | None, int]] = {}
 
     def submit(self, trial: Trial) -> None:

@@ -261,6 +261,7 @@ class Collector:
         by_function, texts, noted = self.judge(rows, rollouts, group_size, shown)
         weights = self.reward_weights.to(by_function.device)
         rewards = combine(by_function, weights).view(-1, group_size)
+        totals, each = rewards.flatten().tolist(), by_function.tolist()
         ended = self.ended(rollouts).tolist()
         lengths = rollouts.mask.sum(1).tolist()
         opened = [thinking_open(prompt) for prompt in shown]
@@ -271,8 +272,8 @@ class Collector:
                 "id": rows[i // group_size].get("id"),
                 "answer": rows[i // group_size].get("answer"),
                 "completion": texts[i],
-                "reward": _number(rewards.flatten()[i]),
-                "rewards": dict(zip(self.reward_names, map(_number, by_function[i]), strict=True)),
+                "reward": _number(totals[i]),
+                "rewards": dict(zip(self.reward_names, map(_number, each[i]), strict=True)),
                 "tokens": lengths[i],
                 "truncated": not ended[i],
             }
@@ -320,6 +321,5 @@ def _rewards(groups: Sequence[tuple[_Round, int]]) -> Tensor:
     return torch.stack([r.rewards[g] for r, g in groups])
 
 
-def _number(value: Tensor) -> float | None:
-    number = value.item()
-    return None if number != number else number
+def _number(value: float) -> float | None:
+    return None if value != value else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "drop_fused_head",
     "load_trained_state",
     "load_weights",
+    "new_gradients",
     "plain",
     "restore_precision",
     "trained_state",
@@ -168,3 +169,22 @@ def drop_fused_head(model: nn.Module, own_forward: Callable[..., Any] | None) ->
         base.forward = own_forward
     else:
         base.__dict__.pop("forward", None)
+
+
+def new_gradients(model: nn.Module, seen: Collection[str], *, scaled: bool) -> tuple[set[str], bool]:
+    """Trained tensors not in ``seen`` with a gradient other than zero, and whether the gradient overflowed in fp16.
+
+    Where it did, the gradient scaler skips the step, so that it is no gradient of any tensor.
+
+    Args:
+        model: after its backward pass, gradients divided by the scale again.
+        seen: names that need not be looked at.
+        scaled: whether a gradient scaler is at work.
+    """
+    trained = [(n, p.grad) for n, p in model.named_parameters() if p.requires_grad and p.grad is not None]
+    open_ = [(n, grad) for n, grad in trained if n not in seen]
+    told = [grad.any() for _, grad in open_] + [grad.isfinite().all() for _, grad in trained if scaled]
+    answers = torch.stack(told).tolist() if told else []  # the host waits for the device once
+    overflowed = not all(answers[len(open_) :])
+    found = {name for (name, _), there in zip(open_, answers, strict=False) if there}
+    return (set(), True) if overflowed else (found, False)

@@ -37,6 +37,7 @@ from rlvr_lite.training._policy import (
     Reference,
     changes_the_base,
     drop_fused_head,
+    new_gradients,
     plain,
     restore_precision,
     trained_values,
@@ -190,6 +191,7 @@ class GRPOTrainer(Objective):
         self._packer = grpo.Packer()
         self._measured: list[MicroBatchStats] = []
         self.gradients_seen: set[str] = set()
+        self.overflowed = False
         self._restored: dict[str, Any] | None = None
         self._generation_batch: grpo.RolloutBatch | None = None
         self.add_callback(Follow(self))
@@ -340,10 +342,12 @@ class GRPOTrainer(Objective):
         self._metrics["train"].clear()
 
     def note_gradients(self) -> None:
-        """Remember which trained tensors have had a gradient other than zero; part of the proof of identity."""
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and name not in self.gradients_seen and bool(parameter.grad.any()):
-                self.gradients_seen.add(name)
+        """Remember which trained tensors have had a gradient, for the proof of identity; count a step that overflows."""
+        seen = self.gradients_seen
+        found, self.overflowed = new_gradients(self.model, seen, scaled=self.accelerator.scaler is not None)
+        seen |= found
+        if self.overflowed:
+            self._metrics["train"]["skipped_steps"].append(1.0)
 
     # ---- evaluation, optimizer, logs --------------------------------------------------------------------------
 

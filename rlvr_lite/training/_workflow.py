@@ -158,7 +158,8 @@ class _Stages:
         started = time.perf_counter()
         self.loaded = self._load_base()
         self.seconds["load"] = time.perf_counter() - started
-        self.config = self._filled(resolve.BaseFacts.of(self.loaded))
+        self.facts = resolve.BaseFacts.of(self.loaded)  # before it carries an adapter
+        self.config = self._filled(self.facts)
         self.objective = Objective.of(rewards, self.config, task)
 
     def _filled(self, facts: resolve.BaseFacts) -> RunConfig:
@@ -337,7 +338,7 @@ class _Stages:
             method=config.method,
             loss_options=config.loss_options,
             max_resample=config.max_resample,
-            completions_at_once=resolve.completions_at_once(config, resolve.BaseFacts.of(self.loaded)),
+            completions_at_once=resolve.completions_at_once(config, self.facts),
             sampler_correction=config.sampler_correction,
             sampler_gap_limit=config.sampler_gap_limit,
             micro_batch=config.micro_batch,

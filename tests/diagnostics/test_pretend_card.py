@@ -1,0 +1,57 @@
+"""A whole life on a pretend card: nothing mixes devices, and the host waits for the card no more often than it has to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.docs.reader import REPOSITORY
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real card"),
+]
+METHODS = ("lora", "dora")
+#: Of a step of two groups, rollout included: 24 decoded tokens have two looks of the host.
+MOST_WAITS = 200
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    out = tmp_path_factory.mktemp("life")
+    command = [sys.executable, "-m", "tests.pretend_life", str(out), *METHODS]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_trains_resumes_is_scored_and_exported(found, method):
+    life = found["lives"][method]
+    assert found["device"] == "cuda:0"
+    assert (life["status"], life["precision"]) == ("done", "bf16")
+    assert life["steps"] == [1, 2, 3]
+    assert life["scored"] == "Evaluation"
+    assert "adapter_model.safetensors" in life["exported"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_waits_of_a_step_are_bounded(found, method):
+    waits = found["lives"][method]["waits"]
+    assert sum(waits.values()) <= MOST_WAITS, waits
+    decoding = {where: count for where, count in waits.items() if "sampling/_decode.py" in where}
+    assert max(decoding.values()) <= 4, decoding  # not once a token
+
+
+def test_the_check_up_runs_on_a_card_of_7_5(found):
+    checks = found["checks"]
+    assert {
+        name: verdict for name, (verdict, _) in checks.items() if verdict != "ok" and name != "attention kernels"
+    } == {}
+    assert checks["attention kernels"][0] in ("ok", "failed")  # grouped heads have no fused kernel below 8.0
+    assert "7.5" in checks["card"][1]
