@@ -90,6 +90,9 @@ class PretendCard(TorchFunctionMode):
             return self._attribute(func, owner, args)
         if name in ("to", "cuda", "cpu") and args and isinstance(args[0], Tensor):
             return self._move(name, *args, **kwargs)
+        if name == "pin_memory":
+            return args[0]
+        kwargs.pop("pin_memory", None)
         if name == "backward":
             return self._backward(*args, **kwargs)
         tensors = list(_tensors((args, kwargs.values())))
@@ -103,8 +106,13 @@ class PretendCard(TorchFunctionMode):
         cuda = target is not None and target.type == "cuda"
         if cuda and (name in _WAITS or (name in ("__getitem__", "__setitem__") and _picks_by_truth(args[1]))):
             self._wait(name)
-        made = func(*args, **kwargs)
-        if isinstance(made, Tensor) and made.dtype != torch.bool and made.nbytes > self.memory and cuda:
+        try:
+            made = func(*args, **kwargs)
+        except RuntimeError as error:
+            if cuda and "can't allocate memory" in str(error):
+                raise torch.OutOfMemoryError(f"pretend card: {error}") from error
+            raise
+        if cuda and isinstance(made, Tensor) and made.nbytes > self.memory:
             raise torch.OutOfMemoryError(f"pretend card: {made.nbytes:,} bytes of {self.memory:,}")
         for x in _tensors(made):
             if self.place(x) is None and (target or not tensors):  # what autograd made stays open

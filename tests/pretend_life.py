@@ -29,19 +29,7 @@ RUN: dict[str, Any] = {
     "smoke": True,
     "progress": False,
 }
-CHECKS = (
-    "card",
-    "NF4",
-    "attention",
-    "gradients",
-    "decoding",
-    "rollouts",
-    "sampled",
-    "fp16",
-    "out of",
-    "other",
-    "launches",
-)
+CHECKS = ("card", "gradients", "decoding", "fp16", "out of", "other")
 
 
 def life(card: PretendCard, method: str, out: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Resumable(GRPOTrainer):
         rollout_log: a line a completion, or ``None``.
         generation_steps: micro-steps that share their rollouts.
         gradients_seen: names of trained tensors that have had a gradient.
+        overflowed: whether the gradient at hand did in fp16, so that its step is skipped.
         lost: what is missing in the logs, in words, because the files were damaged while nothing ran.
         processes: those that share this run; the main one writes.
     """
@@ -59,6 +60,7 @@ class Resumable(GRPOTrainer):
     rollout_log: JsonLines | None
     generation_steps: int
     gradients_seen: set[str]
+    overflowed: bool = False
     lost: Sequence[str] = ()
     processes: Processes
     _generation_batch: RolloutBatch | None

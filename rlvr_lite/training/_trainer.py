@@ -191,7 +191,6 @@ class GRPOTrainer(Objective):
         self._packer = grpo.Packer()
         self._measured: list[MicroBatchStats] = []
         self.gradients_seen: set[str] = set()
-        self.overflowed = False
         self._restored: dict[str, Any] | None = None
         self._generation_batch: grpo.RolloutBatch | None = None
         self.add_callback(Follow(self))

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real card"),
 ]
-METHODS = ("lora", "dora")
+METHODS = ("lora",)
 #: Of a step of two groups, rollout included: 24 decoded tokens have two looks of the host.
 MOST_WAITS = 200
 
@@ -50,8 +50,6 @@ def test_waits_of_a_step_are_bounded(found, method):
 
 def test_the_check_up_runs_on_a_card_of_7_5(found):
     checks = found["checks"]
-    assert {
-        name: verdict for name, (verdict, _) in checks.items() if verdict != "ok" and name != "attention kernels"
-    } == {}
-    assert checks["attention kernels"][0] in ("ok", "failed")  # grouped heads have no fused kernel below 8.0
+    assert {name: said for name, said in checks.items() if said[0] != "ok"} == {}
     assert "7.5" in checks["card"][1]
+    assert "recovered" in checks["out of memory"][1]

@@ -7,8 +7,11 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 
+import pebble
 import pytest
+import torch
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.study import compare
@@ -117,3 +120,33 @@ def test_without_ray_the_way_out_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"rlvr-lite\[ray\]"), engine("ray", tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [("3,5", {"3", "5"}), ("GPU-a1, GPU-b2", {"GPU-a1", "GPU-b2"}), (None, {"0", "1"})]
+)
+def test_trials_take_the_cards_that_the_user_left_them(tmp_path, monkeypatch, visible, expected):
+    devices = []
+
+    class Pool:
+        def __init__(self, **_):
+            pass
+
+        def schedule(self, function, args):
+            devices.append(args[-1])
+            return Future()
+
+        def stop(self):
+            pass
+
+        join = stop
+
+    monkeypatch.setattr(pebble, "ProcessPool", Pool)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with engine("process", tmp_path) as made:
+        for _ in range(made.capacity):
+            made.submit(None)
+    assert set(devices) == expected
