@@ -198,6 +198,8 @@ class RunConfig:
         clip_high: upper clip of the probability ratio (DAPO's clip-higher); the bound is 1 more, for every loss.
         kl_coef: weight of the KL term to the frozen base (beta), of which full fine-tuning keeps a copy; 0 leaves it out.
         max_resample: rounds of fresh prompts for groups without variance (dynamic sampling); 0 is off.
+        rollout_copy: sample from a 16-bit copy of a 4-bit base, of the same weights to the bit, that is freed before scoring;
+            ``auto`` makes one on a CPU, and on a GPU where the plan says that it fits beside all completions of a step.
         sampler_correction: ``truncated`` importance weights where what samples rounds otherwise than what is scored, as in
             half precision; ``none`` leaves them out.
         sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which the run stops.
@@ -248,6 +250,7 @@ class RunConfig:
     clip_high: float = 0.28
     kl_coef: float = 0.0
     max_resample: int = 0
+    rollout_copy: Literal["auto", True, False] = "auto"
     sampler_correction: Literal["truncated", "none"] = "truncated"
     sampler_gap_limit: float = SAMPLER_GAP_LIMIT
     rewards: tuple[str, ...] = ("accuracy",)

@@ -37,6 +37,7 @@ class RunOptions(TypedDict, total=False):
     clip_high: float | None
     kl_coef: float | None
     max_resample: int | None
+    rollout_copy: Literal["auto", True, False] | None
     sampler_correction: Literal["truncated", "none"] | None
     sampler_gap_limit: float | None
     rewards: Any

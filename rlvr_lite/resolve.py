@@ -36,6 +36,7 @@ __all__ = [
     "is_code",
     "merge",
     "micro_batch",
+    "planned_step",
     "prompt_tokens",
     "reward_functions",
     "source_hash",
@@ -276,6 +277,7 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         UserError: an option that the method has not, too large a micro-batch, problems of a task that has none, or sequences
             beyond the base's positions.
     """
+    sampling.check_copy(asked.rollout_copy, facts.precision, asked.backend)
     defaults, adapter = SCALES[facts.scale], _adapter(asked, facts)
     longest = defaults.max_completion_length
     values: dict[str, Any] = {
@@ -364,24 +366,22 @@ def micro_batch(filled: RunConfig, facts: BaseFacts) -> int:
         filled: every other field filled in.
         facts: of a base on a card.
     """
-    shape, adapter, step, room = _planned_step(filled, facts)
+    shape, adapter, step, room = planned_step(filled, facts)
     return max(1, memory.micro_batch(shape, filled.precision, adapter, step, room))
 
 
 def completions_at_once(filled: RunConfig, facts: BaseFacts) -> int | None:
     """The most completions that fit beside each other while they are sampled; ``None``, for all, on a CPU.
 
-    Args:
-        filled: every field filled in.
-        facts: of the base.
+    ``filled`` has every field filled in, ``facts`` are those of the base.
     """
     if facts.card is None:
         return None
-    shape, adapter, step, room = _planned_step(filled, facts)
+    shape, adapter, step, room = planned_step(filled, facts)
     return max(1, memory.prompts_at_once(shape, filled.precision, adapter, step, room)) * filled.group_size
 
 
-def _planned_step(filled: RunConfig, facts: BaseFacts) -> tuple[memory.Shape, memory.Adapter, memory.Step, int]:
+def planned_step(filled: RunConfig, facts: BaseFacts) -> tuple[memory.Shape, memory.Adapter, memory.Step, int]:
     """What the memory plan reads, and the bytes that it may fill."""
     assert facts.card is not None
     assert facts.layout is not None
@@ -395,5 +395,6 @@ def _planned_step(filled: RunConfig, facts: BaseFacts) -> tuple[memory.Shape, me
         micro_batch=1,
         rows=(filled.prompts_per_step or 1) * filled.group_size,
         checkpointing=bool(filled.gradient_checkpointing),
+        copy=filled.rollout_copy is True and filled.precision == "nf4",
     )
     return facts.shape, adapter, step, int(_SHARE * facts.card)

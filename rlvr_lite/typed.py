@@ -47,8 +47,11 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
     if type(value).__module__ == "numpy" and not getattr(value, "shape", True):
         value = value.item()
     if get_origin(kind) is Literal:
-        if isinstance(value, str) and value not in get_args(kind):
-            raise unknown_name(name, value, get_args(kind))
+        words = get_args(kind)
+        if any(type(value) is type(word) and value == word for word in words):
+            return value
+        if isinstance(value, str) or not all(isinstance(word, str) for word in words):
+            raise unknown_name(name, str(value), [str(word) for word in words])
         kind = str
     if get_origin(kind) is tuple:
         return _several(name, get_args(kind)[0], value)

@@ -31,6 +31,7 @@ __all__ = [
     "Cost",
     "Shape",
     "Step",
+    "copy_fits",
     "last_growth",
     "micro_batch",
     "peak",
@@ -96,6 +97,7 @@ class Step:
         micro_batch: completions a backward pass.
         rows: completions of the whole step.
         checkpointing: whether activations are recomputed in the backward pass.
+        copy: whether a 4-bit base is sampled from through a copy in the type of products.
         reference: whether the frozen base scores completions too (``kl_coef > 0``); full fine-tuning keeps a copy of it.
     """
 
@@ -107,6 +109,7 @@ class Step:
     rows: int
     checkpointing: bool = True
     reference: bool = False
+    copy: bool = False
 
     @property
     def sampled(self) -> int:
@@ -201,6 +204,19 @@ def prompts_at_once(
             return prompts
         prompts //= 2
     return 0
+
+
+def copy_fits(shape: Shape, adapter: Adapter, step: Step, room: int) -> bool:
+    """Whether as many completions of a 4-bit base are sampled at once with a copy of it as without.
+
+    Args:
+        shape: of the base.
+        adapter: what the method adds.
+        step: its sizes.
+        room: bytes that may be filled.
+    """
+    with_copy = prompts_at_once(shape, "nf4", adapter, dataclasses.replace(step, copy=True), room)
+    return with_copy > 0 and with_copy == prompts_at_once(shape, "nf4", adapter, step, room)
 
 
 @dataclass(frozen=True)
@@ -350,6 +366,8 @@ class _Bill:
         logits = step.sampled * shape.vocabulary * (e + 8)
         kept = self.adapter.kept
         unpacked = max((size for size, _ in shape.matrices), default=0) * e if self.precision == "nf4" else 0
+        if step.copy and self.precision == "nf4":
+            kept, unpacked = kept + e * sum(size * count for size, count in shape.matrices), 0
         growing = {"KV cache": cached(room, shape.widest * before), "activations": kept + unpacked}
         drawing = {"KV cache": cached(room), "activations": kept, "head": logits}
         reading = {"KV cache": cached(step.prompt_length), "activations": kept + prefill}

@@ -241,8 +241,9 @@ def _checked(option: str, kind: Any, value: str) -> str:
             convert(value)
         except ValueError:
             raise UserError(f"--{option.replace('_', '-')} must be {what}, got {value!r}") from None
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        raise unknown_name(option.replace("_", " "), value, get_args(kind))
+    words = [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else [value]
+    if value not in words:
+        raise unknown_name(option.replace("_", " "), value, words)
     return value
 
 
@@ -275,7 +276,7 @@ def _words(value: Any) -> str:
 
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is Literal:
-        return "{" + ",".join(get_args(kind)) + "}"
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
     if get_origin(kind) is tuple:
         return f"{_metavar(get_args(kind)[0])}[,...]"
     if _is_mapping(kind):

@@ -195,7 +195,7 @@ class Runner:
         step = self.step
         ids, mask = self._prompts(step.prompts)
         rows = step.prompts * step.group_size
-        with self.meter.phase("rollout"), self._autocast():
+        with self.meter.phase("rollout"), self._autocast(), methods.lean(self.model, copy=step.copy):
             sampling.rollout(
                 self.model,
                 ids,
@@ -214,7 +214,12 @@ class Runner:
 
         step, rows = self.step, self.step.prompts * self.step.group_size
         length, _ = last_growth(step.prompt_length, step.completion_length)
-        with self.meter.phase("rollout"), self._autocast(), grpo.eval_mode(self.model), methods.lean(self.model):
+        with (
+            self.meter.phase("rollout"),
+            self._autocast(),
+            grpo.eval_mode(self.model),
+            methods.lean(self.model, copy=step.copy),
+        ):
             cache = growing_cache(self.head.backbone.config)
             self._fill(cache, rows, length)
             hidden = sampling.next_hidden(

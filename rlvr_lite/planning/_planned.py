@@ -143,8 +143,11 @@ def make(
         rows=rows,
         checkpointing=bool(config.gradient_checkpointing),
         reference=config.kl_coef > 0,
+        copy=config.rollout_copy is True,
     )
     if chosen is not None:
+        if config.rollout_copy == "auto" and precision == "nf4" and config.backend != "unsloth":
+            step = dataclasses.replace(step, copy=memory.copy_fits(shape, adapter, step, chosen.room))
         prompts = memory.prompts_at_once(shape, precision, adapter, step, chosen.room) or 1
         step = dataclasses.replace(step, prompts=prompts)
     bill = memory.phases(shape, precision, adapter, step)
@@ -225,6 +228,8 @@ class Plan:
 
     def with_fields(self, **fields: Any) -> Plan:
         """The plan of the same run with other values for ``fields`` of its configuration."""
+        if fields.get("precision", "nf4") != "nf4":  # then there is nothing to copy
+            fields.setdefault("rollout_copy", "auto")
         return make(resolve.merge(fields, self.config), self.shape, self.card, self.step.prompt_length)
 
     def on_card(self, chosen: Card) -> Plan:

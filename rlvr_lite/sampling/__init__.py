@@ -5,7 +5,7 @@ from rlvr_lite.sampling._cache import growing_cache
 from rlvr_lite.sampling._choice import choose
 from rlvr_lite.sampling._decode import Rollout, next_hidden, rollout
 from rlvr_lite.sampling._keys import row_keys
-from rlvr_lite.sampling._limits import check_room, fitted
+from rlvr_lite.sampling._limits import check_copy, check_room, fitted
 from rlvr_lite.sampling._longest import longest_prompt, task_prompt
 from rlvr_lite.sampling._portions import Portion, even_portions, joined, plan_portions, sample_portions
 from rlvr_lite.sampling._sampler import (
@@ -31,6 +31,7 @@ __all__ = [
     "Samples",
     "TransformersSampler",
     "VLLMSampler",
+    "check_copy",
     "check_room",
     "choose",
     "encode",

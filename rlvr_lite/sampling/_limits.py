@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import OutputHead, eval_mode, feed, position_limit
 
-__all__ = ["check_finite", "check_length", "check_room", "fitted"]
+__all__ = ["check_copy", "check_finite", "check_length", "check_room", "fitted"]
 
 
 def check_length(head: OutputHead, prompt: int, completion: int) -> None:
@@ -112,3 +112,22 @@ def _first_broken(model: nn.Module, head: OutputHead, ids: Tensor) -> str:
         for hook in hooks:
             hook.remove()
     return found[0] if found else "the output head"
+
+
+def check_copy(asked: bool | str, precision: str, backend: str) -> None:
+    """Refuse a copy of what is not held in 4 bits, or of what other kernels multiply with.
+
+    Args:
+        asked: ``RunConfig.rollout_copy``.
+        precision: of the base; ``auto`` while nobody knows.
+        backend: who loads it.
+
+    Raises:
+        UserError: naming the way out.
+    """
+    if asked is True and precision not in ("auto", "nf4"):
+        raise UserError(
+            f"rollout_copy=True copies a base in 4 bits, and this one is in {precision}: leave it out, or set precision to nf4"
+        )
+    if asked is True and backend == "unsloth":
+        raise UserError("rollout_copy=True: Unsloth's kernels read the 4-bit weights; leave it out, or the backend")

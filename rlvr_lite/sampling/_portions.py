@@ -104,7 +104,7 @@ def sample_portions(
 ) -> Iterator[tuple[Portion, Samples]]:
     """Sample one portion after the other; one that does not fit in memory is halved until it does.
 
-    Every completion draws from its own key, so the split changes no sample.
+    Every completion draws from its own key, so the split changes no sample. The policy must not change until the last.
 
     Args:
         sampler: who samples.
@@ -121,31 +121,32 @@ def sample_portions(
     Raises:
         UserError: a single completion does not fit in memory.
     """
-    queue, most = deque(portions), math.inf
-    while queue:
-        portion = queue.popleft()
-        if len(portion) > most:
-            queue.extendleft(reversed(portion.halves()))
-            continue
-        count = portion.stop - portion.start
-        own = [keys[p * k + i] for p in portion.prompts for i in range(portion.start, portion.stop)]
-        try:
-            samples = sampler.sample([prompts[p] for p in portion.prompts], count, config, own)
-        except torch.OutOfMemoryError:
-            halves = portion.halves()
-            if len(halves) == 1:
-                raise UserError(
-                    f"one completion of {config.max_completion_length} tokens does not fit in memory: lower its length "
-                    "(max_completion_length), or load the base with --precision nf4"
-                ) from None
-        else:
-            yield portion, samples
-            continue
-        torch.cuda.empty_cache()  # only here have the tensors of the broken attempt gone
-        most = max(map(len, halves))
-        if on_halved is not None:
-            on_halved(int(most))
-        queue.extendleft(reversed(halves))
+    with sampler.prepared():
+        queue, most = deque(portions), math.inf
+        while queue:
+            portion = queue.popleft()
+            if len(portion) > most:
+                queue.extendleft(reversed(portion.halves()))
+                continue
+            count = portion.stop - portion.start
+            own = [keys[p * k + i] for p in portion.prompts for i in range(portion.start, portion.stop)]
+            try:
+                samples = sampler.sample([prompts[p] for p in portion.prompts], count, config, own)
+            except torch.OutOfMemoryError:
+                halves = portion.halves()
+                if len(halves) == 1:
+                    raise UserError(
+                        f"one completion of {config.max_completion_length} tokens does not fit in memory: lower its length "
+                        "(max_completion_length), or load the base with --precision nf4"
+                    ) from None
+            else:
+                yield portion, samples
+                continue
+            torch.cuda.empty_cache()  # only here have the tensors of the broken attempt gone
+            most = max(map(len, halves))
+            if on_halved is not None:
+                on_halved(int(most))
+            queue.extendleft(reversed(halves))
 
 
 def joined(parts: Sequence[tuple[Portion, Samples]], k: int, pad_id: int) -> Samples:

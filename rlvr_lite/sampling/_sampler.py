@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -80,6 +81,10 @@ class Sampler(Protocol):
             keys: P*k 64-bit keys, the k of a prompt next to each other; a completion depends on its own key, the prompt
                 and the policy only.
         """
+
+    def prepared(self) -> AbstractContextManager[None]:
+        """What holds while several calls of ``sample`` draw from one and the same policy."""
+        return nullcontext()
 
     def room(self) -> int:
         """Tokens that the key-value cache may hold; without a limit if the sampler sees to its memory itself."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from rlvr_lite.config import SamplingConfig
+from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import output_head, position_limit
+from rlvr_lite.methods import lean
 from rlvr_lite.sampling._decode import rollout
 from rlvr_lite.sampling._portions import Portion, plan_portions
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
@@ -24,8 +29,11 @@ __all__ = ["TransformersSampler"]
 
 _MAX_ROWS = 256  # more do not raise the throughput of a small model any further
 _CPU_CACHE_BYTES = 2**30
+_GPU_COPY_SHARE = 0.25  # of what is free
 _GPU_CACHE_SHARE = 0.7  # of what is free: logits, activations and fragments need the rest
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+_LOG = logging.getLogger(__name__)
 
 
 class TransformersSampler(Sampler):
@@ -36,6 +44,8 @@ class TransformersSampler(Sampler):
         tokenizer: its tokenizer.
         template: keyword arguments for the chat template.
         ends: tokens that end a completion; by default those that tokenizer and generation config name.
+        copy: multiply with a 16-bit copy of a base in 4 bits while several portions are sampled: the same weights to the bit.
+            ``auto`` makes one on a CPU, and on a GPU where it takes at most a quarter of what is free.
         autocast: the context in which the policy computes; by default what training takes, autocast to the 16-bit type
             of a 16-bit base.
     """
@@ -51,11 +61,17 @@ class TransformersSampler(Sampler):
         template: Mapping[str, Any] | None = None,
         ends: Sequence[int] | None = None,
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+        copy: Literal["auto", True, False] = "auto",
     ):
         self._model, self._tokenizer = model, tokenizer
         self._template = dict(template or {})
         self._ends = tuple(eos_ids(model, tokenizer) if ends is None else ends)
         self._autocast = autocast or self._as_in_training
+        self._copy = copy
+        if copy is True and not self._copied:
+            raise UserError(
+                "rollout_copy=True copies a base in 4 bits that PEFT's layers multiply with: leave it out here"
+            )
 
     @property
     def precision(self) -> str:  # type: ignore[override]
@@ -70,11 +86,44 @@ class TransformersSampler(Sampler):
             return contextlib.nullcontext()
         return torch.autocast(weight.device.type, dtype=weight.dtype)
 
+    @cached_property
+    def _copied(self) -> int:
+        """Bytes of the copy; 0 of a base that is not held in 4 bits, or that Unsloth's kernels read."""
+        if hasattr(self._model, "_rlvr_lite_host"):
+            return 0
+        layers: list[Any] = [
+            m for m in self._model.modules() if type(m).__name__ == "Linear4bit" and not hasattr(m, "base_layer")
+        ]
+        return 2 * sum(int(math.prod(layer.weight.quant_state.shape)) for layer in layers)
+
+    def _copies(self) -> bool:
+        device = next(self._model.parameters()).device
+        if self._copy != "auto" or not self._copied or device.type != "cuda":
+            return bool(self._copy and self._copied)
+        return self._copied <= _GPU_COPY_SHARE * torch.cuda.mem_get_info(device)[0]
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Adapters are cast and folded once, and a base in 4 bits is copied where that was chosen; freed at the end."""
+        with contextlib.ExitStack() as stack:
+            with self._autocast():
+                try:
+                    stack.enter_context(lean(self._model, copy=self._copies()))
+                except torch.OutOfMemoryError:
+                    if self._copy is True:
+                        raise UserError(
+                            f"rollout_copy=True: no room for {self._copied / 2**30:.1f} GiB more; leave it out"
+                        ) from None
+                    _LOG.warning("no room for a 16-bit copy of the base: sampling goes on without it")
+                    self._copy = False
+            yield
+
     def room(self) -> int:
-        """Cache tokens in 70 % of the free memory of a GPU, in 1 GiB on a CPU."""
+        """Cache tokens in 70 % of the free memory of a GPU, less a copy of the base; in 1 GiB on a CPU."""
         parameter = next(self._model.parameters())
         if parameter.device.type == "cuda":
-            free = _GPU_CACHE_SHARE * torch.cuda.mem_get_info(parameter.device)[0]
+            copied = self._copied if self._copies() else 0
+            free = _GPU_CACHE_SHARE * (torch.cuda.mem_get_info(parameter.device)[0] - copied)
         else:
             free = _CPU_CACHE_BYTES
         config: Any = self._model.config

@@ -25,7 +25,7 @@ from rlvr_lite.config import SAMPLER_GAP_LIMIT
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import _supported as supported
-from rlvr_lite.training._at_once import CompletionsAtOnce
+from rlvr_lite.training._at_once import CompletionsAtOnce, own_sampler
 from rlvr_lite.training._callbacks import Follow
 from rlvr_lite.training._collect import Collector, GenerationBatch
 from rlvr_lite.training._generation_batch import micro_steps, on_device
@@ -85,6 +85,7 @@ class GRPOTrainer(Objective):
         sampler: who samples; ``None`` samples from the model itself.
         completions_at_once: sampled together, at most; ``None`` takes a generation batch. What does not fit in memory is
             halved, and the smaller number kept in ``memory.json`` beside the logs.
+        rollout_copy: sample from a 16-bit copy of a 4-bit base, freed before scoring; see ``sampling.TransformersSampler``.
         sampler_correction: ``truncated`` weighs tokens (rows, where ratios are of sequences) by how likely they are to the
             scorer over how likely they were to the sampler, at most 2; the two differ in half precision. ``none`` does not.
         sampler_gap_limit: mean difference of their log-probabilities, in nats a token, above which training stops with a
@@ -122,6 +123,7 @@ class GRPOTrainer(Objective):
         log_directory: str | Path | None = None,
         sampler: sampling.Sampler | None = None,
         completions_at_once: int | None = None,
+        rollout_copy: Literal["auto", True, False] = "auto",
         sampler_correction: Literal["truncated", "none"] = "truncated",
         sampler_gap_limit: float | None = SAMPLER_GAP_LIMIT,
         **kwargs: Any,
@@ -195,7 +197,7 @@ class GRPOTrainer(Objective):
         self._generation_batch: grpo.RolloutBatch | None = None
         self.add_callback(Follow(self))
         at_once = CompletionsAtOnce(completions_at_once, directory / "memory.json" if self.processes.main else None)
-        self.collector = self._collector(max_resample, sampler, at_once)
+        self.collector = self._collector(max_resample, sampler, at_once, rollout_copy)
         if sampler_correction not in ("truncated", "none"):
             raise UserError(f"sampler_correction must be 'truncated' or 'none', got {sampler_correction!r}")
         foreign = self.collector.rollout is not None  # its log-probabilities are the user's affair, as in TRL
@@ -204,7 +206,7 @@ class GRPOTrainer(Objective):
         self.samples_itself = sampler is None and not foreign
         self.truncation = None if foreign else supported.truncation_of(args, self.on_policy)
 
-    def _collector(self, max_resample: int, sampler: sampling.Sampler | None, at_once: CompletionsAtOnce) -> Collector:
+    def _collector(self, max_resample: int, sampler: Any, at_once: CompletionsAtOnce, copy: Any) -> Collector:
         args, tokenizer = self.args, self._tokenizer
         stream = isinstance(self.train_dataset, IterableDataset)
         if stream and max_resample:
@@ -215,12 +217,8 @@ class GRPOTrainer(Objective):
         if stream:
             rows = Stream(rows, shuffle=args.shuffle_dataset, seed=args.seed)
         supported.refuse_chats_without_template(rows, tokenizer)
-        if sampler is not None and self._rollout() is not None:
-            raise UserError("rollout_func and sampler would both sample: pass one of them")
+        own = own_sampler(self, [sampler, self._rollout()], copy)
         ends, template = sampling.eos_ids(self.model, tokenizer), self.chat_template_kwargs
-        own = sampling.TransformersSampler(
-            self.model, tokenizer, template=template, ends=ends, autocast=self.accelerator.autocast
-        )
         return Collector(
             model=self.model,
             tokenizer=tokenizer,

@@ -29,6 +29,7 @@ from rlvr_lite.records import JsonLines, make_folder, read_json, write_json, wri
 from rlvr_lite.runs import RunDirectory, RunRecord, finish
 from rlvr_lite.training._accuracy import accuracy
 from rlvr_lite.training._arguments import arguments
+from rlvr_lite.training._at_once import rollout_copy
 from rlvr_lite.training._callbacks import Bar, CleanStop
 from rlvr_lite.training._environment import peak_memory_bytes, reset_peak_memory, threads
 from rlvr_lite.training._folder import default_directory, go_on, is_done, with_steps_of
@@ -339,6 +340,7 @@ class _Stages:
             loss_options=config.loss_options,
             max_resample=config.max_resample,
             completions_at_once=resolve.completions_at_once(config, self.facts),
+            rollout_copy=rollout_copy(config, self.facts, self.loaded.backend),
             sampler_correction=config.sampler_correction,
             sampler_gap_limit=config.sampler_gap_limit,
             micro_batch=config.micro_batch,

@@ -6,6 +6,11 @@
 Both sides sample from the same LoRA model at temperature 1. Its head is flattened and its end token given a constant
 probability, so that lengths are geometric with a long tail: their mean is a third of the longest. Times are CPU seconds
 of one thread, the best of the repeats, both sides alternating; tokens are those up to the end token.
+
+    python -m tests.benchmarks.rollout --count lora dora       # operations a decoded token, of 28 layers
+
+Counted are the operators that torch dispatches, views apart, between two tokens of a Qwen2 with 2 and with 4 layers, from
+which 28 follow: with the layers' own forward, with :func:`rlvr_lite.methods.lean`, and with its copy of a base in NF4.
 """
 
 from __future__ import annotations
@@ -15,17 +20,23 @@ import math
 import os
 import time
 import warnings
+from contextlib import ExitStack, nullcontext
 from typing import Any
+from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlvr_lite.config import SamplingConfig
-from rlvr_lite.sampling import rollout, row_keys
+from rlvr_lite import methods
+from rlvr_lite.config import AdapterConfig, SamplingConfig
+from rlvr_lite.grpo import output_head
+from rlvr_lite.sampling import rollout, row_keys, way
 from rlvr_lite.table import Table
 from tests.benchmarks.grpo_core import peft_model
+from tests.models import random_qwen2
 
 EOS, PAD = 1, 0
 
@@ -78,7 +89,7 @@ def stock(model: Any, ids: Tensor, mask: Tensor, group: int, longest: int, seed:
             temperature=1.0,
             top_k=0,
             top_p=1.0,
-            max_completion_length=longest,
+            max_new_tokens=longest,
             eos_token_id=EOS,
             pad_token_id=PAD,
             disable_compile=True,
@@ -118,14 +129,87 @@ def measure(name: str, prompts: int, group: int, width: int, longest: int, repea
     }
 
 
+#: What only looks at memory otherwise, or takes some.
+_VIEWS = """view _unsafe_view t transpose expand slice select unsqueeze squeeze permute as_strided detach alias unbind split chunk
+reshape _reshape_alias split_with_sizes unflatten empty new_empty empty_like empty_strided lift_fresh"""
+
+
+class _Operations(TorchDispatchMode):
+    """Counts operators while it is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on, self.found = False, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found += self.on and func._schema.name.split("::")[1] not in _VIEWS.split()
+        return func(*args, **(kwargs or {}))
+
+
+def operations(method: str, precision: str, layers: int, lean: bool, copy: bool) -> float:
+    """Operators a decoded token of a small Qwen2 under autocast to bf16."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    torch.manual_seed(0)
+    base = random_qwen2(hidden=256, intermediate=512, layers=layers, vocab=1024, dtype=torch.bfloat16)
+    inside = [m for m in base.model.modules() if any(isinstance(child, nn.Linear) for child in m.children())]
+    for parent in inside if precision == "nf4" else []:
+        for name, linear in [*parent.named_children()]:
+            if isinstance(linear, nn.Linear):
+                sizes = linear.in_features, linear.out_features
+                made = Linear4bit(*sizes, linear.bias is not None, torch.bfloat16, quant_type="nf4")
+                made.weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
+                made.bias = linear.bias
+                setattr(parent, name, made.to("cpu"))
+    model = methods.attach(base, method, AdapterConfig(), total_steps=100, seed=0)
+    ids, mask = torch.randint(5, 900, (4, 12)), torch.ones(4, 12, dtype=torch.long)
+    mask[0, :3] = 0
+    count, calls = _Operations(), iter(range(10**6))
+
+    def look(*_: Any) -> None:
+        count.on = 6 <= next(calls) < 10
+
+    options: Any = {"group_size": 2, "eos_ids": [1023], "pad_id": 0, "row_keys": row_keys(0, rows=8)}
+    with torch.autocast("cpu", dtype=torch.bfloat16), ExitStack() as stack:
+        way(model)  # found out once, before anything is counted
+        if lean:
+            stack.enter_context(methods.lean(model, copy=copy))
+        else:
+            stack.enter_context(mock.patch("rlvr_lite.sampling._decode.lean", return_value=nullcontext()))
+        hook = output_head(model).backbone.register_forward_pre_hook(look)
+        stack.callback(hook.remove)
+        stack.enter_context(count)
+        rollout(model, ids, mask, sampling=SamplingConfig(max_completion_length=14), every=16, **options)
+    return count.found / 4
+
+
+def counted(names: list[str]) -> Table:
+    """Operations a token of 28 layers, by method and precision."""
+    rows = []
+    for name in names:
+        for precision in ("bf16", "nf4"):
+            row: dict[str, Any] = {"method": name, "base": precision}
+            for label, lean, copy in (("layers' own", False, False), ("lean", True, False), ("lean, copy", True, True)):
+                if copy and precision != "nf4":
+                    continue
+                two, four = (operations(name, precision, layers, lean, copy) for layers in (2, 4))
+                row[label] = round(two + 26 * (four - two) / 2)
+            rows.append(row)
+    return Table.of(rows, "Operations a decoded token, 28 layers")
+
+
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", choices=["tiny", "smollm2"], default="tiny")
     options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--count", nargs="+", metavar="METHOD", help="count operations instead")
     chosen = options.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    if chosen.count:
+        print(counted(chosen.count))
+        return
     shapes = [(16, 8, 16, 56), (16, 8, 45, 256), (8, 8, 200, 256)] if chosen.model == "tiny" else [(4, 8, 100, 128)]
     rows = []
     for shape in shapes:

@@ -78,6 +78,7 @@ def trainer(folder: Path, model: Any = None, reward: Any = letters, rows: int = 
         "peft_config",
         "rollout_func",
         "sampler",
+        "rollout_copy",
         *GAP,
     )
     own = {k: options.pop(k) for k in names if k in options}
