@@ -214,12 +214,8 @@ class Runner:
 
         step, rows = self.step, self.step.prompts * self.step.group_size
         length, _ = last_growth(step.prompt_length, step.completion_length)
-        with (
-            self.meter.phase("rollout"),
-            self._autocast(),
-            grpo.eval_mode(self.model),
-            methods.lean(self.model, copy=step.copy),
-        ):
+        lean = methods.lean(self.model, copy=step.copy)
+        with self.meter.phase("rollout"), self._autocast(), grpo.eval_mode(self.model), lean:
             cache = growing_cache(self.head.backbone.config)
             self._fill(cache, rows, length)
             hidden = sampling.next_hidden(
