@@ -87,8 +87,10 @@ class Cost:
         >>> (Cost(1, 10, 3600, 5) + Cost(2, 20, 3600, 5)).hours
         2.0
         """
-        device, source = (" and ".join(dict.fromkeys(filter(None, pair))) for pair in
-                          ((self.device, other.device), (self.source, other.source)))  # fmt: skip
+        device, source = (
+            "; ".join(dict.fromkeys(part for text in pair for part in text.split("; ") if part))
+            for pair in ((self.device, other.device), (self.source, other.source))
+        )
         sums = (
             self.runs + other.runs,
             self.tokens + other.tokens,
@@ -156,7 +158,7 @@ def throughput(plan: Plan) -> Throughput:
     decoded = max(_DECODE_FLOOR, bytes_a_step / (_BANDWIDTH_SHARE * bandwidth)) * slower[1] / rows
     named = "" if plan.card.name in _BANDWIDTH else ", as of an average card"
     source = (
-        f"assumed, not measured: {bandwidth / 1e9:,.0f} GB/s of memory{named}, {rows} completions at once, a decoding step "
+        f"assumed, not measured: {bandwidth / 1e9:,.0f} GB/s of memory{named}, all that fits sampled at once, a decoding step "
         f"of {_DECODE_FLOOR * 1e3:g} ms or more, completions half as long as they may be"
     )
     return Throughput(decoded, training / (_OPERATIONS_A_BYTE * bandwidth), plan.card.name, source)
