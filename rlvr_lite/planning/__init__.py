@@ -11,7 +11,8 @@ from rlvr_lite.planning._cost import Cost, cost_table, run_cost, score_cost
 from rlvr_lite.planning._planned import Plan, plan, plan_without_task, shape_of
 
 if TYPE_CHECKING:
-    from rlvr_lite.planning._dry_run import Runner, dry_run, measure_step
+    from rlvr_lite.planning._dry_run import Runner as Runner
+    from rlvr_lite.planning._dry_run import dry_run, measure_step
 
 __all__ = [
     "CARDS",
