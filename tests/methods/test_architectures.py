@@ -151,6 +151,12 @@ def test_a_structure_that_is_not_the_methods_is_refused_when_it_is_attached_and_
     assert not hasattr(model, "peft_config")
 
 
+def test_a_norm_whose_weight_a_mixer_hands_to_a_fused_kernel_is_not_tuned():
+    norms = Layout.of_model(random_model(ZOO["granitemoehybrid"]())).norms
+    assert not any(name.endswith("mamba.norm") for name in norms)
+    assert "model.norm" in norms
+
+
 @pytest.mark.parametrize(
     ("kind", "past", "kept"),
     [
