@@ -135,7 +135,8 @@ class _Error:
     def of(cls, y: NDArray[np.float64], of_choice: float = 0.0) -> _Error:
         e, size = _Effects.of(y), y.size
         of_problems = max(0.0, float(e.square_problem - e.square_rest)) / size
-        return cls(float(e.mean), float(e.square_seed) / size, of_problems, *y.shape, of_choice=of_choice)
+        seeds, problems = y.shape
+        return cls(float(e.mean), float(e.square_seed) / size, of_problems, seeds, problems, of_choice)
 
     @property
     def error(self) -> float:

@@ -102,7 +102,11 @@ def _examined(name: str, found: str) -> Examined:
 
 
 def admitted(name: str, found: Mapping[str, Any]) -> Any:
-    """The model of a text decoder on the meta device; refused as :func:`examine` says."""
+    """The model of a text decoder on the meta device.
+
+    Raises:
+        UserError: as :func:`examine` says.
+    """
     config = config_object(name, found)
     kind = str(config.model_type)
     _refuse_other_kinds(name, config)

@@ -8,7 +8,7 @@ from rlvr_lite.grpo import losses
 from rlvr_lite.grpo._advantages import group_advantages, live_groups, select_groups
 from rlvr_lite.grpo._batch import RolloutBatch, keep_informative, micro_batches, prompt_groups, trim
 from rlvr_lite.grpo._correction import effective_sample_size, truncated_weights
-from rlvr_lite.grpo._feed import feed, takes
+from rlvr_lite.grpo._feed import cache_name, feed, takes
 from rlvr_lite.grpo._head import OutputHead, output_head, single_precision_head
 from rlvr_lite.grpo._modes import dropout_rates, eval_mode, remove_dropout
 from rlvr_lite.grpo._packer import Packer
@@ -27,6 +27,7 @@ __all__ = [
     "Packer",
     "RolloutBatch",
     "Truncation",
+    "cache_name",
     "completion_logprobs",
     "dropout_rates",
     "effective_sample_size",

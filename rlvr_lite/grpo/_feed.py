@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["feed", "takes"]
+__all__ = ["cache_name", "feed", "takes"]
 
 
 @cache
@@ -20,6 +20,12 @@ def takes(backbone: Any, name: str) -> bool:
     """Whether the forward of a backbone names that argument; one that names nothing at all is taken at its word."""
     named = _arguments(type(backbone).forward)
     return name in named or "input_ids" not in named
+
+
+def cache_name(backbone: Any) -> str | None:
+    """What the forward of a backbone calls its cache: ``cache`` from transformers 5.24 on; ``None`` if it takes none."""
+    names = ("past_key_values", "cache", "cache_params")
+    return next((name for name in names if takes(backbone, name)), None)
 
 
 def feed(backbone: Any, ids: Tensor, mask: Tensor | None = None, position: Tensor | None = None, **more: Any) -> Tensor:
@@ -35,9 +41,9 @@ def feed(backbone: Any, ids: Tensor, mask: Tensor | None = None, position: Tenso
         **more: such as ``past_key_values``.
     """
     given = {"attention_mask": mask, "position_ids": position} | ({"use_cache": False} | more)
-    if "past_key_values" in given and not takes(backbone, "past_key_values"):
-        given["cache_params"] = given.pop("past_key_values")  # what Mamba calls its cache
-        if mask is not None and mask.shape != ids.shape:
+    if "past_key_values" in given:
+        given[cache_name(backbone) or "past_key_values"] = given.pop("past_key_values")
+        if "Mamba" in type(backbone).__name__ and mask is not None and mask.shape != ids.shape:
             given["attention_mask"] = None  # of what it has read a state is left, and nothing to be masked
     known = {k: v for k, v in given.items() if v is not None and takes(backbone, k)}
     return backbone(input_ids=ids, **known).last_hidden_state

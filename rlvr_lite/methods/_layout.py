@@ -142,7 +142,8 @@ class Layout:
             elif isinstance(module, Conv1D):
                 linears[name] = Linear(module.nf, module.nx, True, transposed=True)
             elif "norm" in type(module).__name__.lower() and getattr(module, "weight", None) is not None:
-                if child not in _read_by(type(modules[parent])):  # as Mamba's mixers do with the norm of their gate
+                kind: type = type(modules[parent])
+                if child not in _read_by(kind):  # as Mamba's mixers do with the norm of their gate
                     norms[name] = module.weight.numel()
         tensors = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         held = {n: (s.inp, s.out) if s.transposed else (s.out, s.inp) for n, s in linears.items()}

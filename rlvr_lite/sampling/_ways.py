@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.grpo import OutputHead, eval_mode, feed, output_head, takes
+from rlvr_lite.grpo import OutputHead, cache_name, eval_mode, feed, output_head
 from rlvr_lite.sampling._cache import growing_cache
 
 __all__ = ["Way", "way"]
@@ -53,7 +53,7 @@ def _find(head: OutputHead) -> Way:
             "another base"
         )
     why = "its forward takes no cache"
-    if takes(backbone, "past_key_values") or takes(backbone, "cache_params"):
+    if cache_name(backbone) is not None:
         why = _apart(_shared, head, expected) or ""
         if not why:
             return "shared"
