@@ -31,8 +31,9 @@ __all__ = ["Runner", "dry_run", "measure_step", "planned_phases"]
 
 def planned_phases(plan: Plan) -> dict[str, dict[str, int]]:
     """The phases of a plan by a dry run of its step, as on a GPU."""
-    config = bases.config_object(plan.config.base, config_of(plan.config.base, plan.config.revision))
-    meter = dry_run(config, str(plan.config.precision), plan.config.method, plan.config.adapter, plan.step)
+    asked = plan.config
+    config = bases.config_object(asked.base, config_of(asked.base, asked.revision))
+    meter = dry_run(config, str(asked.precision), asked.method, asked.adapter, plan.step)
     peaks = {phase: {k: n for k, n in kinds.items() if k != "total"} for phase, kinds in meter.peaks.items()}
     return {phase: peaks[phase] for phase in PHASES if phase in peaks}
 
@@ -253,18 +254,21 @@ class Runner:
     @property
     @torch.no_grad()
     def cached(self) -> set[tuple[int, int]]:
-        """Heads and width of what each layer caches."""
+        """Heads and width of what each layer caches.
+
+        Raises:
+            UserError: the architecture is sampled without a cache.
+        """
         with self.meter.phase("once"), self._autocast(), grpo.eval_mode(self.model):
-            cache = growing_cache(self.head.backbone.config)
+            cache, backbone = growing_cache(self.head.backbone.config), self.head.backbone
             one = torch.ones(1, 1, dtype=torch.long, device=self.place)
             try:
-                grpo.feed(self.head.backbone, one, one, one * 0, past_key_values=cache, use_cache=True)
+                grpo.feed(backbone, one, one, one * 0, past_key_values=cache, use_cache=True)
             except ValueError as error:
-                kind = self.head.backbone.config.model_type
-                raise UserError(f"{kind} is sampled without a cache, which no dry run follows: leave it out") from error
-            found = [
-                x for layer in cache.layers for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
-            ]
+                raise UserError(
+                    f"no dry run of {backbone.config.model_type}, which is sampled without a cache"
+                ) from error
+            found = [getattr(layer, part, None) for layer in cache.layers for part in ("keys", "values")]
         del self.meter.peaks["once"]
         return {(x.shape[1], x.shape[3]) for x in found if x is not None}
 

@@ -104,7 +104,11 @@ class TransformersSampler(Sampler):
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
-        """Adapters are cast and folded once, and a base in 4 bits is copied where that was chosen; freed at the end."""
+        """Adapters are cast and folded once, and a base in 4 bits is copied where that was chosen; freed at the end.
+
+        Raises:
+            UserError: a copy was asked for, and there is no room for it.
+        """
         with contextlib.ExitStack() as stack:
             with self._autocast():
                 try:

@@ -37,6 +37,7 @@ SHORTER: Mapping[str, list[str] | None] = {
     "verify-export": [],
     "chat": [],
     "verify": [],
+    "doctor": ["versions", "disk"],
     "methods": [],
     "--print-completion": [],
 }
