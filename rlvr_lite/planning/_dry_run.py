@@ -34,8 +34,8 @@ def planned_phases(plan: Plan) -> dict[str, dict[str, int]]:
     asked = plan.config
     config = bases.config_object(asked.base, config_of(asked.base, asked.revision))
     meter = dry_run(config, str(asked.precision), asked.method, asked.adapter, plan.step)
-    peaks = {phase: {k: n for k, n in kinds.items() if k != "total"} for phase, kinds in meter.peaks.items()}
-    return {phase: peaks[phase] for phase in PHASES if phase in peaks}
+    found = {phase: meter.peaks[phase] for phase in PHASES if phase in meter.peaks}
+    return {phase: {k: n for k, n in kinds.items() if k != "total"} for phase, kinds in found.items()}
 
 
 def dry_run(
@@ -265,9 +265,7 @@ class Runner:
             try:
                 grpo.feed(backbone, one, one, one * 0, past_key_values=cache, use_cache=True)
             except ValueError as error:
-                raise UserError(
-                    f"no dry run of {backbone.config.model_type}, which is sampled without a cache"
-                ) from error
+                raise UserError(f"no dry run: {backbone.config.model_type} is sampled without a cache") from error
             found = [getattr(layer, part, None) for layer in cache.layers for part in ("keys", "values")]
         del self.meter.peaks["once"]
         return {(x.shape[1], x.shape[3]) for x in found if x is not None}
