@@ -18,10 +18,8 @@ from rlvr_lite.analysis.meter import Meter, dense_weight
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import logprobs as head_module
-from rlvr_lite.methods import eight_bit
 from rlvr_lite.planning._bases import config_of
 from rlvr_lite.planning._shapes import materialise, policy_on_meta
-from rlvr_lite.sampling import growing_cache
 
 if TYPE_CHECKING:
     from rlvr_lite.planning._planned import Plan
@@ -217,7 +215,7 @@ class Runner:
         length, _ = last_growth(step.prompt_length, step.completion_length)
         lean = methods.lean(self.model, copy=step.copy)
         with self.meter.phase("rollout"), self._autocast(), grpo.eval_mode(self.model), lean:
-            cache = growing_cache(self.head.backbone.config)
+            cache = sampling.growing_cache(self.head.backbone.config)
             self._fill(cache, rows, length)
             hidden = sampling.next_hidden(
                 self.head,
@@ -260,7 +258,7 @@ class Runner:
             UserError: the architecture is sampled without a cache.
         """
         with self.meter.phase("once"), self._autocast(), grpo.eval_mode(self.model):
-            cache, backbone = growing_cache(self.head.backbone.config), self.head.backbone
+            cache, backbone = sampling.growing_cache(self.head.backbone.config), self.head.backbone
             one = torch.ones(1, 1, dtype=torch.long, device=self.place)
             try:
                 grpo.feed(backbone, one, one, one * 0, past_key_values=cache, use_cache=True)
@@ -344,7 +342,7 @@ class Runner:
         if (
             self.place.type == "cuda"
             or not methods.get(self.method).eight_bit
-            or not eight_bit(self.device, sum(p.numel() for p in parameters))
+            or not methods.eight_bit(self.device, sum(p.numel() for p in parameters))
         ):
             return []
         with self.meter.phase("optimizer"), self.meter.kind("optimizer"):
