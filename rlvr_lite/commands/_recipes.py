@@ -16,12 +16,19 @@ def recipes(name: Annotated[str | None, tyro.conf.Positional] = None, *, gpu: st
         name: of a recipe, or the path of a TOML file.
         gpu: a card that hours are given for; by default one with the memory that a recipe is written for.
     """
-    from rlvr_lite.planning import plan_without_task
-    from rlvr_lite.recipes import list_recipes, read_recipe
+    from rlvr_lite.planning import Cost, plan_without_task
+    from rlvr_lite.recipes import Recipe, list_recipes, read_recipe
+    from rlvr_lite.table import Table
 
-    names = [row["recipe"] for row in list_recipes()] if name is None else [name]
-    found = [read_recipe(one) for one in names]
-    print(list_recipes() if name is None else found[0])
-    for one in found:
-        card = gpu or (f"{one.memory_gib:g}GiB" if one.memory_gib else None)
-        print(f"One run of {one.name}: {plan_without_task(one.config, card).cost}.")
+    def cost(one: Recipe) -> Cost:
+        return plan_without_task(one.config, gpu or (f"{one.memory_gib:g}GiB" if one.memory_gib else None)).cost
+
+    if name is not None:
+        found = read_recipe(name)
+        print(found)
+        print(f"One run of it: {cost(found)}.")
+        return
+    print(list_recipes())
+    costs = {row["recipe"]: cost(read_recipe(row["recipe"])) for row in list_recipes()}
+    note = f"Hours {'of ' + gpu if gpu else 'of a card of that memory'}: {next(iter(costs.values())).source}."
+    print(Table.of([{"recipe": one} | found.cells() for one, found in costs.items()], title="One run", note=note))

@@ -222,13 +222,8 @@ def _hours(seconds: float) -> str:
 
 def _bytes(size: float) -> str:
     """
-    >>> _bytes(5e5), _bytes(3.2e9)
-    ('0.5 MB', '3.2 GB')
+    >>> _bytes(5e5), _bytes(7.7e8), _bytes(3.2e9)
+    ('0.5 MB', '770 MB', '3.2 GB')
     """
-    return (
-        f"{size / 1e9:,.2g} GB"
-        if 1e9 <= size < 1e11
-        else f"{size / 1e9:,.0f} GB"
-        if size >= 1e11
-        else f"{size / 1e6:.2g} MB"
-    )
+    number, unit = (size / 1e9, "GB") if size >= 1e9 else (size / 1e6, "MB")
+    return f"{number:,.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
