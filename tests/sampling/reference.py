@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.grpo import eval_mode, output_head
+from rlvr_lite.grpo import eval_mode, feed, output_head
 from rlvr_lite.sampling import Rollout, choose, growing_cache, next_hidden
 
 _SLACK = 8
@@ -43,13 +43,8 @@ def plain_rollout(
     cache = growing_cache(head.backbone.config)
     with eval_mode(model):
         position = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        hidden = head.backbone(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        read = {"past_key_values": cache, "use_cache": True}
+        hidden = feed(head.backbone, input_ids, attention_mask, position, **read)[:, -1]
         cache.reorder_cache(torch.arange(rows) // group_size)
         seen = torch.cat([attention_mask, attention_mask.new_ones(len(input_ids), length)], -1)
         seen, position, hidden = (x.repeat_interleave(group_size, 0) for x in (seen, position[:, -1:], hidden))

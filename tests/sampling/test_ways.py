@@ -11,7 +11,7 @@ from transformers import MiniMaxForCausalLM, Qwen2ForCausalLM, Qwen2Model
 
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.grpo import remove_dropout
+from rlvr_lite.grpo import cache_name, remove_dropout
 from rlvr_lite.sampling import rollout, way
 from tests.models import random_qwen2
 from tests.zoo import ZOO, random_model
@@ -56,7 +56,7 @@ class Unrepeatable(Qwen2Model):
     """Its layers keep something of their own beside the cache, row by row."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(cache_name(self))
         if cache is not None:
             rows = len(kwargs["input_ids"])
             assert getattr(cache, "rows", rows) == rows
