@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from rlvr_lite.analysis import memory
 from rlvr_lite.cli import main
 from rlvr_lite.config import AdapterConfig, RunConfig, SamplingConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.methods import _lean
 from rlvr_lite.sampling import TransformersSampler, even_portions, joined, row_keys, sample_portions
 from tests.methods import cells
 from tests.models import random_qwen2
@@ -37,20 +39,33 @@ def copies(model: nn.Module) -> int:
     return sum("forward" in vars(module) for module in model.modules())
 
 
-def halves() -> int:
-    """Bytes of 16-bit matrices that are alive."""
+@pytest.fixture
+def made(monkeypatch):
+    """Weak references to all that copies are held by."""
+    found = []
+
+    def watched(make):
+        def making(*arguments):
+            result = make(*arguments)
+            found.append(weakref.ref(result[0] if isinstance(result, tuple) else result))
+            return result
+
+        return making
+
+    monkeypatch.setattr(_lean, "_dequantised", watched(_lean._dequantised))
+    monkeypatch.setattr(_lean, "_Stacked", watched(_lean._Stacked))
+    return found
+
+
+def alive(made) -> int:
     gc.collect()
-    found = (
-        x for x in gc.get_objects() if issubclass(type(x), torch.Tensor) and x.dtype == torch.bfloat16 and x.dim() == 2
-    )
-    return sum(x.numel() * 2 for x in found)
+    return sum(reference() is not None for reference in made)
 
 
 @pytest.mark.parametrize("name", ["lora", "dora"])
-def test_tokens_and_their_log_probabilities_are_the_same_and_nothing_is_left(name):
+def test_tokens_and_their_log_probabilities_are_the_same_and_nothing_is_left(name, made):
     model = policy_in_4_bits(name)
     plain = drawn(TransformersSampler(model, tokenizer(), copy=False))
-    before = halves()
     for rows in (None, 4):
         copied = drawn(TransformersSampler(model, tokenizer(), copy=True), rows)
         if rows is None:
@@ -58,7 +73,8 @@ def test_tokens_and_their_log_probabilities_are_the_same_and_nothing_is_left(nam
             assert torch.equal(copied.logprobs, plain.logprobs)
         del copied
         assert not copies(model)
-        assert halves() == before
+        assert made
+        assert alive(made) == 0
 
 
 def test_it_is_made_once_for_all_portions(monkeypatch):
@@ -71,9 +87,9 @@ def test_it_is_made_once_for_all_portions(monkeypatch):
     assert len(made) == len(set(made)) == 14
 
 
-def test_an_exception_frees_it():
+def test_an_exception_frees_it(made):
     model = policy_in_4_bits()
-    sampler, before = TransformersSampler(model, tokenizer(), copy=True), halves()
+    sampler = TransformersSampler(model, tokenizer(), copy=True)
 
     def broken(*_):
         assert copies(model)
@@ -84,7 +100,8 @@ def test_an_exception_frees_it():
         drawn(sampler)
     hook.remove()
     assert not copies(model)
-    assert halves() == before
+    assert made
+    assert alive(made) == 0
 
 
 def test_without_room_for_it_sampling_goes_on_or_says_so(monkeypatch, caplog):

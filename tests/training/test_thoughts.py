@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -98,7 +99,8 @@ def test_evaluation_and_its_file_judge_alike(tmp_path):
     assert [sample.correct for sample in found.samples] == [False, True] * 4
     assert all(json.loads(line)["opened"] for line in log.read_text().splitlines())
     assert rescore(log, PROBLEMS, "score").to_dict() == found.to_dict()
-    again = SimpleNamespace(name="scripted", room=sampler.room, portions=sampler.portions)  # it draws nothing
+    ways = {"room": sampler.room, "portions": sampler.portions, "prepared": nullcontext}
+    again = SimpleNamespace(name="scripted", **ways)  # it draws nothing
     whole = score_with(
         again, PROBLEMS, messages=ask, k=2, sampling=SamplingConfig(max_completion_length=24), greedy=False, log=log
     )
