@@ -219,9 +219,9 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_fifty_killed_runs_end_with_the_same_bytes(tmp_path):
-    found = _kill(tmp_path / "out", 50, seed=0)
-    assert (found["killed"], found["equal"]) == (50, 50), found
+def test_a_dozen_killed_runs_end_with_the_same_bytes(tmp_path):  # tests/benchmarks/faults.py kills fifty
+    found = _kill(tmp_path / "out", 12, seed=0)
+    assert (found["killed"], found["equal"]) == (12, 12), found
 
 
 def _harm(path, how):
