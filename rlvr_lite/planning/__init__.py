@@ -12,19 +12,17 @@ from rlvr_lite.planning._planned import Plan, plan, plan_without_task, shape_of
 
 if TYPE_CHECKING:
     from rlvr_lite.planning._dry_run import Runner as Runner
-    from rlvr_lite.planning._dry_run import dry_run, measure_step
+    from rlvr_lite.planning._dry_run import dry_run as dry_run
+    from rlvr_lite.planning._dry_run import measure_step as measure_step
 
 __all__ = [
     "CARDS",
     "Card",
     "Cost",
     "Plan",
-    "Runner",
     "card",
     "config_of",
     "cost_table",
-    "dry_run",
-    "measure_step",
     "plan",
     "plan_without_task",
     "run_cost",
