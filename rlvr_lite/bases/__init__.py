@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlvr_lite.bases._locate import EMBEDDED, WELL_KNOWN, full_name, locate, read_config
+from rlvr_lite.lazy import on_use
 
 if TYPE_CHECKING:
     from rlvr_lite.bases._activations import with_activations
@@ -54,11 +54,5 @@ _HOMES = {
     "with_activations": "_activations",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: Unsloth must come before the libraries that loading needs."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+#: Unsloth must come before the libraries that loading needs.
+__getattr__ = on_use(__name__, _HOMES)

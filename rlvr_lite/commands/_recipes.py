@@ -28,7 +28,8 @@ def recipes(name: Annotated[str | None, tyro.conf.Positional] = None, *, gpu: st
         print(found)
         print(f"One run of it: {cost(found)}.")
         return
-    print(list_recipes())
-    costs = {row["recipe"]: cost(read_recipe(row["recipe"])) for row in list_recipes()}
+    listed = list_recipes()
+    print(listed)
+    costs = {row["recipe"]: cost(read_recipe(row["recipe"])) for row in listed}
     note = f"Hours {'of ' + gpu if gpu else 'of a card of that memory'}: {next(iter(costs.values())).source}."
     print(Table.of([{"recipe": one} | found.cells() for one, found in costs.items()], title="One run", note=note))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlvr_lite.lazy import on_use
 
 if TYPE_CHECKING:
     from rlvr_lite.diagnostics._check import Check
@@ -13,11 +14,5 @@ __all__ = ["Check", "Diagnosis", "check_names", "doctor"]
 
 _HOMES = {"Check": "_check", "Diagnosis": "_doctor", "check_names": "_doctor", "doctor": "_doctor"}
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: reading a name needs no torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+#: Reading a name needs no torch.
+__getattr__ = on_use(__name__, _HOMES)

@@ -42,8 +42,10 @@ def feed(backbone: Any, ids: Tensor, mask: Tensor | None = None, position: Tenso
     """
     given = {"attention_mask": mask, "position_ids": position} | ({"use_cache": False} | more)
     if "past_key_values" in given:
-        given[cache_name(backbone) or "past_key_values"] = given.pop("past_key_values")
-        if "Mamba" in type(backbone).__name__ and mask is not None and mask.shape != ids.shape:
+        name = cache_name(backbone) or "past_key_values"
+        given[name] = given.pop("past_key_values")
+        states = name == "cache_params" or "Mamba" in type(backbone).__name__
+        if states and mask is not None and mask.shape != ids.shape:
             given["attention_mask"] = None  # of what it has read a state is left, and nothing to be masked
     known = {k: v for k, v in given.items() if v is not None and takes(backbone, k)}
     return backbone(input_ids=ids, **known).last_hidden_state

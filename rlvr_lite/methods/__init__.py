@@ -5,9 +5,9 @@ Listing methods and resolving configurations loads no heavy library; everything 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rlvr_lite.lazy import on_use
 from rlvr_lite.methods._footprint import eight_bit, footprint
 from rlvr_lite.methods._hosting import Hosting, list_hosting, on_unsloth
 from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout, Linear
@@ -90,13 +90,6 @@ _HOMES = {
     "_state": ("load_trainable_state", "trainable_state"),
     "_updates": ("updates",),
 }
-_LAZY = {name: home for home, public in _HOMES.items() for name in public}
 
-
-def __getattr__(name: str) -> Any:
-    """Load what needs torch on first use."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+#: What needs torch is loaded on first use.
+__getattr__ = on_use(__name__, {name: home for home, public in _HOMES.items() for name in public})

@@ -7,6 +7,7 @@ one that is scored. What has no lean form is called as it is.
 from __future__ import annotations
 
 import copy as copying
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -177,7 +178,7 @@ def _taking(stacked: _Stacked, index: int) -> Forward:
     return forward
 
 
-class _Once:
+class _Once(ABC):
     """What several layers take from one input is computed when the first of them is called with it."""
 
     def __init__(self, count: int):
@@ -186,9 +187,9 @@ class _Once:
         self._x: Tensor | None = None
         self._made: Any = ()
 
+    @abstractmethod
     def make(self, x: Tensor) -> Any:
         """All of it, one of each layer."""
-        raise NotImplementedError
 
     def take(self, index: int, x: Tensor) -> Tensor:
         """The part of a layer."""

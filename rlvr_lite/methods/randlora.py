@@ -56,10 +56,11 @@ def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> 
 def _kept(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
     """The smaller scaled basis ``[bases r, small]`` of every layer, and the larger one once for each size."""
     pairs = [sorted((t.inp, t.out)) for t in targets]
-    fits = if_small_enough(4 * sum(-(-small // r) * r * small for small, _ in pairs))
     own = sum(-(-small // r) * r * small for small, _ in pairs)
-    shared = sum(-(-small // r) * r * large for small, large in {(s, g) for s, g in pairs})
-    return size * own + (size * shared if size == 2 else 0) if fits else 0
+    if not if_small_enough(4 * own):
+        return 0
+    shared = sum(-(-small // r) * r * large for small, large in set(map(tuple, pairs)))
+    return size * (own + (shared if size == 2 else 0))
 
 
 register(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rlvr_lite.lazy import on_use
 from rlvr_lite.planning._bases import config_of
 from rlvr_lite.planning._cards import CARDS, Card, card
 from rlvr_lite.planning._cost import Cost, cost_table, run_cost, score_cost
@@ -30,9 +30,5 @@ __all__ = [
     "shape_of",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: a plan in closed form runs nothing."""
-    if name not in ("Runner", "dry_run", "measure_step"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}._dry_run"), name)
+#: A plan in closed form runs nothing.
+__getattr__ = on_use(__name__, dict.fromkeys(("Runner", "dry_run", "measure_step"), "_dry_run"))

@@ -85,14 +85,20 @@ def compare(
     Raises:
         UserError: something cannot be done as asked; nothing was trained.
     """
-    asked: dict[str, Any] = {
-        "reference": reference,
-        "margin": margin,
-        "search_seeds": search_seeds,
-        "out": out,
-        "config": config,
-    }
-    design, problems, handed, root = _prepared(methods, base, task, seeds, tune, budget, **asked, overrides=overrides)
+    design, problems, handed, root = _prepared(
+        methods,
+        base,
+        task,
+        seeds,
+        tune,
+        budget,
+        reference=reference,
+        margin=margin,
+        search_seeds=search_seeds,
+        out=out,
+        config=config,
+        overrides=overrides,
+    )
     assert problems is not None
     _check(design, problems, handed)
     if engine != "local":
@@ -150,14 +156,21 @@ def estimate(
     Raises:
         UserError: something cannot be done as asked.
     """
-    asked: dict[str, Any] = {
-        "reference": reference,
-        "margin": margin,
-        "search_seeds": search_seeds,
-        "out": out,
-        "config": config,
-    }
-    design, _, _, root = _prepared(methods, base, task, seeds, tune, budget, **asked, overrides=overrides, dry=True)
+    design, _, _, root = _prepared(
+        methods,
+        base,
+        task,
+        seeds,
+        tune,
+        budget,
+        reference=reference,
+        margin=margin,
+        search_seeds=search_seeds,
+        out=out,
+        config=config,
+        overrides=overrides,
+        dry=True,
+    )
     return estimate_of(Store(root).joined(design), root, gpu)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlvr_lite.lazy import on_use
 
 if TYPE_CHECKING:
     from rlvr_lite.training._accuracy import accuracy
@@ -45,11 +46,5 @@ _HOMES = {
     "training_curves": "_figures",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: reading a run needs neither torch nor TRL."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+#: Reading a run needs neither torch nor TRL.
+__getattr__ = on_use(__name__, _HOMES)

@@ -18,6 +18,7 @@ import rlvr_lite
 PACKAGE = Path(rlvr_lite.__file__).parent
 FLOORS = {
     "errors": 0,
+    "lazy": 0,
     "host": 1,
     "typed": 0.5,
     "config": 1,
