@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.grpo import eval_mode, output_head
+from rlvr_lite.grpo import eval_mode, feed, output_head
 
 __all__ = ["check_decode", "decode_difference"]
 
@@ -80,29 +79,21 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 @torch.no_grad()
 def _states(model: nn.Module) -> dict[str, Tensor]:
     """Last hidden states ``[N, H]`` of the tokens after the prefix: in one pass, from the cache, in training mode."""
-    backbone: Any = output_head(model).backbone
-    weight = output_head(model).weight
+    head = output_head(model)
+    backbone, weight = head.backbone, head.weight
     mask = torch.tensor(_MASK, device=weight.device)
     ids = (torch.arange(mask.numel(), device=weight.device).view_as(mask) + 3) % weight.shape[0]
     position = (mask.cumsum(-1) - 1).clamp(min=0)
-    given = {"input_ids": ids, "attention_mask": mask, "position_ids": position}
     with eval_mode(model):
-        full = backbone(**given, use_cache=False).last_hidden_state
-        cache = DynamicCache(config=backbone.config)
-        first = {name: value[:, :_PREFIX] for name, value in given.items()}
-        decoded = [backbone(**first, past_key_values=cache, use_cache=True).last_hidden_state[:, -1:]]
+        full = feed(backbone, ids, mask, position)
+        cache = {"past_key_values": DynamicCache(config=backbone.config), "use_cache": True}
+        first = feed(backbone, ids[:, :_PREFIX], mask[:, :_PREFIX], position[:, :_PREFIX], **cache)
+        decoded = [first[:, -1:]]
         for at in range(_PREFIX, ids.shape[1]):
             one = slice(at, at + 1)
-            output = backbone(
-                input_ids=ids[:, one],
-                attention_mask=mask[:, : at + 1],
-                position_ids=position[:, one],
-                past_key_values=cache,
-                use_cache=True,
-            )
-            decoded.append(output.last_hidden_state)
+            decoded.append(feed(backbone, ids[:, one], mask[:, : at + 1], position[:, one], **cache))
     with _train_mode(model):
-        trained = backbone(**given, use_cache=False).last_hidden_state
+        trained = feed(backbone, ids, mask, position)
     rows = slice(_PREFIX - 1, None)
     return {"full": full[:, rows], "decoded": torch.cat(decoded, 1), "trained": trained[:, rows]}
 

@@ -46,6 +46,7 @@ def _hosted(kind: type, decode_step: Callable[..., Any]) -> type:
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
+        use_cache: bool | None = None,  # named, so that scoring can say no: Unsloth's default is to keep one
         **kwargs: Any,
     ) -> Any:
         if isinstance(attention_mask, TreeMask):
@@ -54,6 +55,7 @@ def _hosted(kind: type, decode_step: Callable[..., Any]) -> type:
         if shown is not None and shown.shape[-1] > self.max_seq_length:
             raise ValueError(f"{shown.shape[-1]} tokens are more than the model's {self.max_seq_length}")
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        kwargs["use_cache"] = use_cache
         if not isinstance(past_key_values, Cache):
             return kind.forward(self, **given, past_key_values=past_key_values, **kwargs)  # type: ignore[attr-defined]
         if not past_key_values.get_seq_length():

@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["cache_name", "feed", "takes"]
 
+_STATES = ("Mamba", "xLSTM")  # their ``cache_params`` is a ``cache`` like any other from transformers 5.24 on
+
 
 @cache
 def _arguments(forward: Any) -> frozenset[str]:
@@ -44,7 +46,7 @@ def feed(backbone: Any, ids: Tensor, mask: Tensor | None = None, position: Tenso
     if "past_key_values" in given:
         name = cache_name(backbone) or "past_key_values"
         given[name] = given.pop("past_key_values")
-        states = name == "cache_params" or "Mamba" in type(backbone).__name__
+        states = name == "cache_params" or any(kind in type(backbone).__name__ for kind in _STATES)
         if states and mask is not None and mask.shape != ids.shape:
             given["attention_mask"] = None  # of what it has read a state is left, and nothing to be masked
     known = {k: v for k, v in given.items() if v is not None and takes(backbone, k)}

@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM, DynamicCache, Qwen2ForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 
+from rlvr_lite.grpo import cache_name
+
 __all__ = ["Calls", "install"]
 
 
@@ -74,6 +76,10 @@ def install(monkeypatch: Any) -> Calls:
 _NAMES = ("unsloth", "unsloth.models.llama", "unsloth.kernels", "unsloth.kernels.utils")
 
 
+#: What this transformers calls the cache of a model.
+_CACHE = str(cache_name(object.__new__(Qwen2Model)))
+
+
 class _Backbone(Qwen2Model):
     """Without a cache, as transformers; with ``use_cache`` it gives tuples; in training the mask is dropped."""
 
@@ -83,7 +89,7 @@ class _Backbone(Qwen2Model):
         if self.training and not getattr(self, "_unsloth_keep_padding_mask", False):
             attention_mask = None if attention_mask is None else torch.ones_like(attention_mask)
         cache = DynamicCache() if use_cache else None
-        given |= {"attention_mask": attention_mask, "past_key_values": cache, "use_cache": bool(use_cache)}
+        given |= {"attention_mask": attention_mask, _CACHE: cache, "use_cache": bool(use_cache)}
         hidden = Qwen2Model.forward(self, **given).last_hidden_state
         pairs = tuple((layer.keys, layer.values) for layer in cache.layers) if cache is not None else None
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=pairs)
@@ -103,8 +109,8 @@ def _causal_lm(utils: Any) -> type:
                 input_ids=ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=cache,
                 use_cache=True,
+                **{_CACHE: cache},
             ).last_hidden_state
         return BaseModelOutputWithPast(
             last_hidden_state=hidden, past_key_values=[(layer.keys, layer.values) for layer in cache.layers]
