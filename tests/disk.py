@@ -20,11 +20,14 @@ from typing import Any, Literal
 import safetensors.torch
 from safetensors import SafetensorError
 
-__all__ = ["Disk", "Fault"]
+__all__ = ["Disk", "Fault", "State", "lay"]
 
 #: ``fail``: nothing of it is done. ``tear``: half of it is. ``kill``: the process ends, and what it wrote stays.
 #: ``cut``: the power goes, with all that was not synced. ``names``: it goes, but names stay and files have zeros.
 Fault = Literal["fail", "tear", "kill", "cut", "names"]
+
+#: Files below a folder with their content; ``None`` is a folder, and comes before what is in it.
+State = dict[str, bytes | None]
 
 
 class Disk:
@@ -34,10 +37,17 @@ class Disk:
         root: an existing folder; what is in it counts as synced.
         fault: what happens.
         moment: at which operation, from 0; ``None`` only counts.
+        before: is given, before every operation, what ``kill``, ``cut`` or ``names`` would leave of it.
     """
 
-    def __init__(self, root: Path, fault: Fault = "fail", moment: int | None = None):
-        self.root, self.fault, self.moment = Path(root).resolve(), fault, moment
+    def __init__(
+        self,
+        root: Path,
+        fault: Fault = "fail",
+        moment: int | None = None,
+        before: Callable[[State], None] | None = None,
+    ):
+        self.root, self.fault, self.moment, self.before = Path(root).resolve(), fault, moment, before
         self.done: list[str] = []
         self._process = os.getpid()
         self._content: dict[int, bytes] = {}
@@ -83,10 +93,13 @@ class Disk:
     def _now(self, what: str) -> bool:
         """Whether it is this operation that does not come through as it should."""
         self.done.append(what)
+        if self.before is not None:
+            self.before(self.left())
         if len(self.done) - 1 != self.moment:
             return False
         if self.fault in ("cut", "names"):
-            self._power_cut()
+            self.moment = None
+            lay(self.root, self.left())
         if self.fault in ("kill", "cut", "names"):
             os.kill(os.getpid(), signal.SIGKILL)
         return True
@@ -151,33 +164,46 @@ class Disk:
         if number not in self._held:
             self._held[number] = os.open(path, os.O_RDONLY)
 
-    def _power_cut(self) -> None:
-        """Leave what was synced: with its names and nothing else, or under all names with zeros for the rest."""
-        self.moment = None
-        if self.fault == "names":
-            for folder, _, files in os.walk(self.root):
-                for name in files:
-                    self._fill(os.path.join(folder, name))
-            return
-        kept = self.root.with_name(f"{self.root.name}.kept")
-        self._rebuild(kept, os.stat(self.root).st_ino)
-        shutil.rmtree(self.root)
-        self._undo_of("rename")(kept, self.root)
+    def left(self) -> State:
+        """What a process that is killed now leaves or, under ``cut`` and ``names``, what is there after a power cut."""
+        if self.fault == "cut":
+            return self._synced(os.stat(self.root).st_ino)
+        found: State = {}
+        for folder, folders, files in os.walk(self.root):
+            place = os.path.relpath(folder, self.root)
+            found |= dict.fromkeys((os.path.normpath(f"{place}/{name}") for name in folders), None)
+            for name in files:
+                path = os.path.join(folder, name)
+                content = Path(path).read_bytes()
+                if self.fault == "names":
+                    synced = self._content.get(os.stat(path).st_ino, b"")
+                    content = synced + bytes(max(0, len(content) - len(synced)))
+                found[os.path.normpath(f"{place}/{name}")] = content
+        return found
 
-    def _fill(self, path: str) -> None:
-        found = os.stat(path)
-        content = self._content.get(found.st_ino, b"")
-        handle = os.open(path, os.O_WRONLY | os.O_TRUNC)
-        os.write(handle, content + bytes(max(0, found.st_size - len(content))))
-        os.close(handle)
-
-    def _rebuild(self, target: Path, number: int) -> None:
-        self._undo_of("mkdir")(target)
+    def _synced(self, number: int, place: str = "") -> State:
+        """Only what lies under synced names, with synced content."""
+        found: State = {}
         for name, child in self._names.get(number, {}).items():
             if stat.S_ISDIR(os.fstat(self._held[child]).st_mode):
-                self._rebuild(target / name, child)
+                found |= {f"{place}{name}": None} | self._synced(child, f"{place}{name}/")
             else:
-                (target / name).write_bytes(self._content.get(child, b""))
+                found[f"{place}{name}"] = self._content.get(child, b"")
+        return found
+
+
+def lay(root: Path, state: State) -> None:
+    """Leave in an existing folder what a fault left, and nothing else."""
+    for path in root.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for name, content in state.items():
+        if content is None:
+            (root / name).mkdir()
+        else:
+            (root / name).write_bytes(content)
 
 
 class _File:

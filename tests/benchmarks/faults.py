@@ -3,8 +3,9 @@
 Each job (``train``, ``eval``, ``export``, ``compare``) is short and is done once undisturbed. Then it is done again for every
 operation on its files: ``fail`` (a full disk), ``tear`` (half a write), ``kill`` (the process is gone), ``cut`` (the power is
 gone, and with it all that was not synced, names too) and ``names`` (the same, but names stay and files have zeros). The same
-call then goes on; it has to end with the same bytes, and no fault may show as anything but one line. Outcomes are kept in OUT,
-so that a call that was stopped goes on.
+call then goes on; it has to end with the same bytes, and no fault may show as anything but one line. What ``kill``, ``cut``
+and ``names`` leave is taken from one run, before each of its operations, and equal states are tried once. Outcomes are kept in
+OUT, so that a call that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from rlvr_lite.exports import export
 from rlvr_lite.study import compare
 from rlvr_lite.table import Table
 from rlvr_lite.training import train
-from tests.disk import Disk, Fault
+from tests.disk import Disk, Fault, State, lay
 from tests.study.killed import board
 from tests.training.killed import outcome
 
@@ -184,6 +185,42 @@ def _ended(again: tuple[str, Any]) -> dict[str, str]:
     return {"again": again[0], "why": "" if again[0] == "done" else str(again[1])[-3000:]}
 
 
+def _states(job: Callable[[Path], Any], place: Path, fault: Fault) -> list[dict[str, str | None]]:
+    """What the fault leaves before each operation of one and the same undisturbed run: names, and hashes of contents."""
+    index, store, out = place / f"{fault}.json", place / "contents", place / "again"
+    if not index.exists():
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        store.mkdir(exist_ok=True)
+        found: list[dict[str, str | None]] = []
+
+        def keep(state: State) -> None:
+            found.append({name: _kept(store, content) for name, content in state.items()})
+
+        ended, said = _child(lambda: _under(Disk(out, fault, before=keep), job, out) and found)
+        assert ended == "done", said
+        records.write_json(index, said)
+    return records.read_json(index)
+
+
+def _kept(store: Path, content: bytes | None) -> str | None:
+    """Contents under their hashes, so that what many states share is kept once."""
+    if content is None:
+        return None
+    name = hashlib.sha256(content).hexdigest()
+    if not (store / name).exists():
+        (store / name).write_bytes(content)
+    return name
+
+
+def _left(job: Callable[[Path], Any], place: Path, state: dict[str, str | None]) -> dict[str, str]:
+    """The job in a folder as a fault left it; the process that was in it is gone."""
+    out, store = place / "again", place / "contents"
+    out.mkdir(exist_ok=True)
+    lay(out, {name: None if kept is None else (store / kept).read_bytes() for name, kept in state.items()})
+    return {"first": "killed", "said": "", **_ended(_child(lambda: job(out)))}
+
+
 def faults(jobs: _Jobs, out: Path, name: str, fault: Fault, trials: int | None, seed: int) -> dict[str, Any]:
     """A job under one kind of fault, at every operation or at ``trials`` of them; what is known already is not repeated."""
     job, same = jobs.names[name]
@@ -199,13 +236,20 @@ def faults(jobs: _Jobs, out: Path, name: str, fault: Fault, trials: int | None, 
     moments = [n for n, what in enumerate(operations) if fault != "tear" or what in ("write", "tensors")]
     if trials is not None:
         moments = random.Random(seed).sample(moments, min(trials, len(moments)))
+    states = _states(job, place, fault) if fault in ("kill", "cut", "names") else None
+    assert states is None or len(states) == len(operations)
     known = {row["moment"]: row for row in log.rows()}
+    seen = {row["state"]: row for row in known.values()}  # what was left is the same: so is what comes of it
     for moment in moments:
-        if moment not in known:
-            row = {"moment": moment, "what": operations[moment], **_trial(job, place / "again", fault, moment)}
-            row["equal"] = row["again"] == "done" and same(place / "again") == expected
-            log.append(row)
-            known[moment] = row
+        if moment in known:
+            continue
+        digest = str(moment if states is None else hashlib.sha256(json.dumps(states[moment]).encode()).hexdigest())
+        row = seen.get(digest)
+        if row is None:
+            row = _trial(job, place / "again", fault, moment) if states is None else _left(job, place, states[moment])
+            row |= {"state": digest, "equal": row["again"] == "done" and same(place / "again") == expected}
+        known[moment] = seen[digest] = row | {"moment": moment, "what": operations[moment]}
+        log.append(known[moment])
     return _line(name, fault, len(operations), [known[moment] for moment in moments])
 
 
@@ -234,6 +278,7 @@ def _line(name: str, fault: str, operations: int | None, rows: list[dict[str, An
         "fault": fault,
         "operations": operations,
         "trials": len(rows),
+        "different": len({row.get("state", row["moment"]) for row in rows}),
         "one line": ended["one line"],
         "raw": ended["raw"],
         "killed": ended["killed"],

@@ -5,22 +5,27 @@ small error and against themselves rewritten by sympy, hostile strings, throughp
 in the same run, interleaved; math-verify runs in this process with its own time limits, as TRL's accuracy reward does.
 
 Needs the files named by RLVR_LITE_DATA (by default shared/data beside the checkout). ``--strings`` sets how many hostile
-strings are tried, ``--seed`` which.
+strings are tried, ``--seed`` which; ``--judges 20`` only judges them twice, in one process and in
+twenty at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import logging
 import os
 import random
 import statistics
+import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +43,7 @@ from rlvr_lite.rewards.math._structure import read
 from rlvr_lite.table import Table
 from tests.rewards.perturb import perturbations
 from tests.rewards.strategies import completions, golds
+from tests.rewards.test_answers import KINDS
 
 DATA = Path(os.environ.get("RLVR_LITE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 Judge = Callable[[str, str], bool]
@@ -153,6 +159,20 @@ def golds_against(seed: int) -> Table:
     )
 
 
+def _each(part: int, judge: Callable[[str, str], None]) -> None:
+    """A thousand hostile strings with golds, the same for the same part; hypothesis remembers only within one."""
+    quiet = settings(
+        max_examples=100, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    batch = st.lists(st.tuples(golds, completions), min_size=10, max_size=10)
+
+    def each(rows: list[tuple[str, str]]) -> None:
+        for gold, completion in rows:
+            judge(gold, completion)
+
+    with_seed(part)(quiet(given(batch)(each)))()
+
+
 def hostile(strings: int, seed: int) -> Table:
     """Generated strings: verdicts, time, memory, processes."""
     seconds: list[float] = []
@@ -161,25 +181,20 @@ def hostile(strings: int, seed: int) -> Table:
     memory: list[int] = []
     failures = 0
 
-    def judge(rows: list[tuple[str, str]]) -> None:
+    def judge(gold: str, completion: str) -> None:
         nonlocal failures
-        for gold, completion in rows:
-            start = time.perf_counter()
-            try:
-                verdict = verify(gold, completion)
-            except BaseException:
-                failures += 1
-                raise
-            seconds.append(time.perf_counter() - start)
-            hows[verdict.how] += 1
-            failures += verifier.UNEXPECTED in verdict.reason
+        start = time.perf_counter()
+        try:
+            verdict = verify(gold, completion)
+        except BaseException:
+            failures += 1
+            raise
+        seconds.append(time.perf_counter() - start)
+        hows[verdict.how] += 1
+        failures += verifier.UNEXPECTED in verdict.reason
 
-    quiet = settings(
-        max_examples=100, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
-    batch = st.lists(st.tuples(golds, completions), min_size=10, max_size=10)
-    for part in range(strings // 1_000):  # hypothesis remembers what it drew, so each part gets an engine of its own
-        with_seed(seed + part)(quiet(given(batch)(judge)))()
+    for part in range(seed, seed + strings // 1_000):
+        _each(part, judge)
         gc.collect()
         memory.append(process.memory_info().rss)
     workers.shutdown()
@@ -201,6 +216,51 @@ def hostile(strings: int, seed: int) -> Table:
         title=f"Hostile strings (limits {LIMITS.processor:g} s of processor time, {LIMITS.wall:g} s of wall time)",
         note=note,
     )
+
+
+def _verdicts(part: int | None) -> list[tuple[str, bool | None]]:
+    """What is said of the strings of a part, or of the written hard answers, each by the hash of its text."""
+    said: list[tuple[str, bool | None]] = []
+
+    def judge(gold: str, completion: str) -> None:
+        what = hashlib.sha256(f"{gold}\0{completion}".encode(errors="surrogatepass")).hexdigest()
+        said.append((what, verify(gold, completion).correct))
+
+    if part is not None:
+        _each(part, judge)
+        return said
+    for gold, answer, _ in KINDS:
+        judge(gold, f"\\boxed{{{answer}}}")
+    return said
+
+
+def under_load(strings: int, seed: int, judges: int) -> Table:
+    """The same strings judged by one process and by many at once, all of which began with an empty cache."""
+    rows, passes = [], []
+    for processes in (1, judges):
+        start, loads, said = time.perf_counter(), [], []
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            for found in pool.map(_verdicts, [None, *range(seed, seed + strings // 1_000)]):
+                said += found
+                loads.append(os.getloadavg()[0])
+        passes.append(said)
+        rows.append(
+            {
+                "processes that judge": processes,
+                "load": f"{min(loads):.0f} to {max(loads):.0f}",
+                "judged": len(said),
+                "of them different": len(dict(said)),
+                "right": sum(verdict is True for _, verdict in said),
+                "not judged": sum(verdict is None for _, verdict in said),
+                "seconds": round(time.perf_counter() - start),
+            }
+        )
+        print(f"{processes}: {rows[-1]}", file=sys.stderr, flush=True)
+    alone, loaded = passes
+    assert [what for what, _ in alone] == [what for what, _ in loaded]
+    apart = Counter(f"{a[1]} then {b[1]}" for a, b in zip(alone, loaded, strict=True) if a != b)
+    note = f"verdicts that differ: {dict(apart) or 'none'}"
+    return Table.of(rows, title="The same strings at another load", note=note)
 
 
 def throughput(seed: int) -> Table:
@@ -248,9 +308,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strings", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--judges", type=int, help="only judge the strings twice, in one process and in so many at once"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    if options.judges:
+        print(under_load(options.strings, options.seed, options.judges))
+        return
     start = time.perf_counter()
     verify(r"\sin 2x", r"\boxed{2\sin x\cos x}")
     started = time.perf_counter() - start
