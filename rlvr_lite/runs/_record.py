@@ -180,6 +180,17 @@ class RunRecord:
         return _object(self.files.summary, "status") if is_file(self.files.summary) else {}
 
     @property
+    def outcome(self) -> dict[str, Any]:
+        """The summary of a run that is known to have one.
+
+        Raises:
+            UserError: its folder is not there any more.
+        """
+        if found := self.summary:
+            return found
+        raise UserError(f"{self.directory} has no {self.files.summary.name} any more: load it from where it is now")
+
+    @property
     def adapter(self) -> dict[str, Any]:
         """What was noted beside the adapter: method, base, fingerprint of the policy."""
         return _object(self.files.adapter / _DESCRIPTION, "base", "facts")

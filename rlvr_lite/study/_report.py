@@ -201,7 +201,7 @@ def _costs(study: Study) -> Table:
     for cells in study.costs:
         trained, wide = cells.get("trained"), dict(cells)
         share = None if whole is None or trained is None else f"{100 * trained / whole:.3g} %"
-        seconds = [run.summary["seconds"] for run in study.rows[str(cells["row"])].runs.values()]
+        seconds = [run.outcome["seconds"] for run in study.rows[str(cells["row"])].runs.values()]
         spent = sum(sum(v for name, v in s.items() if name != "step") for s in seconds)
         total = round(study.search_seconds[str(cells["row"])] + spent, 1) if seconds else None
         head = {"row": wide.pop("row"), "trained": wide.pop("trained", None), "share of base": share}

@@ -157,7 +157,7 @@ def _search(study: Study) -> str:
     trials = [len(row.search) for row in study.rows.values()]
     spent = sum(study.search_seconds.values())
     runs = [run for row in study.rows.values() for run in row.runs.values()]
-    own = sum(run.summary["seconds"].get("train", 0.0) for run in runs)
+    own = sum(run.outcome["seconds"].get("train", 0.0) for run in runs)
     doubts = [f"{label}: {said}" for label in study.rows if (said := study.search_doubt(label))]
     warning = f" Inconclusive for {'; '.join(doubts)}." if doubts else ""
     n = study.design.search_seeds

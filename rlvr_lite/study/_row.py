@@ -100,4 +100,4 @@ def good_band(scores: Mapping[float, Interval]) -> list[float]:
 
 def seconds_of(run: Run) -> float:
     """What a finished run took, scoring included."""
-    return sum(value for name, value in run.summary["seconds"].items() if name != "step")
+    return sum(value for name, value in run.outcome["seconds"].items() if name != "step")

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from rlvr_lite.analysis.replication import Comparison, compare_to_reference, probability_of_best, seed_problem_interval
 from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.errors import UserError, printable
+from rlvr_lite.records import is_file
 from rlvr_lite.study._design import ONE_SEED, Design, Trial, Variant
 from rlvr_lite.study._lattice import doubt
 from rlvr_lite.study._row import MEMORY_NOISE, Row, SearchResult, seconds_of, tried
-from rlvr_lite.study._store import Store, read_design
+from rlvr_lite.study._store import MANIFEST, Store, read_design
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Study:
 
     @property
     def _store(self) -> Store:
+        if not is_file(self.directory / MANIFEST):
+            raise UserError(f"{self.directory} has no {MANIFEST} any more: load the study from where it is now")
         return Store(self.directory)
 
     @cached_property
@@ -121,7 +124,7 @@ class Study:
         """Every trial that is known so far, row by row, the base's first."""
         return self.design.known(self._accuracies)
 
-    @property
+    @cached_property
     def search_seconds(self) -> dict[str, float]:
         """What the search of each row took, in seconds of training and scoring."""
         return {
@@ -227,12 +230,13 @@ class Study:
 
     def train_seconds(self, label: str) -> float | None:
         """Seconds in optimizer steps, rollouts included, of the row ``label``: the median over seeds."""
-        seconds = [run.summary["seconds"]["train"] for run in self._known(label).runs.values()]
+        seconds = [run.outcome["seconds"]["train"] for run in self._known(label).runs.values()]
         return float(np.median(seconds)) if seconds else None
 
     def _median(self, label: str, fact: str) -> int | None:
-        values = [run.summary[fact] for run in self._known(label).runs.values() if run.summary[fact] is not None]
-        return int(np.median(values)) if values else None
+        values = [run.outcome[fact] for run in self._known(label).runs.values()]
+        known = [value for value in values if value is not None]
+        return int(np.median(known)) if known else None
 
     @property
     def leaderboard(self) -> Table:

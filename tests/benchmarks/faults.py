@@ -18,6 +18,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import traceback
 import warnings
@@ -253,6 +255,31 @@ def faults(jobs: _Jobs, out: Path, name: str, fault: Fault, trials: int | None, 
     return _line(name, fault, len(operations), [known[moment] for moment in moments])
 
 
+def full(jobs: _Jobs, small: Path, name: str, trials: int) -> dict[str, Any]:
+    """A job on a file system that has room for a part of what it needs, and then once more with room for all of it."""
+    job, same = jobs.names[name]
+    out, rows = small / "again", []
+
+    def room(kibibytes: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={kibibytes}k", small], check=True)
+
+    def once(kibibytes: int) -> tuple[str, Any]:
+        shutil.rmtree(out, ignore_errors=True)
+        room(kibibytes)
+        return _child(lambda: job(out))
+
+    assert once(2**20)[0] == "done"
+    expected, needed = same(out), sum(path.stat().st_blocks for path in out.rglob("*")) // 2
+    for trial in range(trials):
+        first = once(max(4, needed * trial // trials))
+        room(2**20)
+        row = {"moment": trial, "first": first[0], "said": first[1], **_ended(_child(lambda: job(out)))}
+        row["equal"] = row["again"] == "done" and same(out) == expected
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        rows.append(row)
+    return _line(name, "full file system", None, rows)
+
+
 def pairs(jobs: _Jobs, out: Path, trials: int, seed: int) -> dict[str, Any]:
     """``compare`` by two processes of which one or both are killed at a random time."""
     job, same = jobs.names["compare"]
@@ -293,6 +320,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--job", nargs="+", default=["train"], help="train, eval, compare, pairs, or export FORM")
     parser.add_argument("--fault", nargs="+", default=list(get_args(Fault)), choices=get_args(Fault))
+    parser.add_argument("--small", type=Path, help="a tmpfs (as root): only fill it, at --trials sizes")
     parser.add_argument("--trials", type=int, help="of each; by default one an operation")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -303,6 +331,9 @@ def main() -> None:
     jobs, lines = _Jobs(out), []
     jobs.prepare()
     for name in asked.job:
+        if asked.small:
+            lines.append(full(jobs, asked.small, name, asked.trials or 8))
+            continue
         if name == "pairs":
             lines.append(pairs(jobs, out, asked.trials or 20, asked.seed))
             continue

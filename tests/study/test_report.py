@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html import escape
 from html.parser import HTMLParser
 
 import pytest
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.study import Study
 from rlvr_lite.study._report import notebook_parts, to_markdown, write_report
 from rlvr_lite.study._report_page import page, table
 from rlvr_lite.study._report_words import duration, method_words, verdict_words
@@ -307,3 +309,16 @@ def test_one_seed_compares_runs_and_says_nothing_of_methods(tmp_path):
     assert "this run higher" in set(study.to_pandas()["verdict"])
     assert "not the methods" in verdict_words(study)[0]
     assert "not the methods" in study.leaderboard.note
+
+
+@pytest.mark.parametrize("seen", [(), ("rows", "base", "leaderboard")])
+def test_of_a_study_that_was_moved_while_it_was_open_one_line_says_so(tmp_path, seen):
+    """``seen``: what was read before, and is kept."""
+    study = make_study(tmp_path / "study", make_design(("lora", "dora")))
+    for name in seen:
+        getattr(study, name)
+    shutil.move(tmp_path / "study", tmp_path / "moved")
+    for ask in (str, Study.report, Study.to_pandas, lambda study: study.costs, lambda study: study.complete):
+        with pytest.raises(UserError, match="from where it is now"):
+            ask(study)
+    assert str(Study.load(tmp_path / "moved").leaderboard)
