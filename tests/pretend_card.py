@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from tests.pretend_graph import pretend_graphs
+
 GIB = 2**30
 CPU = torch.device("cpu")
 #: May be given tensors of two devices, or move between them.
@@ -42,6 +44,7 @@ class PretendCard(TorchFunctionMode):
         cards: how many PyTorch finds.
 
     Attributes:
+        graphs: that were recorded.
         waits: of the host for the card, by ``what file:line`` of this package or of the library that waits.
     """
 
@@ -237,6 +240,7 @@ class PretendCard(TorchFunctionMode):
         )
         answers |= dict.fromkeys(("_lazy_init", "init", "set_device", "empty_cache"))
         answers |= dict.fromkeys(("reset_peak_memory_stats", "ipc_collect", "manual_seed", "manual_seed_all"))
+        self.graphs = self._patches.enter_context(pretend_graphs())
         given = {name: (lambda *a, value=value, **k: value) for name, value in answers.items()}
         given["synchronize"] = lambda device=None: self._wait("synchronize")
         given["get_rng_state"] = lambda device="cuda": torch.get_rng_state()

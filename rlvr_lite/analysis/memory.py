@@ -5,7 +5,8 @@ longest completion, V the vocabulary and t trained numbers:
 
 ==========  =======================================================================================================
 held        weights + adapter + moments of the optimizer; on every phase's bill
-rollout     KV cache ``2 L rows kv_heads head_dim room e`` with the room it has after its last growth, and logits
+rollout     KV cache ``2 L rows kv_heads head_dim room e`` with the room it has after its last growth, or that of fixed
+            buffers on a GPU, and logits, which a CUDA graph holds once more
 forward     ``L N H e`` kept for the backward pass, hidden states at the head, and a chunk of logits: ``8 B`` a logit
 backward    kept layers + one block's activations ``N (a H + b I) + c C (P + C) + d W`` + gradients ``4 t``
 optimizer   gradients ``4 t``
@@ -32,6 +33,7 @@ __all__ = [
     "Shape",
     "Step",
     "copy_fits",
+    "fixed_room",
     "last_growth",
     "micro_batch",
     "peak",
@@ -55,6 +57,7 @@ BASE: Mapping[int, float] = {2: 7.7, 4: 15.4}
 _BARE: Mapping[int, tuple[float, float]] = {2: (20.3, 12.0), 4: (28.5, 24.0)}
 #: Hidden states around the output head, bytes a token and feature, by bytes of an activation.
 _HEAD: Mapping[int, float] = {2: 9.4, 4: 13.5}
+_WIDTH = 128  # slots: fixed buffers have a multiple
 _BLOCK = 64  # numbers that share a scale in NF4, and 256 scales share another
 
 
@@ -154,6 +157,15 @@ def last_growth(prompt: int, completion: int) -> tuple[int, int]:
         if following >= prompt + completion - 1:
             return room, following
         room = following
+
+
+def fixed_room(prompt: int, completion: int) -> int:
+    """Slots a row in buffers of a fixed size (``sampling.FixedStep``): the last token of a completion is not read.
+
+    >>> fixed_room(100, 29), fixed_room(100, 30)
+    (128, 256)
+    """
+    return -(-(prompt + completion - 1) // _WIDTH) * _WIDTH
 
 
 def phases(
@@ -371,4 +383,8 @@ class _Bill:
         growing = {"KV cache": cached(room, shape.widest * before), "activations": kept + unpacked}
         drawing = {"KV cache": cached(room), "activations": kept, "head": logits}
         reading = {"KV cache": cached(step.prompt_length), "activations": kept + prefill}
-        return max((growing, drawing, reading), key=lambda x: sum(x.values()))
+        moments = [growing, drawing, reading]
+        if self.device == "cuda" and not shape.states and not any(window for _, window in shape.caches):
+            fixed = cached(fixed_room(step.prompt_length, step.completion_length))
+            moments.append({"KV cache": fixed, "activations": kept + unpacked, "head": 2 * logits})
+        return max(moments, key=lambda x: sum(x.values()))

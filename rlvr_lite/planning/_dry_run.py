@@ -106,7 +106,8 @@ class _Kinds:
     def __init__(self, config: Any):
         self.vocabulary = config.get_text_config().vocab_size
         self.cached: set[tuple[int, int]] = set()  # heads and width of what the cache holds, as far as is known
-        self.makers = {torch.ops.aten.new_empty.default, torch.ops.aten.index_select.default}
+        aten = torch.ops.aten
+        self.makers = {aten.new_empty.default, aten.new_zeros.default, aten.index_select.default}
 
     def __call__(self, func: Any, made: Tensor) -> str | None:
         if made.dim() and made.shape[-1] == self.vocabulary:
@@ -168,6 +169,8 @@ class Runner:
         moments = self.train()
         self.rollout()
         self.decode()
+        if self.device == "cuda":
+            self.decode_in_place()
         self.score()
         del moments
 
@@ -226,6 +229,27 @@ class Runner:
             )
             uniforms = torch.zeros(rows, dtype=torch.float64, device=self.place)
             choose(self.head.logits(hidden), uniforms, SamplingConfig())
+
+    @torch.no_grad()
+    def decode_in_place(self) -> None:
+        """A token on buffers of a fixed size, where the architecture allows, with what a CUDA graph of it holds."""
+        step, rows = self.step, self.step.prompts * self.step.group_size
+        _, mask = self._prompts(step.prompts)
+        lean = methods.lean(self.model, copy=step.copy)
+        with self.meter.phase("rollout"), self._autocast(), grpo.eval_mode(self.model), lean:
+            cache = sampling.growing_cache(self.head.backbone.config)
+            if not sampling.takes_own_mask(self.head.backbone, cache):
+                return
+            self._fill(cache, step.prompts, step.prompt_length)
+            shared = torch.arange(rows, device=self.place) // step.group_size
+            drawing = SamplingConfig(max_completion_length=step.completion_length)
+            last = torch.full((step.prompts, 1), step.prompt_length - 1, device=self.place)
+            run = sampling.FixedStep(self.head, drawing, cache, mask, last, shared)
+            with self.meter.kind("head"):  # a graph keeps for itself what one step made of logits
+                drawn = rows * self.head.vocabulary * (self.compute.itemsize + 8)
+                held = torch.empty(drawn, dtype=torch.uint8, device=self.place)
+            run(torch.ones(rows, dtype=torch.long, device=self.place), torch.zeros(rows, device=self.place).double())
+            del held
 
     def _fill(self, cache: Any, rows: int, length: int) -> None:
         """Put ``length`` tokens of every row into a cache: one is read, whose keys, values and states are made as many."""

@@ -1,9 +1,9 @@
 """Sampling completions: prefill once a group, drop finished rows; shared by training, evaluation and chat."""
 
 from rlvr_lite.grpo import eval_mode
-from rlvr_lite.sampling._cache import growing_cache
+from rlvr_lite.sampling._cache import growing_cache, takes_own_mask
 from rlvr_lite.sampling._choice import choose
-from rlvr_lite.sampling._decode import Rollout, next_hidden, rollout
+from rlvr_lite.sampling._decode import Rollout, rollout
 from rlvr_lite.sampling._keys import row_keys
 from rlvr_lite.sampling._limits import check_copy, check_room, fitted
 from rlvr_lite.sampling._longest import longest_prompt, task_prompt
@@ -16,6 +16,7 @@ from rlvr_lite.sampling._sampler import (
     sampler,
     sampler_names,
 )
+from rlvr_lite.sampling._step import FixedStep, next_hidden
 from rlvr_lite.sampling._text import Completion, Messages, encode, eos_ids, pad_id, render, tokenize
 from rlvr_lite.sampling._transformers import TransformersSampler
 from rlvr_lite.sampling._vllm import VLLMSampler
@@ -23,6 +24,7 @@ from rlvr_lite.sampling._ways import way
 
 __all__ = [
     "Completion",
+    "FixedStep",
     "Messages",
     "Portion",
     "Rollout",
@@ -52,6 +54,7 @@ __all__ = [
     "sample_portions",
     "sampler",
     "sampler_names",
+    "takes_own_mask",
     "task_prompt",
     "tokenize",
     "way",

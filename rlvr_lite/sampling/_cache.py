@@ -9,7 +9,9 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["all_growing", "growing_cache"]
+from rlvr_lite.grpo import takes
+
+__all__ = ["growing_cache", "released", "takes_own_mask"]
 
 _STEP = 64  # tokens of room added at a time, at least
 _GROWTH = 1.25  # and at least this factor
@@ -81,6 +83,23 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
     return cache
 
 
-def all_growing(cache: Cache) -> bool:
-    """Whether every layer attends to all that is cached."""
-    return all(type(layer) is _GrowingLayer for layer in cache.layers)
+def takes_own_mask(backbone: Any, cache: Cache) -> bool:
+    """Whether one row of booleans a sequence is all that attention has to be told, so that transformers need not look.
+
+    Not with a sliding window or a state, with biases made from a 2-D mask (ALiBi), or with attention other than sdpa.
+    """
+    config = backbone.config
+    return (
+        all(type(layer) is _GrowingLayer for layer in cache.layers)
+        and getattr(config, "_attn_implementation", None) == "sdpa"
+        and not getattr(config, "alibi", False)
+        and takes(backbone, "position_ids")
+    )
+
+
+def released(layer: Any) -> tuple[Tensor, Tensor]:
+    """Keys and values of a layer that grows, which holds nothing afterwards."""
+    keys, values = layer.keys, layer.values
+    layer.keys = layer.values = layer._buffers = None
+    layer.is_initialized = False
+    return keys, values

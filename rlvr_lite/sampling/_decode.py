@@ -8,21 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
 
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.grpo import OutputHead, eval_mode, feed, output_head, takes
+from rlvr_lite.grpo import OutputHead, eval_mode, feed, output_head
 from rlvr_lite.methods import lean
-from rlvr_lite.sampling._cache import all_growing, growing_cache
+from rlvr_lite.sampling._cache import growing_cache, takes_own_mask
 from rlvr_lite.sampling._choice import choose
-from rlvr_lite.sampling._keys import UNIFORM_BLOCK, uniforms
+from rlvr_lite.sampling._keys import Numbers
 from rlvr_lite.sampling._limits import check_finite, check_length
-from rlvr_lite.sampling._ways import way
+from rlvr_lite.sampling._step import FixedStep, GrowingStep, RecomputingStep
+from rlvr_lite.sampling._ways import is_fixed, way
 
-__all__ = ["Rollout", "next_hidden", "rollout"]
+__all__ = ["Rollout", "rollout"]
 
 _LOOK_EVERY = {"cpu": 1, "cuda": 16}  # tokens: a row that has ended computes at most so many in vain
-_SLACK = 8  # finished rows are taken out once they are at least 1 in so many: copying the cache is not free
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,6 @@ class Rollout:
     logprobs: Tensor
 
 
-def next_hidden(head: OutputHead, token: Tensor, seen: Tensor | None, position: Tensor, cache: Cache) -> Tensor:
-    """Hidden states ``[B, H]`` at one more token of each row, which joins the cache.
-
-    Args:
-        head: the model, taken apart.
-        token: int64 ``[B]``.
-        seen: mask ``[B, T + 1]`` of the tokens cached and of this one, or ``[B, 1, 1, T + 1]`` in booleans, which
-            transformers takes as it is; ``None`` where there is no padding.
-        position: int64 ``[B, 1]`` of this token.
-        cache: keys and values of T tokens.
-    """
-    return feed(head.backbone, token[:, None], seen, position, past_key_values=cache, use_cache=True)[:, -1]
-
-
 @torch.no_grad()
 def rollout(
     model: nn.Module,
@@ -67,6 +52,7 @@ def rollout(
     pad_id: int,
     row_keys: Sequence[int],
     every: int | None = None,
+    fixed: bool | None = None,
 ) -> Rollout:
     """Sample ``group_size`` completions of each prompt from the model as it stands, adapters included, in eval mode.
 
@@ -88,6 +74,8 @@ def rollout(
         every: tokens between two looks of the host at which rows still live; ``None`` for 16 on a GPU, where each is a
             synchronisation, and 1 on a CPU, where it costs nothing. In between finished rows go on, unseen. Rounding
             apart nothing else depends on it.
+        fixed: whether a step works on buffers of a fixed place and shape, of which a GPU makes CUDA graphs, where the
+            architecture allows (:func:`is_fixed`); ``None`` for on a GPU. It changes nothing but rounding.
 
     Raises:
         ValueError: not one key a row, an empty prompt, or a model whose logits are not a plain projection.
@@ -97,69 +85,61 @@ def rollout(
     rows = len(input_ids) * group_size
     if len(row_keys) != rows:
         raise ValueError(f"{rows} rows need {rows} keys, got {len(row_keys)}")
-    device, length, width = input_ids.device, sampling.max_completion_length, input_ids.shape[1]
+    device, length = input_ids.device, sampling.max_completion_length
     real = attention_mask.sum(-1).tolist()
     if not all(real):
         raise ValueError("a prompt has no token")
-    padded = [n < width for n in real for _ in range(group_size)]
     row, tail = list(range(rows)), _Tail(rows, length, pad_id, device)
     ends = torch.tensor(sorted(eos_ids), device=device)
     check_length(head, max(real), length)
-    how = way(model)
-    prompt_ids, prompt_mask = input_ids, attention_mask
-    cache = None if how == "recomputed" else growing_cache(head.backbone.config)
-    given = {} if cache is None else {"past_key_values": cache, "use_cache": True}
-    shared = torch.arange(rows, device=device) // group_size
-    if how == "rows":
-        input_ids, attention_mask, group_size = input_ids[shared], attention_mask[shared], 1
+    fixed = device.type == "cuda" if fixed is None else fixed
+    numbers = None if sampling.greedy else Numbers(row_keys, device)
     with eval_mode(model), lean(model):
-        position = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        hidden = feed(head.backbone, input_ids, attention_mask, position, **given)[:, -1]
-        own_mask = cache is not None and _takes_own_mask(head.backbone, cache)
-        seen = torch.cat([attention_mask, attention_mask.new_ones(len(input_ids), length)], -1)
-        seen = seen.bool() if own_mask else seen
-        if group_size > 1:
-            seen, position, hidden, input_ids = (x[shared] for x in (seen, position, hidden, input_ids))
-            if cache is not None:
-                cache.reorder_cache(shared)
+        hidden, step = _read(model, head, input_ids, attention_mask, group_size, sampling, fixed)
         alive = torch.ones(rows, dtype=torch.bool, device=device)
-        drawn: Tensor | None = None
-        for step in range(length):
-            if not sampling.greedy and step % UNIFORM_BLOCK == 0:
-                numbers = uniforms([row_keys[i] for i in row], step // UNIFORM_BLOCK)
-                drawn = torch.from_numpy(numbers).to(device, non_blocking=True)
-            uniform = None if drawn is None else drawn[:, step % UNIFORM_BLOCK]
-            token, logprob = choose(head.logits(hidden), uniform, sampling)
+        token, logprob = choose(head.logits(hidden), None if numbers is None else numbers.at(0), sampling)
+        for done in range(1, length + 1):
             tail.add(token, logprob, alive)
             alive = alive & ~(token[:, None] == ends).any(-1)
-            last = step == length - 1
-            if last or (step + 1) % every == 0:
+            if done == length or done % every == 0:
                 tail.write(row)
-                left = [] if last else [i for i, lives in enumerate(alive.tolist()) if lives]  # the host looks
-                if not left:
+                lives = [] if done == length else alive.tolist()  # the host looks
+                if not any(lives):
                     break
-                if how != "rows" and len(row) - len(left) >= max(1, len(row) // _SLACK):
-                    kept = torch.tensor(left).to(device, non_blocking=True)
-                    if cache is not None:
-                        cache.reorder_cache(kept)
-                    seen, position, token, alive, input_ids = (
-                        x[kept] for x in (seen, position, token, alive, input_ids)
-                    )
-                    drawn = None if drawn is None else drawn[kept]
-                    row = [row[i] for i in left]
-            shown: Tensor | None = seen[:, : width + step + 1]
-            if cache is None:  # the whole sequence once more
-                input_ids = torch.cat([input_ids, token[:, None]], -1)
-                position = torch.cat([position, position[:, -1:] + 1], -1)
-                hidden = feed(head.backbone, input_ids, shown, position)[:, -1]
-                continue
-            position = position[:, -1:] + 1
-            if own_mask:
-                shown = seen[:, None, None, : width + step + 1] if any(padded[i] for i in row) else None
-            hidden = next_hidden(head, token, shown, position, cache)
+                kept = step.leaving(lives)
+                if kept is not None:
+                    at = torch.tensor(kept).to(device, non_blocking=True)
+                    step.keep(kept, at)
+                    token, alive, row = token[at], alive[at], [row[i] for i in kept]
+                    if numbers is not None:
+                        numbers.keep(kept, at)
+            token, logprob = step(token, None if numbers is None else numbers.at(done))
     made = tail.rollout()
-    check_finite(model, head, made.logprobs, prompt_ids, prompt_mask, made.tokens)
+    check_finite(model, head, made.logprobs, input_ids, attention_mask, made.tokens)
     return made
+
+
+def _read(
+    model: nn.Module, head: OutputHead, ids: Tensor, mask: Tensor, group: int, sampling: SamplingConfig, fixed: bool
+) -> tuple[Tensor, FixedStep | GrowingStep | RecomputingStep]:
+    """Hidden states ``[P*G, H]`` after the prompts, and what reads on from there."""
+    how = way(model)
+    shared = torch.arange(len(ids) * group, device=ids.device) // group
+    if how == "rows":
+        ids, mask, shared = ids[shared], mask[shared], torch.arange(len(shared), device=ids.device)
+    position = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    if how == "recomputed":
+        hidden = feed(head.backbone, ids, mask, position)[:, -1]
+        return hidden[shared], RecomputingStep(head, sampling, ids[shared], mask[shared], position[shared])
+    cache = growing_cache(head.backbone.config)
+    hidden = feed(head.backbone, ids, mask, position, past_key_values=cache, use_cache=True)[:, -1]
+    own_mask = takes_own_mask(head.backbone, cache)
+    if fixed and how == "shared" and is_fixed(model):
+        return hidden[shared], FixedStep(head, sampling, cache, mask, position[:, -1:], shared)
+    if how == "shared" and group > 1:
+        cache.reorder_cache(shared)
+    mask, position = mask[shared], position[shared, -1:]
+    return hidden[shared], GrowingStep(head, sampling, cache, mask, position, own_mask=own_mask, leave=how == "shared")
 
 
 class _Tail:
@@ -192,17 +172,3 @@ class _Tail:
         """What was sampled, up to the longest completion."""
         used = int(self.mask.any(0).sum())
         return Rollout(self.tokens[:, :used], self.mask[:, :used], self.logprobs[:, :used])
-
-
-def _takes_own_mask(backbone: Any, cache: Cache) -> bool:
-    """Whether one row of booleans a sequence is all that attention has to be told, so that transformers need not look.
-
-    Not with a sliding window or a state, with biases made from a 2-D mask (ALiBi), or with attention other than sdpa.
-    """
-    config = backbone.config
-    return (
-        all_growing(cache)
-        and getattr(config, "_attn_implementation", None) == "sdpa"
-        and not getattr(config, "alibi", False)
-        and takes(backbone, "position_ids")
-    )

@@ -9,8 +9,10 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
-__all__ = ["UNIFORM_BLOCK", "row_keys", "uniforms"]
+__all__ = ["UNIFORM_BLOCK", "Numbers", "row_keys", "uniforms"]
 
 UNIFORM_BLOCK = 256  # numbers drawn at once a row; a multiple of the four words that one Philox counter yields
 
@@ -47,3 +49,28 @@ def uniforms(keys: Sequence[int], block: int) -> np.ndarray:
     counter = block * UNIFORM_BLOCK // 4
     streams = (np.random.Philox(key=key, counter=counter) for key in keys)
     return np.stack([np.random.Generator(stream).random(UNIFORM_BLOCK) for stream in streams])
+
+
+class Numbers:
+    """The numbers of the rows at hand, moved to their device in blocks.
+
+    Args:
+        keys: one a row.
+        device: where they are needed.
+    """
+
+    def __init__(self, keys: Sequence[int], device: torch.device):
+        self._keys, self._device = list(keys), device
+        self._drawn: Tensor | None = None
+
+    def at(self, step: int) -> Tensor:
+        """float64 ``[R]``; steps are asked for in turn."""
+        if self._drawn is None or step % UNIFORM_BLOCK == 0:
+            drawn = torch.from_numpy(uniforms(self._keys, step // UNIFORM_BLOCK))
+            self._drawn = drawn.to(self._device, non_blocking=True)
+        return self._drawn[:, step % UNIFORM_BLOCK]
+
+    def keep(self, rows: Sequence[int], at: Tensor) -> None:
+        """Only the given rows go on."""
+        self._keys = [self._keys[i] for i in rows]
+        self._drawn = None if self._drawn is None else self._drawn[at]

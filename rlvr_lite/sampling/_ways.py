@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import OutputHead, cache_name, eval_mode, feed, output_head
-from rlvr_lite.sampling._cache import growing_cache
+from rlvr_lite.sampling._cache import growing_cache, takes_own_mask
+from rlvr_lite.sampling._step import fixed_cache, next_hidden
 
-__all__ = ["Way", "way"]
+__all__ = ["Way", "is_fixed", "way"]
 
 #: ``shared``: each prompt is read once and its cache repeated; ``rows``: each row reads its prompt and keeps its place;
 #: ``recomputed``: no cache, every token costs a full forward pass.
@@ -25,6 +26,7 @@ _HALF_TOLERANCE = 0.1
 _PROMPTS = ((5, 9, 6), (7, 8, 5, 9, 6, 7))
 _NEXT = ((8, 6), (9, 5), (6, 9), (5, 7))  # two tokens for each of the four rows
 _FOUND: weakref.WeakKeyDictionary[nn.Module, Way] = weakref.WeakKeyDictionary()
+_FIXED: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 _LOG = logging.getLogger(__name__)
 
 
@@ -39,6 +41,22 @@ def way(model: nn.Module) -> Way:
         with eval_mode(model), torch.no_grad():
             _FOUND[head.causal_lm] = _find(head)
     return _FOUND[head.causal_lm]
+
+
+def is_fixed(model: nn.Module) -> bool:
+    """Whether a model that is sampled ``shared`` can be on buffers of a fixed place; what forbids it is logged once."""
+    head = output_head(model)
+    if head.causal_lm not in _FIXED:
+        with eval_mode(model), torch.no_grad():
+            why = "its attention looks at something other than a mask over its whole cache"
+            if takes_own_mask(head.backbone, growing_cache(head.backbone.config)):
+                expected = _alone(head)
+                why = _apart(_in_place, head, expected) or "" if expected.isfinite().all() else ""
+        _FIXED[head.causal_lm] = not why
+        if why:
+            kind = type(head.causal_lm).__name__
+            _LOG.warning("%s: no CUDA graph of its decoding step (%s): sampling launches every operator", kind, why)
+    return _FIXED[head.causal_lm]
 
 
 def _find(head: OutputHead) -> Way:
@@ -129,6 +147,26 @@ def _shared(head: OutputHead) -> Seen:
         hidden = feed(head.backbone, token, mask, position, past_key_values=cache, use_cache=True)[:, -1]
         seen.append((step + 1, rows, hidden))
         kept, rows = torch.arange(1, len(rows), device=ids.device), rows[1:]
+    return seen
+
+
+def _in_place(head: OutputHead) -> Seen:
+    """As :func:`_shared`, on a fixed cache from which no row leaves."""
+    ids, mask, position = _prompts(head)
+    growing, filled, rows = growing_cache(head.backbone.config), ids.shape[1], [0, 1, 2, 3]
+    hidden = feed(head.backbone, ids, mask, position, past_key_values=growing, use_cache=True)[:, -1]
+    seen: Seen = [(0, [0, 2], hidden)]
+    shared = torch.arange(4, device=ids.device) // 2
+    slot = torch.full((1,), filled, device=ids.device)
+    cache = fixed_cache(growing, shared, filled + 4, slot)
+    shown = torch.zeros(4, 1, 1, filled + 4, dtype=torch.bool, device=ids.device)
+    shown[:, 0, 0, :filled] = mask.bool()[shared]
+    for step in range(2):
+        shown[..., filled + step] = True
+        token = torch.cat([_ids(head, tokens[step : step + 1]) for tokens in _NEXT])[:, 0]
+        hidden = next_hidden(head, token, shown, position[shared, -1:] + step + 1, cache)
+        seen.append((step + 1, rows, hidden))
+        slot += 1
     return seen
 
 
