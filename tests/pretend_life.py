@@ -70,6 +70,7 @@ def main(out: Path, names: list[str]) -> dict[str, Any]:
     with PretendCard() as card:
         found["device"] = str(bases.load("tiny").device)
         found["lives"] = {name: life(card, name, out / name) for name in names}
+        found["graphs"] = sum(graph.replays for graph in card.graphs)
         states = generator_states()
         restore_generators(states | {"cuda": states["cuda"] * 2})
     with PretendCard(capability=(7, 5)):

@@ -11,6 +11,11 @@ of one thread, the best of the repeats, both sides alternating; tokens are those
 
 Counted are the operators that torch dispatches, views apart, between two tokens of a Qwen2 with 2 and with 4 layers, from
 which 28 follow: with the layers' own forward, with :func:`rlvr_lite.methods.lean`, and with its copy of a base in NF4.
+
+    RLVR_LITE_SMOLLM2=folder python -m tests.benchmarks.rollout --methods lora dora --precision nf4
+
+CPU time of short rollouts of SmolLM2 in turns, as medians: of the lean loop over that of the loop with the layers' own
+forward, and over that of generate.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import statistics
 import time
 import warnings
 from contextlib import ExitStack, nullcontext
@@ -30,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlvr_lite import methods
+from rlvr_lite import bases, methods
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.grpo import output_head
 from rlvr_lite.sampling import rollout, row_keys, way
@@ -198,17 +204,69 @@ def counted(names: list[str]) -> Table:
     return Table.of(rows, "Operations a decoded token, 28 layers")
 
 
+def in_turns(method: str, precision: str, repeats: int) -> dict[str, Any]:
+    """CPU seconds of a rollout of 4 x 4 rows and 12 tokens by each side, in turns; the copy of a base is made within."""
+    torch.manual_seed(0)
+    half = torch.bfloat16 if precision == "nf4" else None  # as a card computes
+    base = bases.load(os.environ["RLVR_LITE_SMOLLM2"], precision, compute_dtype=half)  # type: ignore[arg-type]
+    model = methods.attach(base.model, method, AdapterConfig(rank=32, alpha=64.0), total_steps=100, seed=0).eval()
+    ids, mask = torch.randint(5, 40_000, (4, 48)), torch.ones(4, 48, dtype=torch.long)
+    mask[0, :12] = 0
+    cast = nullcontext if precision == "fp32" else lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    options: Any = {"group_size": 4, "eos_ids": [], "pad_id": 0, "row_keys": row_keys(0, rows=16)}
+    drawing = SamplingConfig(max_completion_length=12)
+
+    def lean() -> None:
+        with methods.lean(model, copy=True):
+            rollout(model, ids, mask, sampling=drawing, **options)
+
+    def own() -> None:
+        with mock.patch("rlvr_lite.sampling._decode.lean", return_value=nullcontext()):
+            rollout(model, ids, mask, sampling=drawing, **options)
+
+    def generate() -> None:
+        repeated = (x.repeat_interleave(4, 0) for x in (ids, mask))
+        given = dict(zip(("input_ids", "attention_mask"), repeated, strict=True))
+        limits = {"max_new_tokens": 12, "min_new_tokens": 12, "pad_token_id": 0, "disable_compile": True}
+        with torch.no_grad():
+            model.generate(**given, do_sample=True, top_k=0, top_p=1.0, **limits)  # type: ignore[operator]
+
+    sides = {"lean": lean, "own": own, "generate": generate}
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    with cast():
+        way(model)
+        for turn in range(repeats + 1):
+            for name, side in sides.items():
+                start = time.process_time()
+                side()
+                if turn:  # the first has costs of its own
+                    spent[name].append(time.process_time() - start)
+    seconds = {name: statistics.median(times) for name, times in spent.items()}
+    ratios = {f"lean / {name}": round(seconds["lean"] / seconds[name], 3) for name in ("own", "generate")}
+    return {"method": method, "base": precision, **{k: round(v, 2) for k, v in seconds.items()}, **ratios}
+
+
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", choices=["tiny", "smollm2"], default="tiny")
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--count", nargs="+", metavar="METHOD", help="count operations instead")
+    options.add_argument("--methods", nargs="+", metavar="METHOD", help="of SmolLM2, in turns instead")
+    options.add_argument("--precision", nargs="+", default=["fp32", "bf16", "nf4"])
     chosen = options.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if chosen.count:
         print(counted(chosen.count))
+        return
+    if chosen.methods:
+        rows = []
+        for precision in chosen.precision:
+            for method in chosen.methods:
+                rows.append(in_turns(method, precision, chosen.repeats))
+                print(rows[-1], flush=True)
+        print(Table.of(rows, "CPU seconds of a rollout, in turns"))
         return
     shapes = [(16, 8, 16, 56), (16, 8, 45, 256), (8, 8, 200, 256)] if chosen.model == "tiny" else [(4, 8, 100, 128)]
     rows = []

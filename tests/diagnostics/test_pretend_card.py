@@ -53,3 +53,7 @@ def test_the_check_up_runs_on_a_card_of_7_5(found):
     assert {name: said for name, said in checks.items() if said[0] != "ok"} == {}
     assert "7.5" in checks["card"][1]
     assert "recovered" in checks["out of memory"][1]
+
+
+def test_decoding_steps_are_replayed_from_graphs(found):
+    assert found["graphs"] > 3 * 24  # of 24 tokens a rollout in four steps, all but the first of each shape
