@@ -22,6 +22,7 @@ __all__ = [
     "SAMPLER_GAP_LIMIT",
     "SCALES",
     "AdapterConfig",
+    "Optim",
     "Precision",
     "RunConfig",
     "SamplingConfig",
@@ -33,6 +34,7 @@ __all__ = [
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "nf4"]
 AdvantageScale = Literal["group", "batch", "none"]
+Optim = Literal["auto", "adamw_torch_fused", "paged_adamw_8bit"]
 PromptStyle = Literal["bare", "instruct"]
 #: Words last: what the command line reads is the first of these that fits.
 Option = int | float | bool | str
@@ -185,6 +187,8 @@ class RunConfig:
         steps: optimizer steps.
         learning_rate: ``None`` takes the method's default for the scale of the base.
         warmup_steps: linear warm-up from the first step on; constant afterwards.
+        optim: AdamW with fp32 moments, or bitsandbytes' with moments in 8 bits that are paged out under pressure (on a
+            GPU); ``auto`` takes fp32 unless only 8 bits fit the card, in a comparison the same for all rows.
         weight_decay: of AdamW, on adapter matrices.
         max_grad_norm: the gradient is clipped to this norm.
         prompts_per_step: prompts drawn for one optimizer step.
@@ -237,6 +241,7 @@ class RunConfig:
     steps: int | None = None
     learning_rate: float | None = None
     warmup_steps: int | None = None
+    optim: Optim = "auto"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     prompts_per_step: int | None = None

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar
 
-from rlvr_lite.config import AdvantageScale, Option, Precision, PromptStyle, RunConfig
+from rlvr_lite.config import AdvantageScale, Optim, Option, Precision, PromptStyle, RunConfig
 from rlvr_lite.typed import hints
 
 __all__ = ["RunOptions", "meanings", "with_options"]
@@ -24,6 +24,7 @@ class RunOptions(TypedDict, total=False):
     steps: int | None
     learning_rate: float | None
     warmup_steps: int | None
+    optim: Optim | None
     weight_decay: float | None
     max_grad_norm: float | None
     prompts_per_step: int | None

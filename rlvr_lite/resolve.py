@@ -7,19 +7,16 @@ fitted to what was named and never refused.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite import bases, grpo, methods, rewards, sampling
 from rlvr_lite.analysis import memory
-from rlvr_lite.config import SCALES, AdapterConfig, Precision, RunConfig, replace_fields, scale_of
+from rlvr_lite.config import SCALES, AdapterConfig, Optim, Precision, RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.runs import source_hash, written_as
 from rlvr_lite.tasks import StoredTask
 
 if TYPE_CHECKING:
@@ -39,9 +36,7 @@ __all__ = [
     "planned_step",
     "prompt_tokens",
     "reward_functions",
-    "source_hash",
     "sources",
-    "written_as",
 ]
 
 #: What is scored before and after where nobody names a number and the task has as many.
@@ -216,50 +211,13 @@ def is_code(task: Task | None) -> bool:
 
 def sources(functions: Mapping[str, Any], task: Task | None) -> dict[str, str]:
     """A hash of the source of what is code of the user's, by name: functions by theirs, a task as ``task NAME``."""
-    found = {name: source_hash(f) for name, f in functions.items() if callable(f) and not _is_ours(f)}
+    own = {name: f for name, f in functions.items() if callable(f) and not _module(f).startswith("rlvr_lite.")}
+    found = {name: source_hash(f) for name, f in own.items()}
     return found | ({f"task {task.name}": source_hash(type(task))} if task is not None and is_code(task) else {})
 
 
-def _is_ours(function: Any) -> bool:
-    return str(getattr(written_as(function), "__module__", "")).startswith("rlvr_lite.")
-
-
-def written_as(thing: Any) -> Any:
-    """The function or class whose source an object is, below partials and instances."""
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    return thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
-
-
-def source_hash(thing: Any) -> str:
-    """First 16 hexadecimal digits of SHA-256 over the source of a function or class, and over plain values bound to it."""
-    bound: list[Any] = []
-    inner, thing = thing, written_as(thing)
-    while isinstance(inner, functools.partial):
-        bound += [inner.args, tuple(sorted(inner.keywords.items()))]
-        inner = inner.func
-    if inner is not thing:
-        bound.append(tuple(sorted(vars(inner).items())) if hasattr(inner, "__dict__") else ())
-    code = getattr(thing, "__code__", None)
-    if code is not None:
-        bound += [thing.__defaults__, tuple(sorted((thing.__kwdefaults__ or {}).items()))]
-        bound += [cell.cell_contents for cell in thing.__closure__ or ()]
-    try:
-        text = inspect.getsource(thing)
-    except (OSError, TypeError):  # typed into an interpreter
-        text = thing.__qualname__ if code is None else _plain(code)
-    return hashlib.sha256(f"{text}\n{_plain(tuple(bound))}".encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> str:
-    """A value as text if it is the same text in every process and at every time, its type otherwise."""
-    if isinstance(value, str | int | float | bool | None):
-        return repr(value)
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_plain, value))}]"
-    if isinstance(value, CodeType):
-        return f"{value.co_code.hex()} {value.co_names} {_plain(value.co_consts)}"
-    return type(value).__qualname__
+def _module(function: Any) -> str:
+    return str(getattr(written_as(function), "__module__", ""))
 
 
 # ---- what runs ------------------------------------------------------------------------------------------------------
@@ -301,6 +259,7 @@ def fill(asked: RunConfig, *, facts: BaseFacts, task: Task | None) -> RunConfig:
         method_options=dict(adapter.options),
         eval_problems=eval_problems(asked, task),
     )
+    filled = dataclasses.replace(filled, optim=_optim(filled, facts))  # before the micro-batch: moments take its place
     return dataclasses.replace(filled, micro_batch=_micro_batch(filled, facts))
 
 
@@ -357,6 +316,14 @@ def _micro_batch(filled: RunConfig, facts: BaseFacts) -> int | None:
     return None if default is None else min(default, rows)
 
 
+def _optim(filled: RunConfig, facts: BaseFacts) -> Optim:
+    if filled.optim != "auto" or facts.card is None:
+        return "adamw_torch_fused" if filled.optim == "auto" else filled.optim
+    shape, full, step, room = planned_step(filled, facts)
+    eight = planned_step(dataclasses.replace(filled, optim="paged_adamw_8bit"), facts)[1]
+    return memory.optim(shape, filled.precision, full, eight, step, room)
+
+
 def micro_batch(filled: RunConfig, facts: BaseFacts) -> int:
     """The largest micro-batch whose forward and backward pass fit the card of a base.
 
@@ -386,13 +353,15 @@ def planned_step(filled: RunConfig, facts: BaseFacts) -> tuple[memory.Shape, mem
     assert facts.card is not None
     assert facts.layout is not None
     assert facts.shape is not None
-    adapter = methods.footprint(filled.method, facts.layout, filled.adapter, device="cuda", size=facts.itemsize)
+    adapter = methods.footprint(
+        filled.method, facts.layout, filled.adapter, size=facts.itemsize, eight_bit=filled.optim == "paged_adamw_8bit"
+    )
     step = memory.Step(
         prompts=filled.prompts_per_step or 1,
         group_size=filled.group_size,
         prompt_length=_PROMPT,
         completion_length=filled.max_completion_length or 1,
-        micro_batch=1,
+        micro_batch=filled.micro_batch or 1,
         rows=(filled.prompts_per_step or 1) * filled.group_size,
         checkpointing=bool(filled.gradient_checkpointing),
         copy=filled.rollout_copy is True and filled.precision == "nf4",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlvr_lite.lazy import on_use
-from rlvr_lite.methods._footprint import eight_bit, footprint
+from rlvr_lite.methods._footprint import footprint
 from rlvr_lite.methods._hosting import Hosting, list_hosting, on_unsloth
 from rlvr_lite.methods._layout import DEEPSEEK_R1_DISTILL_QWEN_1_5B, Layout, Linear
 from rlvr_lite.methods._registry import get, names, register
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
         precision_of,
     )
     from rlvr_lite.methods._attachment import Attachment, attachment, remember
+    from rlvr_lite.methods._fast_dora import moved, steady
     from rlvr_lite.methods._files import load, save
     from rlvr_lite.methods._hash import base_hash
     from rlvr_lite.methods._identity import Identity, identity
     from rlvr_lite.methods._lean import lean
     from rlvr_lite.methods._lora import moved_by_peft
+    from rlvr_lite.methods._optimizers import check_optim
     from rlvr_lite.methods._state import load_trainable_state, trainable_state
     from rlvr_lite.methods._updates import updates
 
@@ -51,10 +53,10 @@ __all__ = [
     "attachment",
     "base_hash",
     "check_fits",
+    "check_optim",
     "check_precision",
     "detach",
     "disabled",
-    "eight_bit",
     "footprint",
     "get",
     "identity",
@@ -65,6 +67,7 @@ __all__ = [
     "load",
     "load_trainable_state",
     "merge",
+    "moved",
     "moved_by_peft",
     "names",
     "on_unsloth",
@@ -75,6 +78,7 @@ __all__ = [
     "remember",
     "resolve",
     "save",
+    "steady",
     "trainable_state",
     "updates",
 ]
@@ -82,11 +86,13 @@ __all__ = [
 _HOMES = {
     "_attached": ("after_backward", "attach", "detach", "disabled", "merge", "optimizer", "penalty", "precision_of"),
     "_attachment": ("Attachment", "attachment", "remember"),
+    "_fast_dora": ("moved", "steady"),
     "_files": ("load", "save"),
     "_hash": ("base_hash",),
     "_identity": ("Identity", "identity"),
     "_lean": ("lean",),
     "_lora": ("moved_by_peft",),
+    "_optimizers": ("check_optim",),
     "_state": ("load_trainable_state", "trainable_state"),
     "_updates": ("updates",),
 }

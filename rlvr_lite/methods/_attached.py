@@ -187,16 +187,25 @@ def disabled(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+def optimizer(
+    model: nn.Module, name: str, learning_rate: float, weight_decay: float = 0.0, *, eight_bit: bool = False
+) -> torch.optim.Optimizer:
     """The method's optimizer over the model's trainable tensors; every parameter group has a ``name``.
 
+    Args:
+        model: that the method is attached to.
+        name: of the method.
+        learning_rate: of every group, but where the method says otherwise.
+        weight_decay: on matrices.
+        eight_bit: hold Adam's moments in 8 bits, paged out under pressure (bitsandbytes), instead of in fp32.
+
     Raises:
-        UserError: the model carries another method.
+        UserError: the model carries another method, or 8 bits are asked for on a CPU.
     """
     carried = attachment(model).method
     if carried != name:
         raise UserError(f"the model carries {carried}, not {name}: ask for the optimizer of {carried}")
-    return (get(name).optimizer or adamw)(model, learning_rate, weight_decay)
+    return (get(name).optimizer or adamw)(model, learning_rate, weight_decay, eight_bit)
 
 
 def penalty(model: nn.Module, name: str) -> Tensor | None:

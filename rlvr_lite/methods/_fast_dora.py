@@ -6,7 +6,8 @@ pass of r rows through the frozen layer, the rest is ``r x r``. Parameters, file
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from rlvr_lite.methods._lora import ADAPTER, lora_layers
 
-__all__ = ["FastDora", "FastMagnitude", "use_fast_dora"]
+__all__ = ["FastDora", "FastMagnitude", "moved", "steady", "use_fast_dora"]
 
 #: Below this share of the squared norm left after cancellation, the cheap sum has lost digits.
 _LEAST_LEFT = 1e-2
@@ -31,8 +32,9 @@ class FastMagnitude(DoraLinearLayer):
 
     weight: nn.Parameter
     _squares: tuple[Hashable, Tensor] | None = None
+    _norm: tuple[Hashable, Tensor] | None = None
+    _steady = False
 
-    @torch.no_grad()
     def row_norm(self, base: Any, a: Tensor, b: Tensor, scale: float) -> Tensor:
         """``|W_i + scale B_i A|`` for every output i, ``[out]`` in fp32, without gradient (DoRA, arXiv 2402.09353, §4.3).
 
@@ -42,6 +44,13 @@ class FastMagnitude(DoraLinearLayer):
             b: ``[out, r]``.
             scale: s.
         """
+        key = tuple((x.data_ptr(), x._version) for x in (base.weight, a, b)) if self._steady else None
+        if key is None or self._norm is None or self._norm[0] != key:
+            self._norm = key, self._taken(base, a, b, scale)
+        return self._norm[1]
+
+    @torch.no_grad()
+    def _taken(self, base: Any, a: Tensor, b: Tensor, scale: float) -> Tensor:
         squares = self._base_squares(base)
         with torch.autocast(a.device.type, enabled=False):
             cross = _through(base, a).double()
@@ -96,6 +105,30 @@ def use_fast_dora(model: nn.Module, blank: bool = False) -> None:
                 a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
                 norm = magnitude.row_norm(layer.get_base_layer(), a, b, layer.scaling[ADAPTER])
             magnitude.weight = nn.Parameter(norm, requires_grad=magnitude.weight.requires_grad)
+
+
+@contextmanager
+def steady(model: nn.Module) -> Iterator[None]:
+    """Within this context the weights of a model stay as they are, so that DoRA takes its norms once.
+
+    They are kept for the next such context: the norm has no gradient, and one serves all passes of an optimizer step,
+    recomputed ones too. Whoever changes weights in between calls :func:`moved`.
+    """
+    found = [module for module in model.modules() if isinstance(module, FastMagnitude)]
+    for magnitude in found:
+        magnitude._steady = True
+    try:
+        yield
+    finally:
+        for magnitude in found:
+            magnitude._steady = False
+
+
+def moved(model: nn.Module) -> None:
+    """The weights of a model have changed, which kernels that write to raw memory do not say."""
+    for module in model.modules():
+        if isinstance(module, FastMagnitude):
+            module._norm = None
 
 
 def _dense_norm(base: Any, a: Tensor, b: Tensor, scale: float) -> Tensor:

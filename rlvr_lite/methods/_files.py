@@ -121,9 +121,13 @@ def _read_tensors(path: Path) -> dict[str, Any]:
 def _load_peft(model: nn.Module, directory: Path) -> None:
     from peft import set_peft_model_state_dict
 
-    result = set_peft_model_state_dict(model, _read_tensors(directory / _PEFT_WEIGHTS), adapter_name=ADAPTER)
-    if result.unexpected_keys:
-        raise UserError(f"{directory} does not fit its own description ({result.unexpected_keys[0]}): save it again")
+    tensors, known = _read_tensors(directory / _PEFT_WEIGHTS), model.state_dict()
+    result = set_peft_model_state_dict(model, dict(tensors), adapter_name=ADAPTER)
+    for name in result.unexpected_keys:
+        shared = known.get(f"{name}.{ADAPTER}")  # PEFT before 0.21 leaves out what all layers of VeRA share
+        if shared is None:
+            raise UserError(f"{directory} does not fit its own description ({name}): save it again")
+        shared.copy_(tensors[name])
 
 
 @contextlib.contextmanager

@@ -11,41 +11,31 @@ from rlvr_lite.methods._memory import PLAIN
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._spec import Shapes
 
-__all__ = ["eight_bit", "footprint"]
+__all__ = ["footprint"]
 
 _SMALL = 4096  # bitsandbytes keeps the moments of smaller tensors in 32 bits
 
 
-def eight_bit(device: str, parameters: int) -> bool:
-    """Whether Adam's moments are kept in 8 bits and paged out under pressure: on a GPU, above 10M trained parameters.
-
-    >>> [eight_bit("cuda", 37_000_000), eight_bit("cuda", 1_000_000), eight_bit("cpu", 37_000_000)]
-    [True, False, False]
-    """
-    return device == "cuda" and parameters > 10_000_000
-
-
-def footprint(name: str, layout: Layout, config: AdapterConfig, *, device: str, size: int) -> Adapter:
+def footprint(name: str, layout: Layout, config: AdapterConfig, *, size: int, eight_bit: bool = False) -> Adapter:
     """The trained and frozen part of a method on a base, and its optimizer's state.
 
     Args:
         name: of the method.
         layout: of the base.
         config: resolved.
-        device: ``cuda`` keeps the moments of large adapters in 8 bits.
         size: bytes of a weight of the base.
+        eight_bit: whether Adam's moments are held in 8 bits.
     """
     method = get(name)
     shapes = method.expected(layout, config)
     trained = sum(map(prod, shapes.values()))
     targets = list(layout.targets(config.targets).values()) if config.targets else []
     cast = 0 if method.trains_base and size == 4 else size * trained
-    paged = method.eight_bit and eight_bit(device, trained)
     return Adapter(
         method=name,
         trained=trained,
         frozen=method.frozen(targets, config.rank or 0, config, size) if targets else 0,
-        moments=_moments(shapes, trained) if paged else 8 * trained,
+        moments=_moments(shapes, trained) if eight_bit else 8 * trained,
         kept=method.kept(targets, config.rank or 0, config, size) if method.kept else cast,
         block={**PLAIN, **method.memory},
         trains_base=method.trains_base,

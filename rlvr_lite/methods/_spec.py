@@ -126,7 +126,7 @@ class Method:
         trains_like: methods of one label here have the same trainable tensors and differ in start, scale or optimizer;
             empty means that no other method has the same.
         layer: the module that carries the adapter, as the identity proof describes it; may depend on the options.
-        optimizer: ``f(model, learning_rate, weight_decay)``; ``None`` takes AdamW with decay on matrices only.
+        optimizer: ``f(model, learning_rate, weight_decay, eight_bit)``; ``None`` takes AdamW with decay on matrices only.
         penalty: ``f(model)``, a scalar added to the loss, or ``None``.
         after_backward: ``f(model, step)``, called between ``optimizer.step`` and ``zero_grad``.
         state: tensors beyond parameters and buffers that an exact resume needs.
@@ -143,7 +143,6 @@ class Method:
             tests.benchmarks.plan calibrate``; what is missing counts as LoRA's.
         frozen: ``f(targets, r, config, size)``, bytes it adds without training them; ``size`` is a product's bytes a number.
         kept: the same, bytes that it casts and computes once for a rollout; ``None`` for its trained numbers, cast.
-        eight_bit: whether its optimizer keeps the moments of large adapters in 8 bits on a GPU.
         unsupported_unsloth: further precisions it cannot sit on where Unsloth loaded the base, with the reason.
     """
 
@@ -168,7 +167,7 @@ class Method:
     mergeable: bool = True
     trains_like: str = ""
     layer: str | Callable[[AdapterConfig], str] = ""
-    optimizer: Callable[[nn.Module, float, float], torch.optim.Optimizer] | None = None
+    optimizer: Callable[[nn.Module, float, float, bool], torch.optim.Optimizer] | None = None
     penalty: Callable[[nn.Module], Tensor | None] = _no_penalty
     after_backward: Callable[[nn.Module, int], None] = _nothing_after_backward
     state: Callable[[nn.Module], dict[str, Tensor]] | None = None
@@ -183,7 +182,6 @@ class Method:
     memory: Mapping[str, Cost] = field(default_factory=lambda: PLAIN)
     frozen: Bytes = no_bytes
     kept: Bytes | None = None
-    eight_bit: bool = True
     unsupported_unsloth: Mapping[Precision, str] = field(default_factory=dict)
 
     @property

@@ -32,10 +32,10 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
     return per_target(layout, adapter, lambda out, inp: {f"lora_B.{ADAPTER}.weight": (out, r)})
 
 
-def _optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    from rlvr_lite.methods._optimizers import LoraFA
+def _optimizer(model: nn.Module, learning_rate: float, weight_decay: float, eight_bit: bool) -> torch.optim.Optimizer:
+    from rlvr_lite.methods._optimizers import lora_fa
 
-    return LoraFA(model, learning_rate, weight_decay)
+    return lora_fa(model, learning_rate, weight_decay, eight_bit)
 
 
 register(
@@ -61,6 +61,5 @@ register(
         },
         frozen=inputs_bytes,
         kept=factor_bytes,
-        eight_bit=False,
     )
 )

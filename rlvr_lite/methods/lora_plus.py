@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, learning_rate: float, weight_decay: float, eight_bit: bool) -> torch.optim.Optimizer:
     from rlvr_lite.methods._optimizers import lora_plus
 
-    return lora_plus(model, learning_rate, weight_decay)
+    return lora_plus(model, learning_rate, weight_decay, eight_bit)
 
 
 register(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout, Linear
@@ -23,6 +25,7 @@ def _size(layout: Layout, adapter: AdapterConfig) -> int:
 
 def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft import OFTConfig
+    from peft.tuners.oft import bnb
 
     config = OFTConfig(
         r=0,
@@ -30,7 +33,9 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
         target_modules=build.targets,
         task_type="CAUSAL_LM",
     )
-    return attach_config(model, config)
+    layer = functools.partial(bnb.Linear4bit, config=config)  # PEFT 0.20 forgets to hand it on
+    with mock.patch.object(bnb, "Linear4bit", layer):
+        return attach_config(model, config)
 
 
 def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:

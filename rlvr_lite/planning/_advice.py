@@ -36,10 +36,8 @@ def knobs(plan: Plan) -> Table:
         )
 
     for name, value in _changes(plan):
-        changed = _held(plan, plan.with_fields(**{name: value}))
+        changed = _held(plan, plan.with_fields(**({"optim": plan.config.optim} | {name: value})))
         row(name, getattr(plan.config, name), value, changed.needed())
-    other, label = _other_moments(plan)
-    row("optimizer", label[0], label[1], other.needed())
     return Table.of(rows, title="What each change would save (GiB, planned)")
 
 
@@ -57,6 +55,7 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Any]]:
     yield "gradient_checkpointing", not config.gradient_checkpointing
     if config.rank is not None and config.rank > 1 and methods.get(config.method).fixed_rank is None:
         yield "rank", config.rank // 2
+    yield "optim", "adamw_torch_fused" if config.optim == "paged_adamw_8bit" else "paged_adamw_8bit"
 
 
 def _held(plan: Plan, changed: Plan) -> Plan:
@@ -64,16 +63,6 @@ def _held(plan: Plan, changed: Plan) -> Plan:
     step = dataclasses.replace(changed.step, prompts=plan.step.prompts)
     bill = memory.phases(changed.shape, str(changed.config.precision), changed.adapter, step)
     return dataclasses.replace(changed, step=step, phases=bill)
-
-
-def _other_moments(plan: Plan) -> tuple[Plan, tuple[str, str]]:
-    """The plan with the other kind of optimizer state; which one is taken follows from the number of parameters."""
-    eight, full = 2 * plan.adapter.trained, 8 * plan.adapter.trained
-    has_full = plan.adapter.moments > full // 2
-    adapter = dataclasses.replace(plan.adapter, moments=eight if has_full else full)
-    bill = memory.phases(plan.shape, str(plan.config.precision), adapter, plan.step)
-    labels = ("fp32 moments", "8-bit moments")
-    return dataclasses.replace(plan, adapter=adapter, phases=bill), labels if has_full else labels[::-1]
 
 
 def sentences(plan: Plan) -> list[str]:
@@ -183,7 +172,7 @@ def _widest(candidate: Plan, plan: Plan) -> Plan:
 
 def _open(plan: Plan) -> RunConfig:
     """What was asked for, with the fields set that decide about memory; everything else is filled by the run."""
-    names = ("precision", "prompts_per_step", "group_size", "max_completion_length", "gradient_checkpointing")
+    names = ("precision", "prompts_per_step", "group_size", "max_completion_length", "gradient_checkpointing", "optim")
     fields = {name: getattr(plan.config, name) for name in names}
     return dataclasses.replace(plan.asked, **fields, micro_batch=plan.step.micro_batch, **_adapter_fields(plan))
 

@@ -31,7 +31,8 @@ def planned_phases(plan: Plan) -> dict[str, dict[str, int]]:
     """The phases of a plan by a dry run of its step, as on a GPU."""
     asked = plan.config
     config = bases.config_object(asked.base, config_of(asked.base, asked.revision))
-    meter = dry_run(config, str(asked.precision), asked.method, asked.adapter, plan.step)
+    eight_bit, precision = asked.optim == "paged_adamw_8bit", str(asked.precision)
+    meter = dry_run(config, precision, asked.method, asked.adapter, plan.step, eight_bit=eight_bit)
     found = {phase: meter.peaks[phase] for phase in PHASES if phase in meter.peaks}
     return {phase: {k: n for k, n in kinds.items() if k != "total"} for phase, kinds in found.items()}
 
@@ -45,6 +46,7 @@ def dry_run(
     *,
     device: str = "cuda",
     compute: torch.dtype | None = None,
+    eight_bit: bool = False,
 ) -> Meter:
     """Run every phase of a step on fake tensors.
 
@@ -54,8 +56,9 @@ def dry_run(
         method: its name.
         adapter: its size and place; missing values take the defaults, as where a method is attached.
         step: sizes.
-        device: ``cuda`` counts what a GPU would hold (chunks of the head, 8-bit moments), ``cpu`` what a CPU would.
+        device: ``cuda`` counts what a GPU would hold (chunks of the head), ``cpu`` what a CPU would.
         compute: dtype of activations; by default that of the precision, 16 bits for ``nf4``.
+        eight_bit: whether Adam's moments are held in 8 bits.
 
     Returns:
         The meter: bytes by phase and kind.
@@ -66,7 +69,7 @@ def dry_run(
         # Methods ask for it to notice that a tensor was replaced, which no fake one is.
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor", UserWarning)
         materialise(model)
-        return measure_step(model, method, compute, step, device=device, fake=True)
+        return measure_step(model, method, compute, step, device=device, fake=True, eight_bit=eight_bit)
 
 
 def measure_step(
@@ -77,6 +80,7 @@ def measure_step(
     *,
     device: str,
     fake: bool = False,
+    eight_bit: bool = False,
 ) -> Meter:
     """Run every phase of a step on a policy, real or fake, and count it.
 
@@ -87,12 +91,13 @@ def measure_step(
         step: sizes.
         device: whose habits are followed, see :func:`dry_run`.
         fake: whether the model's tensors have no values.
+        eight_bit: whether Adam's moments are held in 8 bits.
     """
     backbone = grpo.output_head(model).causal_lm.config
     kinds = _Kinds(backbone)
     meter = Meter(kinds, {"bitsandbytes::gemm_4bit": dense_weight})
-    runner = Runner(model, method, compute, step, device, _Proven() if fake else grpo.Packer(), meter)
-    with _as_on(device):
+    runner = Runner(model, method, compute, step, eight_bit, _Proven() if fake else grpo.Packer(), meter)
+    with mock.patch.dict(head_module.CHUNK, cpu=head_module.CHUNK[device]):  # the head's chunks as large as there
         runner.weights()
         runner.first_pass()
         kinds.cached |= runner.cached
@@ -117,13 +122,6 @@ class _Kinds:
         return None
 
 
-@contextlib.contextmanager
-def _as_on(device: str) -> Iterator[None]:
-    """The head's chunks as large as on that device."""
-    with mock.patch.dict(head_module.CHUNK, cpu=head_module.CHUNK[device]):
-        yield
-
-
 class _Proven(grpo.Packer):
     """Packs wherever it is cheaper: without values there is nothing to compare."""
 
@@ -140,12 +138,12 @@ class Runner(Rollouts):
         method: str,
         compute: torch.dtype,
         step: Step,
-        device: str,
+        eight_bit: bool,
         packer: grpo.Packer,
         meter: Any,
     ):
         self.model, self.method, self.compute, self.step = model, method, compute, step
-        self.device, self.packer, self.meter = device, packer, meter
+        self.eight_bit, self.packer, self.meter = eight_bit, packer, meter
         self.head = grpo.output_head(model)
         self.place = self.head.weight.device
 
@@ -212,9 +210,10 @@ class Runner(Rollouts):
         model.train()
         parameters = [p for p in model.parameters() if p.requires_grad]
         hooks = [p.register_post_accumulate_grad_hook(lambda p: meter.add(p.grad, "gradients")) for p in parameters]
-        optimizer: Any = self._eight_bit_moments(parameters)
-        if not optimizer:
-            optimizer = methods.optimizer(model, self.method, 1e-5)
+        if self.eight_bit and self.place.type != "cuda":
+            optimizer: Any = self._eight_bit_moments(parameters)
+        else:
+            optimizer = methods.optimizer(model, self.method, 1e-5, eight_bit=self.eight_bit)
             self._first_update(optimizer, parameters)
         with meter.phase("forward"):
             before = self._earlier_gradients(parameters)
@@ -249,6 +248,9 @@ class Runner(Rollouts):
             for p in parameters:
                 p.grad = torch.zeros_like(p)
             optimizer.step()
+            for moment in (x for state in optimizer.state.values() for x in state.values()):
+                if getattr(moment, "is_paged", False):
+                    self.meter.add(moment, "paged")
             for p in parameters:
                 p.grad = None
 
@@ -261,12 +263,6 @@ class Runner(Rollouts):
 
     def _eight_bit_moments(self, parameters: list[nn.Parameter]) -> list[Tensor]:
         """Adam's moments as bitsandbytes' paged 8-bit AdamW holds them, whose kernels run on a GPU only."""
-        if (
-            self.place.type == "cuda"
-            or not methods.get(self.method).eight_bit
-            or not methods.eight_bit(self.device, sum(p.numel() for p in parameters))
-        ):
-            return []
         with self.meter.phase("optimizer"), self.meter.kind("optimizer"):
             moments = []
             for p in parameters:

@@ -130,10 +130,11 @@ def make(
     positions = position_limit(bases.config_object(asked.base, shape.config))
     facts = resolve.BaseFacts(scale_of(layout.parameters), precision, layout, positions=positions)
     config = resolve.fill(asked, facts=facts, task=task)
+    size = 4 if precision == "fp32" else 2
     methods.check_fits(config.method, config.adapter, layout)
     rows = (config.prompts_per_step or 1) * config.group_size
     config = dataclasses.replace(config, micro_batch=config.micro_batch or rows)
-    adapter = footprint(asked.method, layout, config.adapter, device="cuda", size=4 if precision == "fp32" else 2)
+    full, eight = (footprint(asked.method, layout, config.adapter, size=size, eight_bit=low) for low in (False, True))
     step = Step(
         prompts=config.prompts_per_step or 1,
         group_size=config.group_size,
@@ -145,6 +146,11 @@ def make(
         reference=config.kl_coef > 0,
         copy=config.rollout_copy is True,
     )
+    if chosen is not None and asked.optim == "auto":
+        least = dataclasses.replace(step, micro_batch=asked.micro_batch or 1)
+        optim = memory.optim(shape, precision, full, eight, least, chosen.room)
+        config = dataclasses.replace(config, optim=optim)
+    adapter = eight if config.optim == "paged_adamw_8bit" else full
     if chosen is not None:
         if config.rollout_copy == "auto" and precision == "nf4" and config.backend != "unsloth":
             step = dataclasses.replace(step, copy=memory.copy_fits(shape, adapter, step, chosen.room))
@@ -230,6 +236,7 @@ class Plan:
         """The plan of the same run with other values for ``fields`` of its configuration."""
         if fields.get("precision", "nf4") != "nf4":  # then there is nothing to copy
             fields.setdefault("rollout_copy", "auto")
+        fields.setdefault("optim", self.asked.optim)  # which moments fit may change
         return make(resolve.merge(fields, self.config), self.shape, self.card, self.step.prompt_length)
 
     def on_card(self, chosen: Card) -> Plan:
@@ -238,7 +245,7 @@ class Plan:
         Args:
             chosen: the other card.
         """
-        config = self.config
+        config = dataclasses.replace(self.config, optim=self.asked.optim)
         if config.precision in ("bf16", "fp16"):
             config = dataclasses.replace(config, precision=chosen.half)
         return make(config, self.shape, chosen, self.step.prompt_length)

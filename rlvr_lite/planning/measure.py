@@ -27,7 +27,7 @@ class Report:
 
     Attributes:
         plan: as planned.
-        measured: bytes of ``torch.cuda.max_memory_allocated`` by phase.
+        measured: bytes of ``torch.cuda.max_memory_allocated`` by phase, and of paged moments.
         reserved: bytes of ``torch.cuda.max_memory_reserved`` over all phases.
         used: bytes of the card in use at the end, the context included.
         device: the card's name, capability and memory.
@@ -69,6 +69,7 @@ class _CudaMeter:
 
     def __init__(self) -> None:
         self.peaks: dict[str, int] = {}
+        self._paged = 0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -79,7 +80,7 @@ class _CudaMeter:
             yield
         finally:
             torch.cuda.synchronize()
-            self.peaks[name] = max(self.peaks.get(name, 0), torch.cuda.max_memory_allocated())
+            self.peaks[name] = max(self.peaks.get(name, 0), torch.cuda.max_memory_allocated() + self._paged)
 
     @contextmanager
     def kind(self, name: str) -> Iterator[None]:
@@ -87,7 +88,9 @@ class _CudaMeter:
         yield
 
     def add(self, tensor: Any, kind: str | None = None) -> None:
-        """The allocator has counted it."""
+        """The allocator has counted it, but for memory that is paged between the card and the host."""
+        if kind == "paged":
+            self._paged += tensor.nbytes
 
 
 def measure(plan: Plan) -> Report:
@@ -104,7 +107,8 @@ def measure(plan: Plan) -> Report:
         with meter.phase("load"):
             base = bases.load(config.base, config.precision, revision=config.revision)
             model = methods.attach(base.model, config.method, config.adapter, total_steps=100, seed=config.seed)
-        runner = Runner(model, config.method, base.compute_dtype, plan.step, "cuda", grpo.Packer(), meter)
+        eight_bit = config.optim == "paged_adamw_8bit"
+        runner = Runner(model, config.method, base.compute_dtype, plan.step, eight_bit, grpo.Packer(), meter)
         runner.first_pass()
         runner.step_once()
     except torch.OutOfMemoryError as error:

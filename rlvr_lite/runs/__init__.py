@@ -1,6 +1,19 @@
 """What a run on disk is: its files, its configuration, how it ended, and whether it may be built upon."""
 
 from rlvr_lite.runs._record import STOPS, RunDirectory, RunRecord, finish, reopen
+from rlvr_lite.runs._sources import source_hash, written_as
 from rlvr_lite.runs._writer import Busy, lock_beside, sweep, writer
 
-__all__ = ["STOPS", "Busy", "RunDirectory", "RunRecord", "finish", "lock_beside", "reopen", "sweep", "writer"]
+__all__ = [
+    "STOPS",
+    "Busy",
+    "RunDirectory",
+    "RunRecord",
+    "finish",
+    "lock_beside",
+    "reopen",
+    "source_hash",
+    "sweep",
+    "writer",
+    "written_as",
+]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite import bases, resolve
-from rlvr_lite.config import RunConfig, scale_of
+from rlvr_lite.config import Optim, RunConfig, scale_of
 from rlvr_lite.errors import UserError, printable
+from rlvr_lite.methods import check_optim
 from rlvr_lite.options import with_options
-from rlvr_lite.planning import shape_of
+from rlvr_lite.planning import plan_without_task, shape_of
 from rlvr_lite.progress import bar as progress_bar
 from rlvr_lite.study._design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study._engines import Engine, EngineName
@@ -100,7 +101,7 @@ def compare(
         overrides=overrides,
     )
     assert problems is not None
-    _check(design, problems, handed)
+    _check(design, problems, handed, local=engine != "ray")
     if engine != "local":
         handed.pack()  # what cannot be sent is refused before anything is written
     store = Store(root)
@@ -170,6 +171,7 @@ def estimate(
         config=config,
         overrides=overrides,
         dry=True,
+        gpu=gpu,
     )
     return estimate_of(Store(root).joined(design), root, gpu)
 
@@ -189,6 +191,7 @@ def _prepared(
     config: RunConfig | None,
     overrides: Mapping[str, Any],
     dry: bool = False,
+    gpu: str | None = None,
 ) -> tuple[Design, Task | None, Given, Path]:
     """The design of a study, its task, what it is handed in memory, and its directory."""
     for name, instead in _DECIDED.items():
@@ -225,7 +228,19 @@ def _prepared(
         sources=handed.sources(),
     )
     root = Path(out) if out is not None else Path("runs") / f"study-{Path(start.base).name}-{Path(start.task).stem}"
+    if start.optim == "auto":
+        optim = Store(root).optim() or _one_optim(design, gpu)
+        design = dataclasses.replace(design, shared=dataclasses.replace(start, optim=optim))
     return design, problems, handed, root
+
+
+def _one_optim(design: Design, gpu: str | None) -> Optim:
+    """The optimizer of all rows: fp32 moments, unless one of them fits the card with 8-bit moments only."""
+    try:
+        chosen = {plan_without_task(design.config(variant), gpu).config.optim for variant in design.variants}
+    except UserError:  # of a base whose sizes are not known here
+        return "adamw_torch_fused"
+    return "paged_adamw_8bit" if "paged_adamw_8bit" in chosen else "adamw_torch_fused"
 
 
 def _named_rewards(entry: Any, functions: dict[str, Callable[..., Any]]) -> Any:
@@ -287,7 +302,7 @@ def _scale(config: RunConfig) -> str:
         return scale_of(methods.Layout.of_config(AutoConfig.from_pretrained(folder)).parameters)
 
 
-def _check(design: Design, task: Task, given: Given) -> None:
+def _check(design: Design, task: Task, given: Given, *, local: bool) -> None:
     """Refuse what would fail in every run, before the first."""
     splits = ["train", design.shared.eval_split, *(["validation"] if design.tune == "lr" else [])]
     for split in splits:
@@ -296,6 +311,8 @@ def _check(design: Design, task: Task, given: Given) -> None:
     for variant in design.variants:
         config = design.config(variant)
         resolve.check(config)
+        if local:
+            check_optim(config.optim)
         Objective.of(given.rewards(config), config, task)
 
 

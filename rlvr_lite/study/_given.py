@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from rlvr_lite import resolve, rewards, tasks
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.runs import written_as
 from rlvr_lite.tasks import Task
 
 __all__ = ["Given", "take_functions"]
@@ -94,7 +95,7 @@ class Given:
 def _texts(things: Iterable[Any]) -> dict[str, list[str]]:
     """The files that these were written in, which a notebook's worker would not find."""
     found = {}
-    for thing in map(resolve.written_as, things):
+    for thing in map(written_as, things):
         with suppress(OSError, TypeError):
             file = inspect.getsourcefile(thing)
             if file is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rlvr_lite.config import RunConfig
     from rlvr_lite.study._study import Study
 
-__all__ = ["config_text", "differing", "duration", "method_words", "verdict_words"]
+__all__ = ["config_text", "differing", "duration", "method_words", "optim_words", "verdict_words"]
 
 
 def duration(seconds: float) -> str:
@@ -117,7 +117,7 @@ def method_words(study: Study) -> list[str]:
         f"{len(study.rows)} rows on task {shared.task}, base {shared.base}, training {seeds}. All share prompts and "
         f"their order, and are scored on the same {shared.eval_problems} problems of the {shared.eval_split} split, "
         f"{shared.eval_k} answers each.",
-        _accounting(study),
+        f"{_accounting(study)} {optim_words([row.config for row in study.rows.values()])}.",
         _search(study),
         "Intervals are of 95 %, over training seeds and problems, paired, and hold what a row owes to the luck of its "
         "search; p-values are Holm's, over all rows. Better or worse is said only where the interval excludes zero, the "
@@ -135,6 +135,14 @@ def method_words(study: Study) -> list[str]:
             "no direction is significant besides."
         )
     return lines
+
+
+def optim_words(configs: Sequence[RunConfig]) -> str:
+    """Which optimizer rows were trained with, and whether it was one for all."""
+    words = {"paged_adamw_8bit": "AdamW with moments in 8 bits (bitsandbytes, paged)"}
+    found = [words.get(name, "AdamW with fp32 moments") for name in sorted({config.optim for config in configs})]
+    found = list(dict.fromkeys(found))
+    return f"{found[0]} in all rows" if len(found) == 1 else f"Rows differ in their optimizer: {' or '.join(found)}"
 
 
 def _accounting(study: Study) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.config import RunConfig, from_json, to_json
+from rlvr_lite.config import Optim, RunConfig, from_json, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import is_file, make_folder, read_json, write_json
@@ -90,6 +90,10 @@ class Store:
         old = read_design(self.root)
         _same_lattice(self.root, design)
         return _merged(old, design, self.root)
+
+    def optim(self) -> Optim | None:
+        """The optimizer of the study here, so that rows which are added later have no other; ``None`` where there is none."""
+        return read_design(self.root).shared.optim if is_file(self.root / MANIFEST) else None
 
     # ---- outcomes ---------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from rlvr_lite.errors import UserError, printable
 from rlvr_lite.records import is_file
 from rlvr_lite.study._design import ONE_SEED, Design, Trial, Variant
 from rlvr_lite.study._lattice import doubt
+from rlvr_lite.study._report_words import optim_words
 from rlvr_lite.study._row import MEMORY_NOISE, Row, SearchResult, seconds_of, tried
 from rlvr_lite.study._store import MANIFEST, Store, read_design
 from rlvr_lite.table import Table
@@ -287,12 +288,13 @@ class Study:
             else "no learning-rate search"
         )
         margin = f"; {self.margin_words}" if design.margin else ""
+        optim = optim_words([row.config for row in self.rows.values()])
         over = "problems alone" if self.design.of_runs else "seeds and problems"
         if design.tune == "lr" and design.search_seeds > 1 and not design.of_runs:
             over += ", the choice of the rate included"
         runs = f" {ONE_SEED}" if self.design.of_runs else ""
         return (
-            f"{equal}, {tuned}; {design.shared.eval_problems} problems x {design.shared.eval_k} answers; 95 % intervals "
+            f"{equal}, {tuned}; {optim}; {design.shared.eval_problems} problems x {design.shared.eval_k} answers; 95 % intervals "
             f"over {over}, paired, Holm over all rows{margin}.{runs}"
         )
 

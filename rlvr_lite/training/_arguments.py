@@ -11,7 +11,7 @@ from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.training._stock import GRPOConfig
 
-__all__ = ["arguments"]
+__all__ = ["arguments", "optimizer_of"]
 
 
 def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, processes: int = 1) -> GRPOConfig:
@@ -42,6 +42,7 @@ def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, proce
         num_generations=config.group_size,
         max_steps=config.steps or 1,
         learning_rate=config.learning_rate or 0.0,
+        optim="adamw_torch_fused" if config.optim == "auto" else config.optim,
         max_grad_norm=config.max_grad_norm,
         max_completion_length=config.max_completion_length,
         temperature=config.temperature,
@@ -63,3 +64,15 @@ def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, proce
         report_to=list(config.report_to) or "none",
         disable_tqdm=True,
     )
+
+
+def optimizer_of(args: GRPOConfig) -> tuple[float, float, bool]:
+    """Learning rate, weight decay, and whether Adam's moments are in 8 bits, of TRL's settings for a method's optimizer.
+
+    Raises:
+        UserError: it asks for another kind than the methods of this package have.
+    """
+    name = str(getattr(args.optim, "value", args.optim))
+    if name not in ("adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"):
+        raise UserError(f"method takes AdamW: optim must be adamw_torch_fused or paged_adamw_8bit, got {name}")
+    return args.learning_rate, args.weight_decay, name == "paged_adamw_8bit"

@@ -141,6 +141,7 @@ class Follow(TrainerCallback):
         self.trainer.note_gradients()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        methods.moved(self.trainer.model)
         if self.trainer.overflowed:  # a fused optimizer hides from accelerate that the scaler skipped it
             self.trainer.optimizer._is_overflow = True
         elif self.trainer.method is not None:

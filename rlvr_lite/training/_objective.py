@@ -104,8 +104,8 @@ class Objective(Resumable):
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # optimizers without a schedule have two sets of weights
             self.optimizer.train()
-        batch = self._prepare_inputs(inputs)
-        loss = self.accumulate(batch)
+        with methods.steady(self.model):
+            loss = self.accumulate(self._prepare_inputs(inputs))
         every = self.args.torch_empty_cache_steps
         if every is not None and self.state.global_step % every == 0:
             clear_device_cache()

@@ -25,6 +25,7 @@ from rlvr_lite.config import SAMPLER_GAP_LIMIT
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import _supported as supported
+from rlvr_lite.training._arguments import optimizer_of
 from rlvr_lite.training._at_once import CompletionsAtOnce, own_sampler
 from rlvr_lite.training._callbacks import Follow
 from rlvr_lite.training._collect import Collector, GenerationBatch
@@ -393,6 +394,7 @@ class GRPOTrainer(Objective):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The method's own optimizer where it has one, or where ``method`` is named; TRL's otherwise."""
         if self.optimizer is None and self.method is not None:
-            self.optimizer = methods.optimizer(self.model, self.method, self.args.learning_rate, self.args.weight_decay)
+            rate, decay, eight_bit = optimizer_of(self.args)
+            self.optimizer = methods.optimizer(self.model, self.method, rate, decay, eight_bit=eight_bit)
             return self.optimizer
         return super().create_optimizer() if model is None else super().create_optimizer(model)

@@ -106,6 +106,7 @@ def train(
     chosen = chosen or tasks.get(asked.task, **asked.task_options)
     sources = resolve.sources(dict(zip(names, functions, strict=True)), chosen)
     resolve.check(asked)
+    methods.check_optim(asked.optim)
     processes = connect()
     directory = RunDirectory(Path(out) if out is not None else default_directory(asked))
     if is_done(directory, asked, sources):  # also where nothing can be written
@@ -326,7 +327,10 @@ class _Stages:
         config = self.config
         assert config.learning_rate is not None
         assert config.warmup_steps is not None
-        optimizer = methods.optimizer(model, config.method, config.learning_rate, config.weight_decay)
+        eight_bit = config.optim == "paged_adamw_8bit"
+        optimizer = methods.optimizer(
+            model, config.method, config.learning_rate, config.weight_decay, eight_bit=eight_bit
+        )
         warmup = max(1, config.warmup_steps)
         scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))  # no step is lost to a rate of zero
         trainer = GRPOTrainer(

@@ -212,7 +212,7 @@ def full(length: int) -> Table:
         prompts=1, group_size=2, prompt_length=32, completion_length=length, micro_batch=2, rows=2, checkpointing=True
     )
     shape = plan(BASES["1.5B"]).shape
-    added = footprint("lora", layout_of(shape), adapter, device="cpu", size=2)
+    added = footprint("lora", layout_of(shape), adapter, size=2)
     dry = dry_run(config, "nf4", "lora", adapter, step, device="cpu").peaks
     model = policy_on_meta(config, "nf4", "lora", adapter, torch.bfloat16)
     with resident() as grown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ _PEFT_CANNOT = {
     ("randlora", "nf4-bf16"),
     ("road", "nf4-bf16"),
 }
+if version("peft") < "0.21":  # it forgets the configuration of an OFT layer
+    _PEFT_CANNOT |= {("oft", base) for base in BASES if "nf4" in base}
 
 # These start from the base alone; every other draws something.
 _NOT_RANDOM = {

@@ -8,7 +8,9 @@ from peft import LoraConfig, get_peft_model
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 
+from rlvr_lite import methods
 from rlvr_lite.config import LINEAR_LAYERS, AdapterConfig
+from rlvr_lite.methods._fast_dora import FastMagnitude
 from rlvr_lite.methods._lora import ADAPTER, lora_layers
 from tests.methods import cells
 
@@ -75,3 +77,50 @@ def test_logits_and_gradients_are_pefts(base):
 
 def test_the_policy_at_step_0_is_the_base_in_bf16_too():
     assert torch.equal(cells.logits(cells.attach("bf16", "dora", R8)), cells.logits(cells.fresh("bf16")))
+
+
+def counted(monkeypatch) -> list[int]:
+    """A one for every norm that is computed from now on."""
+    taken, inner = [], FastMagnitude._taken
+    monkeypatch.setattr(FastMagnitude, "_taken", lambda *given: taken.append(1) or inner(*given))
+    return taken
+
+
+@pytest.mark.parametrize("base", ["fp32", "nf4-bf16"])
+def test_one_norm_serves_all_passes_between_changes_of_the_weights(base, monkeypatch):
+    model = perturbed(base).train()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        for _ in range(2):
+            cells.toy_loss(model).backward()
+        return [p.grad.clone() for p in cells.trainable(model).values()]
+
+    taken, layers = counted(monkeypatch), len(list(lora_layers(model)))
+    anew = gradients()
+    assert len(taken) == 4 * layers  # two passes, each recomputed
+    taken.clear()
+    with methods.steady(model):
+        kept = gradients()
+    with methods.steady(model):
+        logits = cells.logits(model)
+    assert len(taken) == layers
+    assert all(map(torch.equal, anew, kept))
+    assert torch.equal(logits, cells.logits(model))
+
+
+def test_a_kept_norm_follows_the_weights(monkeypatch):
+    model = perturbed("fp32")
+    taken, layers = counted(monkeypatch), len(list(lora_layers(model)))
+    with methods.steady(model), torch.no_grad():
+        cells.logits(model)
+        for p in cells.trainable(model).values():
+            p.mul_(1.5)
+        cells.logits(model)
+        for p in cells.trainable(model).values():
+            p.data.mul_(1.5)  # behind autograd's back, as kernels of bitsandbytes do it
+        methods.moved(model)
+        after = cells.logits(model)
+    assert len(taken) == 3 * layers
+    assert torch.equal(after, cells.logits(model))

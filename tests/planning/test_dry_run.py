@@ -63,7 +63,7 @@ def test_what_is_kept_while_sampling_is_planned(name):
     config = config_like(vocab_size=512, hidden_size=256, intermediate_size=640, num_hidden_layers=4)
     shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve(name, AdapterConfig(), "tiny")
-    added = footprint(name, layout_of(shape), adapter, device="cuda", size=2)
+    added = footprint(name, layout_of(shape), adapter, size=2)
     assert added.kept > 0
     step = dataclasses.replace(STEP, prompts=1, group_size=1, micro_batch=1, rows=1)  # little else in memory
     closed, dry = phases(shape, "bf16", added, step), dry_run(config, "bf16", name, adapter, step)
@@ -80,7 +80,7 @@ def test_the_closed_form_is_near_the_dry_run_and_never_far_below(name, precision
     shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve(name, AdapterConfig(), "small")
     step = dataclasses.replace(STEP, prompt_length=128, completion_length=512, reference=True)
-    added = footprint(name, layout_of(shape), adapter, device="cuda", size=4 if precision == "fp32" else 2)
+    added = footprint(name, layout_of(shape), adapter, size=4 if precision == "fp32" else 2)
     closed = phases(shape, precision, added, step)
     dry = dry_run(config, precision, name, adapter, step)
     assert sum(closed["load"].values()) == pytest.approx(dry.peaks["load"]["total"], rel=0.01)
@@ -93,7 +93,7 @@ def test_full_training_keeps_its_hidden_states_in_fp32():
     shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve("full", AdapterConfig(), "small")
     step = dataclasses.replace(STEP, completion_length=1024, reference=False)
-    added = footprint("full", layout_of(shape), adapter, device="cuda", size=2)
+    added = footprint("full", layout_of(shape), adapter, size=2)
     closed, dry = phases(shape, "bf16", added, step), dry_run(config, "bf16", "full", adapter, step)
     assert sum(closed["forward"].values()) == pytest.approx(dry.peaks["forward"]["total"], rel=0.05)
 
@@ -149,7 +149,7 @@ def test_every_method_runs_dry(name, precision):
     shape = bases.shape_of("base", config.to_dict())
     adapter = methods.resolve(name, AdapterConfig(), "tiny")
     found = dry_run(config, precision, name, adapter, STEP)
-    added = footprint(name, layout_of(shape), adapter, device="cuda", size=4 if precision == "fp32" else 2)
+    added = footprint(name, layout_of(shape), adapter, size=4 if precision == "fp32" else 2)
     closed = phases(shape, precision, added, STEP)
     assert sum(closed["load"].values()) == pytest.approx(found.peaks["load"]["total"], rel=0.03)
 

@@ -133,9 +133,29 @@ def test_knobs_say_what_a_plan_with_the_change_needs():
         "precision",
         "gradient_checkpointing",
         "rank",
-        "optimizer",
+        "optim",
     }
+    assert rows["optim", "paged_adamw_8bit"] < asked.needed() / GIB
     assert rows["precision", "nf4"] == round(asked.with_fields(precision="nf4").needed() / GIB, 2)
+
+
+def test_moments_are_in_fp32_unless_only_8_bits_fit():
+    kinds = {
+        ("lora", "RTX 3060", "nf4"): "adamw_torch_fused",
+        ("full", "RTX 5090", "bf16"): "paged_adamw_8bit",
+        ("full", "A100 80GB", "bf16"): "adamw_torch_fused",
+        ("full", "RTX 3060", "bf16"): "adamw_torch_fused",  # neither fits
+    }
+    for (method, gpu, precision), optim in kinds.items():
+        found = plan(PAPER, method, gpu, precision=precision, max_completion_length=1024)
+        assert found.config.optim == optim, (method, gpu)
+        assert found.adapter.moments == pytest.approx(
+            (8 if optim != "paged_adamw_8bit" else 2) * found.adapter.trained, rel=0.02
+        )
+    assert plan(PAPER, "full", "RTX 5090", precision="bf16").fit().optim == "paged_adamw_8bit"
+    named = plan(PAPER, "full", "RTX 5090", precision="bf16", optim="adamw_torch_fused")
+    assert named.config.optim == "adamw_torch_fused"
+    assert not named.fits
 
 
 def test_a_plan_shows_itself_and_survives_json():

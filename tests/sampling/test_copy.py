@@ -160,7 +160,7 @@ def test_the_dry_run_holds_what_the_plan_says():
     )
     dry = planning.dry_run(config, "nf4", "lora", adapter, step).peaks["rollout"]["total"]
     layout = methods.Layout.of_model(bases.blank(config))
-    added = methods.footprint("lora", layout, adapter, device="cuda", size=2)
+    added = methods.footprint("lora", layout, adapter, size=2)
     assert sum(memory.phases(shape, "nf4", added, step)["rollout"].values()) == pytest.approx(dry, rel=0.1)
 
 

@@ -22,7 +22,7 @@ def truth(trial: Trial) -> float:
     """The accuracy of a trial's policy."""
     if trial.stage == "base":
         return 0.2
-    best, rate = METHODS[trial.config.method]
+    best, rate = METHODS.get(trial.config.method, METHODS["lora"])
     distance = abs(math.log10((trial.config.learning_rate or rate) / rate))
     return best * max(0.0, 1 - distance / 2)
 

@@ -6,15 +6,18 @@ import random
 import threading
 
 import pytest
+import torch
 
 from rlvr_lite import methods
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.planning import card
 from rlvr_lite.recipes import recipe
 from rlvr_lite.study import Study, compare, estimate
 from rlvr_lite.study._lattice import COARSE, place_of, rate_at
 from rlvr_lite.study._report_words import verdict_words
 from rlvr_lite.study._store import Store
+from rlvr_lite.training import train
 from tests.study import fake_engine
 
 SETTINGS = {"seeds": 3, "eval_problems": 40, "eval_k": 4, "progress": False, "steps": 4}
@@ -68,6 +71,33 @@ def test_a_study_killed_anywhere_ends_with_the_same_leaderboard(study):
 
 def test_workers_in_any_order_give_the_same_leaderboard(study):
     assert str(study("one")[0].leaderboard) == str(study("four", capacity=4)[0].leaderboard)
+
+
+def test_all_rows_have_one_optimizer(study, monkeypatch):
+    """In fp32; in 8 bits for all where one row fits the card in no other way, also for rows that come later."""
+    assert study("cpu")[0].design.shared.optim == "adamw_torch_fused"
+    monkeypatch.setattr("rlvr_lite.planning._planned._this_card", lambda: card("RTX 5090"))
+    options = {"base": "Qwen2.5-1.5B", "precision": "bf16", "tune": "none", "seeds": 1, "engine": "ray"}
+    small, _ = study("small", ("lora", "dora"), **options)
+    assert {row.config.optim for row in small.rows.values()} == {"adamw_torch_fused"}
+    assert "AdamW with fp32 moments in all rows" in str(small.leaderboard)
+    for methods_ in (("lora", "full"), ("lora", "full", "lora_fa")):
+        large, _ = study("large", methods_, **options)
+        assert {row.config.optim for row in large.rows.values()} == {"paged_adamw_8bit"}
+    assert "AdamW with moments in 8 bits" in str(large.leaderboard)
+    later, _ = study("small", ("lora", "dora", "full"), **options)
+    assert {row.config.optim for row in later.rows.values()} == {"adamw_torch_fused"}
+
+
+def test_moments_in_8_bits_are_refused_on_a_cpu(study, tmp_path):
+    if torch.cuda.is_available():
+        return
+    with pytest.raises(UserError, match="needs a CUDA GPU"):
+        study("s", optim="paged_adamw_8bit")
+    assert not (tmp_path / "s").exists()
+    with pytest.raises(UserError, match="needs a CUDA GPU"):
+        train(optim="paged_adamw_8bit", out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_new_method_or_seed_runs_only_what_is_new(study):

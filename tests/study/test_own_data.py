@@ -13,7 +13,7 @@ from datasets import Dataset
 import rlvr_lite
 from rlvr_lite import tasks
 from rlvr_lite.errors import UserError
-from rlvr_lite.resolve import source_hash
+from rlvr_lite.runs import source_hash
 from rlvr_lite.study import Study
 from rlvr_lite.study._given import Given, take_functions
 

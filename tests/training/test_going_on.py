@@ -10,8 +10,7 @@ import rlvr_lite
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json, write_json
-from rlvr_lite.resolve import source_hash
-from rlvr_lite.runs import RunDirectory
+from rlvr_lite.runs import RunDirectory, source_hash
 from rlvr_lite.training import Run
 from rlvr_lite.training._folder import is_done
 

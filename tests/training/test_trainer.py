@@ -83,6 +83,19 @@ def test_adaloras_budget_moves_while_it_trains(tmp_path):
     assert budget["used"] == budget["target"] < start
 
 
+def test_doras_norms_are_taken_once_an_optimizer_step(tmp_path, monkeypatch):
+    """Sampling, scoring, every micro-batch and what gradient checkpointing computes anew take the same ones."""
+    from rlvr_lite.methods._fast_dora import FastMagnitude
+    from rlvr_lite.methods._lora import lora_layers
+
+    model, taken, inner = policy("dora", spread=0.05), [], FastMagnitude._taken
+    options = {"method": "dora", "max_steps": 3, "micro_batch": 3, "gradient_checkpointing": True}
+    made = trainer(tmp_path, model, gradient_accumulation_steps=2, **options)
+    monkeypatch.setattr(FastMagnitude, "_taken", lambda *given: taken.append(1) or inner(*given))
+    made.train()
+    assert len(taken) == 3 * len(list(lora_layers(model)))
+
+
 def test_a_step_without_signal_leaves_a_fresh_adapter_alone(tmp_path):
     made = trainer(tmp_path, reward=lambda completions, **_: [1.0] * len(completions), max_steps=2)
     before = trained(made.model)
