@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,6 +13,7 @@ os.environ["MPLBACKEND"] = "agg"
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from packaging.requirements import Requirement
 
 torch.set_num_threads(1)
 # A busy machine draws and runs slowly, which is no failure of what is tested.
@@ -19,6 +21,14 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors where the newest set of versions is installed; elsewhere others' libraries may speak of it."""
+    lines = (REPOSITORY / "tests" / "constraints" / "newest.txt").read_text().splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    if all(one.specifier.contains(version(one.name), prereleases=True) for one in wanted):
+        config.getini("filterwarnings").insert(0, "error")
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def _one_step(subject: Subject, name: str) -> str:
     model = methods.attach(base.model, name, AdapterConfig(), total_steps=10, seed=0)
     trained = [p for p in model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in trained]
-    runner = Runner(model, name, base.compute_dtype, _STEP, False, grpo.Packer(), _Uncounted())
+    runner = Runner(model, name, base.compute_dtype, _STEP, subject.device.type, grpo.Packer(), _Uncounted())
     runner.first_pass()
     proof = methods.identity(model, name, AdapterConfig(), optimizer=runner.train())
     model.eval()

@@ -96,7 +96,7 @@ def measure_step(
     backbone = grpo.output_head(model).causal_lm.config
     kinds = _Kinds(backbone)
     meter = Meter(kinds, {"bitsandbytes::gemm_4bit": dense_weight})
-    runner = Runner(model, method, compute, step, eight_bit, _Proven() if fake else grpo.Packer(), meter)
+    runner = Runner(model, method, compute, step, device, _Proven() if fake else grpo.Packer(), meter, eight_bit)
     with mock.patch.dict(head_module.CHUNK, cpu=head_module.CHUNK[device]):  # the head's chunks as large as there
         runner.weights()
         runner.first_pass()
@@ -138,12 +138,13 @@ class Runner(Rollouts):
         method: str,
         compute: torch.dtype,
         step: Step,
-        eight_bit: bool,
+        device: str,
         packer: grpo.Packer,
         meter: Any,
+        eight_bit: bool = False,
     ):
         self.model, self.method, self.compute, self.step = model, method, compute, step
-        self.eight_bit, self.packer, self.meter = eight_bit, packer, meter
+        self.device, self.packer, self.meter, self.eight_bit = device, packer, meter, eight_bit
         self.head = grpo.output_head(model)
         self.place = self.head.weight.device
 

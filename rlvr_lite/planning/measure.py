@@ -108,7 +108,7 @@ def measure(plan: Plan) -> Report:
             base = bases.load(config.base, config.precision, revision=config.revision)
             model = methods.attach(base.model, config.method, config.adapter, total_steps=100, seed=config.seed)
         eight_bit = config.optim == "paged_adamw_8bit"
-        runner = Runner(model, config.method, base.compute_dtype, plan.step, eight_bit, grpo.Packer(), meter)
+        runner = Runner(model, config.method, base.compute_dtype, plan.step, "cuda", grpo.Packer(), meter, eight_bit)
         runner.first_pass()
         runner.step_once()
     except torch.OutOfMemoryError as error:
