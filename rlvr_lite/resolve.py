@@ -33,6 +33,7 @@ __all__ = [
     "is_code",
     "merge",
     "micro_batch",
+    "optim_that_fits",
     "planned_step",
     "prompt_tokens",
     "reward_functions",
@@ -321,7 +322,25 @@ def _optim(filled: RunConfig, facts: BaseFacts) -> Optim:
         return "adamw_torch_fused" if filled.optim == "auto" else filled.optim
     shape, full, step, room = planned_step(filled, facts)
     eight = planned_step(dataclasses.replace(filled, optim="paged_adamw_8bit"), facts)[1]
-    return memory.optim(shape, filled.precision, full, eight, step, room)
+    return optim_that_fits(shape, filled.precision, full, eight, step, room)
+
+
+def optim_that_fits(
+    shape: memory.Shape, precision: str, full: memory.Adapter, eight: memory.Adapter, step: memory.Step, room: int
+) -> Optim:
+    """AdamW with fp32 moments, unless only moments in 8 bits leave a step room that is split as far as it can be.
+
+    Args:
+        shape: of the base.
+        precision: of its weights.
+        full: what the method adds, with moments in fp32.
+        eight: the same with moments in 8 bits.
+        step: with the smallest micro-batch that is allowed.
+        room: bytes that may be filled.
+    """
+    step = dataclasses.replace(step, prompts=1, copy=False)
+    fits = [memory.peak(memory.phases(shape, precision, adapter, step))[1] <= room for adapter in (full, eight)]
+    return "paged_adamw_8bit" if fits == [False, True] else "adamw_torch_fused"
 
 
 def micro_batch(filled: RunConfig, facts: BaseFacts) -> int:

@@ -29,7 +29,7 @@ RUN: dict[str, Any] = {
     "smoke": True,
     "progress": False,
 }
-CHECKS = ("card", "gradients", "decoding", "fp16", "out of", "other")
+CHECKS = ("card", "attention", "gradients", "decoding", "fp16", "out of", "other")
 
 
 def life(card: PretendCard, method: str, out: Path) -> dict[str, Any]:

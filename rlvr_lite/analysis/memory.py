@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlvr_lite.analysis._shape import Shape
-from rlvr_lite.config import Optim
 
 __all__ = [
     "BASE",
@@ -37,7 +36,6 @@ __all__ = [
     "fixed_room",
     "last_growth",
     "micro_batch",
-    "optim",
     "peak",
     "phases",
     "prompts_at_once",
@@ -231,22 +229,6 @@ def copy_fits(shape: Shape, adapter: Adapter, step: Step, room: int) -> bool:
     """
     with_copy = prompts_at_once(shape, "nf4", adapter, dataclasses.replace(step, copy=True), room)
     return with_copy > 0 and with_copy == prompts_at_once(shape, "nf4", adapter, step, room)
-
-
-def optim(shape: Shape, precision: str, full: Adapter, eight: Adapter, step: Step, room: int) -> Optim:
-    """AdamW with fp32 moments, unless only moments in 8 bits leave a step room that is split as far as it can be.
-
-    Args:
-        shape: of the base.
-        precision: of its weights.
-        full: what the method adds, with moments in fp32.
-        eight: the same with moments in 8 bits.
-        step: with the smallest micro-batch that is allowed.
-        room: bytes that may be filled.
-    """
-    step = dataclasses.replace(step, prompts=1, copy=False)
-    fits = [peak(phases(shape, precision, adapter, step))[1] <= room for adapter in (full, eight)]
-    return "paged_adamw_8bit" if fits == [False, True] else "adamw_torch_fused"
 
 
 @dataclass(frozen=True)

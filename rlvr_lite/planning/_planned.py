@@ -148,7 +148,7 @@ def make(
     )
     if chosen is not None and asked.optim == "auto":
         least = dataclasses.replace(step, micro_batch=asked.micro_batch or 1)
-        optim = memory.optim(shape, precision, full, eight, least, chosen.room)
+        optim = resolve.optim_that_fits(shape, precision, full, eight, least, chosen.room)
         config = dataclasses.replace(config, optim=optim)
     adapter = eight if config.optim == "paged_adamw_8bit" else full
     if chosen is not None:
