@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -25,7 +26,6 @@ def _size(layout: Layout, adapter: AdapterConfig) -> int:
 
 def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft import OFTConfig
-    from peft.tuners.oft import bnb
 
     config = OFTConfig(
         r=0,
@@ -33,7 +33,11 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
         target_modules=build.targets,
         task_type="CAUSAL_LM",
     )
-    layer = functools.partial(bnb.Linear4bit, config=config)  # PEFT 0.20 forgets to hand it on
+    if find_spec("peft.tuners.oft.bnb") is None:
+        return attach_config(model, config)
+    from peft.tuners.oft import bnb
+
+    layer = functools.partial(bnb.Linear4bit, config=config)  # PEFT before 0.21 forgets to hand it on
     with mock.patch.object(bnb, "Linear4bit", layer):
         return attach_config(model, config)
 
