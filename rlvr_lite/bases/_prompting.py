@@ -33,11 +33,15 @@ def preset(tokenizer: Any, values: Mapping[str, Any]) -> None:
     They are written into the template, so that training, evaluation, conversation and an exported model all see them.
 
     Raises:
-        UserError: a name that the template does not read, or a value that is not plain data.
+        UserError: a name that the template does not read, a value that is not plain data, or a template that is none.
     """
-    from jinja2 import Environment, meta
+    from jinja2 import Environment, TemplateError, meta
 
-    read = meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_plain(tokenizer)))
+    try:
+        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_plain(tokenizer))
+    except TemplateError as error:
+        raise UserError(f"the chat template of this base cannot be read ({error}): mend it") from error
+    read = meta.find_undeclared_variables(parsed)
     for name, value in values.items():
         if name not in read:
             known = ", ".join(sorted(read - {"messages", "add_generation_prompt", "bos_token", "eos_token"})) or "none"

@@ -36,14 +36,18 @@ def _has_grouped_kernel(key: Tensor) -> bool:
 
 
 @cache
-def _arguments(forward: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(forward).parameters)
+def _arguments(kind: Any) -> frozenset[str]:
+    """Of the forward of a class, or of the class below it whose arguments a forward that names none passes on."""
+    forwards = (vars(each)["forward"] for each in kind.__mro__ if "forward" in vars(each))
+    named = (frozenset(inspect.signature(forward).parameters) for forward in forwards)
+    return next((names for names in named if "input_ids" in names), frozenset())
 
 
 def takes(backbone: Any, name: str) -> bool:
     """Whether the forward of a backbone names that argument; one that names nothing at all is taken at its word."""
-    named = _arguments(type(backbone).forward)
-    return name in named or "input_ids" not in named
+    kind: Any = type(backbone)
+    named = _arguments(kind)
+    return name in named or not named
 
 
 def cache_name(backbone: Any) -> str | None:

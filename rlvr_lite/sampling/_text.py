@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, printable
 from rlvr_lite.grpo import output_head
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Messages, template: Mappi
         template: keyword arguments for the template.
 
     Raises:
-        UserError: messages are given and the tokenizer has no chat template.
+        UserError: messages are given and the tokenizer has no chat template, or one that does not take them.
     """
     if isinstance(prompt, str):
         return prompt
@@ -82,7 +82,13 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Messages, template: Mappi
     turns = [dict(turn) for turn in prompt]
     opened = bool(turns) and turns[-1].get("role") == "assistant"
     how = {"continue_final_message": opened, "add_generation_prompt": not opened}
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, **how, **(template or {})))
+    try:  # in jinja's sandbox, which keeps a stranger's template away from Python; what it raises may be anything
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, **how, **(template or {})))
+    except Exception as error:
+        said = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
+        raise UserError(
+            f"the chat template of this base does not take these messages ({said}): mend it, or give prompts as strings"
+        ) from error
 
 
 def encode(

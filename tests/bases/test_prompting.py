@@ -92,6 +92,37 @@ def test_a_variable_that_the_template_does_not_read_is_refused(folder: Path) -> 
         bases.load(str(folder), chat_template_kwargs={"enable_thinkin": False})
 
 
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "SecurityError"),
+        ("{{ cycler.__init__.__globals__.os.popen('touch taken').read() }}", "SecurityError"),
+        ("{{ '{0.__class__.__init__.__globals__}'.format(messages) }}", "SecurityError"),
+        ("{% for i in range(1000000000) %}x{% endfor %}", "OverflowError: Range too big"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{{ raise_exception('no\nred \x1b[31mturns') }}", "no red turns"),
+        ("{{ messages[7].content }}", "UndefinedError"),
+        ("{{ messages[0]['content'] + 3 }}", "TypeError"),
+    ],
+)
+def test_a_strangers_template_runs_nothing_and_fails_in_one_line(
+    folder: Path, template: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with_template(folder, template)
+    tokenizer = bases.load(str(folder)).tokenizer
+    with pytest.raises(UserError, match=says) as said:
+        sampling.render(tokenizer, CHAT)
+    assert str(said.value).isprintable()
+    assert not (folder / "taken").exists()
+
+
+def test_a_template_that_is_none_is_refused(folder: Path) -> None:
+    with_template(folder, "{% for m in messages %}")
+    with pytest.raises(UserError, match="cannot be read"):
+        bases.load(str(folder))
+
+
 def test_an_end_of_turn_that_is_no_end_token_is_added_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["tiny"])
     token = tokenizer.convert_ids_to_tokens(110)
