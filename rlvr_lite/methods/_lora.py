@@ -32,6 +32,7 @@ __all__ = [
     "moved_by_peft",
     "per_target",
     "rslora_scale",
+    "swapped",
 ]
 
 #: Name of the one adapter a model carries, and what PEFT puts before the names of the base.
@@ -63,24 +64,24 @@ def rslora_scale(alpha: float, r: int) -> float:
 def attach_config(model: nn.Module, config: Any) -> nn.Module:
     """Put a PEFT adapter with fp32 weights on the base."""
     from peft import get_peft_model
+    from peft.utils import transformers_weight_conversion as conversion
 
-    with warnings.catch_warnings(), _targets_as_written():
+    # PEFT would move targets called gate_proj, up_proj or down_proj in a mixture of experts to its fused experts.
+    with warnings.catch_warnings(), swapped(conversion, "_convert_peft_config_moe", lambda *_: None):
         # PEFT 0.21 asks transformers 5.23 for an attribute by its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return get_peft_model(model, config, adapter_name=ADAPTER, autocast_adapter_dtype=True)
 
 
 @contextlib.contextmanager
-def _targets_as_written() -> Iterator[None]:
-    """PEFT would move targets called gate_proj, up_proj or down_proj in a mixture of experts to its fused experts."""
-    from peft.utils import transformers_weight_conversion as conversion
-
-    kept = conversion._convert_peft_config_moe
-    conversion._convert_peft_config_moe = lambda *_: None
+def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Another ``owner.name`` for the time of a call into PEFT."""
+    kept = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        conversion._convert_peft_config_moe = kept
+        setattr(owner, name, kept)
 
 
 def moved_by_peft(model: nn.Module, targets: Iterable[str]) -> list[str]:

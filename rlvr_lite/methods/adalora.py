@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
 
@@ -102,7 +102,7 @@ register(
         arxiv="2303.10512",
         build=_build,
         expected=_expected,
-        learning_rates=rates(3e-2, "measured: avg@8 .81 at 3e-2, .74 at 1e-2, .25 at 3e-3"),
+        learning_rates=rates(3e-2, "measured: avg@8 .81 at 3e-2, .74 at 1e-2, .25 at 3e-3", paper_source=PAPER),
         options={"every": 5, "orthogonal": 0.1},
         allowed={"every": (1, math.inf), "orthogonal": (0, math.inf)},
         scale=lambda alpha, r: alpha / _first_rank(r),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, attach_config, block_size, per_target
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import VECTORS, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
 
@@ -47,7 +47,9 @@ register(
         arxiv="2407.19342",
         build=_build,
         expected=_expected,
-        learning_rates=rates(3e-2, "not measured: as vector methods, between ln_tuning and vera", paper=1e-3),
+        learning_rates=rates(
+            3e-2, "not measured: as vector methods, between ln_tuning and vera", paper=1e-3, paper_source=VECTORS
+        ),
         uses=frozenset({"targets"}),
         options={"block_size": 0},
         allowed={"block_size": (0, math.inf)},

@@ -8,7 +8,7 @@ from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, build_lora, expected_lora, lora_scale, per_target
 from rlvr_lite.methods._memory import factor_bytes
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
 
@@ -43,7 +43,7 @@ register(
         arxiv="2402.09353",
         build=_build,
         expected=_expected,
-        learning_rates=rates(3e-3, "measured: avg@8 .85 and .77 at 3e-3 (two seeds)"),
+        learning_rates=rates(3e-3, "measured: avg@8 .85 and .77 at 3e-3 (two seeds)", paper_source=PAPER),
         scale=lora_scale,
         scale_formula="alpha / r",
         layer="lora.Linear(Linear, Linear) + FastDora",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlvr_lite.methods._lora import DROPOUT, DROPOUT_ALLOWED, build_lora, expected_lora, lora_scale
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Method
 
@@ -21,6 +21,7 @@ register(
             "measured: avg@8 .82 at 2e-3 (three seeds), .69 at 1e-3, .83 at 3e-3, collapse at 1e-2",
             small=2e-4,
             small_source="measured on SmolLM2-135M: reward .23 to .56 in 16 steps (one seed)",
+            paper_source=PAPER,
         ),
         options=DROPOUT,
         allowed=DROPOUT_ALLOWED,

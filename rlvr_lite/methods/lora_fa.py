@@ -8,7 +8,7 @@ from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, build_lora, lora_layers, lora_scale, per_target
 from rlvr_lite.methods._memory import factor_bytes, inputs_bytes
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
 
@@ -47,7 +47,7 @@ register(
         arxiv="2308.03303",
         build=_build,
         expected=_expected,
-        learning_rates=rates(3e-3, "measured with plain AdamW on B: avg@8 .59 at 3e-3"),
+        learning_rates=rates(3e-3, "measured with plain AdamW on B: avg@8 .59 at 3e-3", paper_source=PAPER),
         scale=lora_scale,
         scale_formula="alpha / r",
         layer="lora.Linear(FixedLinear, Linear)",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlvr_lite.methods._lora import DROPOUT, DROPOUT_ALLOWED, expected_anchored, lora_scale
 from rlvr_lite.methods._memory import ANCHORED, PLAIN, both_bytes, residual_bytes, stacked_bytes
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method
 
@@ -42,7 +42,7 @@ delta = register(
         arxiv="2406.09044",
         build=_build,
         expected=expected_anchored,
-        learning_rates=rates(3e-3, "measured: avg@8 .83 at 3e-3"),
+        learning_rates=rates(3e-3, "measured: avg@8 .83 at 3e-3", paper_source=PAPER),
         options=DROPOUT,
         allowed=DROPOUT_ALLOWED,
         scale=lora_scale,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout
 from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
 
@@ -36,7 +36,7 @@ register(
         arxiv="2409.15371",
         build=_build,
         expected=_expected,
-        learning_rates=rates(1e-3, "measured: avg@8 .62 at 1e-3, .29 at 3e-4, collapse at 3e-3"),
+        learning_rates=rates(1e-3, "measured: avg@8 .62 at 1e-3, .29 at 3e-4, collapse at 3e-3", paper_source=PAPER),
         uses=frozenset({"rank", "targets"}),
         rank_limit=lambda out, inp: inp,
         layer="miss.MissLinear",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlvr_lite.methods._lora import DROPOUT, DROPOUT_ALLOWED, expected_anchored, lora_scale
 from rlvr_lite.methods._memory import ANCHORED, PLAIN, both_bytes, residual_bytes, stacked_bytes
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method
 
@@ -42,7 +42,9 @@ delta = register(
         arxiv="2404.02948",
         build=_build,
         expected=expected_anchored,
-        learning_rates=rates(1e-3, "measured: avg@8 .82 and .79 at 1e-3 (two seeds), .56 at 3e-4, collapse at 3e-3"),
+        learning_rates=rates(
+            1e-3, "measured: avg@8 .82 and .79 at 1e-3 (two seeds), .56 at 3e-4, collapse at 3e-3", paper_source=PAPER
+        ),
         options=DROPOUT,
         allowed=DROPOUT_ALLOWED,
         scale=lora_scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlvr_lite.methods._lora import build_lora, expected_lora, lora_scale
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Method
 
@@ -16,7 +16,7 @@ register(
         arxiv="2106.09685",
         build=build_lora,
         expected=expected_lora,
-        learning_rates=rates(1e-2, "measured: avg@8 .72 at 1e-2, .55 at 3e-3 (two seeds)"),
+        learning_rates=rates(1e-2, "measured: avg@8 .72 at 1e-2, .55 at 3e-3 (two seeds)", paper_source=PAPER),
         alpha={"tiny": 2, "small": 2, "paper": 2},
         uses=frozenset({"alpha", "targets"}),
         fixed_rank=1,

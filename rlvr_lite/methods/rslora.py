@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlvr_lite.methods._lora import build_lora, expected_lora, rslora_scale
-from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._rates import PAPER, rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method
 
@@ -27,7 +27,9 @@ register(
         build=_build,
         expected=expected_lora,
         learning_rates=rates(
-            5e-4, "measured: avg@8 .72, out of distribution .47 at 5e-4; .74 and .42 at 1e-3, collapse at 3e-3"
+            5e-4,
+            "measured: avg@8 .72, out of distribution .47 at 5e-4; .74 and .42 at 1e-3, collapse at 3e-3",
+            paper_source=PAPER,
         ),
         scale=rslora_scale,
         scale_formula="alpha / sqrt(r)",

@@ -115,7 +115,9 @@ def test_the_scale_it_states_is_the_one_in_use(name):
     stated = methods.identity(model, name, asked).scale
     used = {update.factors[2] if update.factors else None for update in methods.updates(model)} - {None}
     used |= {
-        m.scaling[ADAPTER] for m in model.modules() if isinstance(m, BaseTunerLayer) and name in ("dora", "randlora")
+        m.scaling[ADAPTER]
+        for m in model.modules()
+        if isinstance(m, BaseTunerLayer) and name in ("dora", "randlora", "gralora")
     }
     assert len(used) == 1
     assert used.pop() == pytest.approx(stated, rel=1e-5)

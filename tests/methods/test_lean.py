@@ -14,7 +14,11 @@ from rlvr_lite.methods import _memory
 from tests.methods import cells
 
 #: What is cast, folded or stacked; the others have nothing to gain.
-LEAN = [n for n in methods.names() if n not in ("full", "ia3", "ln_tuning", "road", "c3a")]
+LEAN = [
+    n
+    for n in methods.names()
+    if n not in ("full", "ia3", "ln_tuning", "road", "c3a", "boft", "delora", "gralora", "shira")
+]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "nf4-bf16": torch.bfloat16}
 _QUICK = ("fp32", "nf4-bf16")
 SHAPES = ((2, 14), (1, 1), (5, 1), (64, 1))

@@ -1,0 +1,92 @@
+"""DeLoRA: every rank-one part of a LoRA has length one; a trained bound says how long the update is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlvr_lite.config import AdapterConfig
+from rlvr_lite.methods._layout import Layout, Linear
+from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target, swapped
+from rlvr_lite.methods._rates import rates
+from rlvr_lite.methods._registry import register
+from rlvr_lite.methods._spec import Build, Method, Shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _build(model: nn.Module, build: Build) -> nn.Module:
+    import torch
+    from peft import DeloraConfig
+    from peft.tuners.delora.layer import DeloraLayer
+    from torch import nn
+
+    from rlvr_lite.methods._starts import weight_of
+
+    theirs = DeloraLayer.reset_delora_parameters
+
+    def reset(self: Any, *args: Any) -> None:
+        """PEFT's without its norms, which it takes of packed 4-bit weights, and in 16 bits of 16-bit ones."""
+        base = self.get_base_layer()
+        self.base_layer = nn.Linear(self.in_features, 1, bias=False, device="meta")
+        theirs(self, *args)
+        self.base_layer = base
+        self.delora_w_norm[args[0]] = torch.ones(self.in_features, device=base.weight.device)
+
+    config = DeloraConfig(
+        r=build.rank,
+        delora_lambda=build.adapter.options["delora_lambda"],  # type: ignore[arg-type]
+        target_modules=build.targets,
+        task_type="CAUSAL_LM",
+    )
+    with swapped(DeloraLayer, "reset_delora_parameters", reset):
+        attached = attach_config(model, config)
+    for layer in attached.modules():
+        if isinstance(layer, DeloraLayer):
+            held = layer.delora_w_norm[ADAPTER].float()
+            layer.delora_w_norm[ADAPTER] = held if held.is_meta else weight_of(layer.get_base_layer()).norm(dim=0)
+    return attached
+
+
+def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
+    r = adapter.rank
+    assert r is not None
+    return per_target(
+        layout,
+        adapter,
+        lambda out, inp: {
+            f"delora_A.{ADAPTER}": (r, inp),
+            f"delora_B.{ADAPTER}": (out, r),
+            f"delora_lambda.{ADAPTER}": (1,),
+        },
+    )
+
+
+def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
+    """The norms of the base's columns."""
+    return 4 * sum(t.inp for t in targets)
+
+
+register(
+    Method(
+        name="delora",
+        family="structural",
+        summary="LoRA whose r parts are normalised; a trained number a layer bounds the update (delora_lambda: its start)",
+        paper="Bini et al., DeLoRA (ICLR 2025)",
+        arxiv="2503.18225",
+        build=_build,
+        expected=_expected,
+        learning_rates=rates(2e-3, "not measured: as lora"),
+        uses=frozenset({"rank", "targets"}),
+        options={"delora_lambda": 15.0},
+        allowed={"delora_lambda": (1e-6, 1e6)},
+        layer="delora.DeloraLinear",
+        cost=(1.08, 1.31),
+        memory={
+            "nf4": (38.8, 14.65, 0.0, 0.0, 11.1),
+            "bf16": (38.8, 14.65, 0.0, 0.0, 11.1),
+            "fp32": (58.33, 23.14, 0.0, 0.0, 24.0),
+        },
+        frozen=_frozen,
+    )
+)
