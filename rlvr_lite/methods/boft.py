@@ -77,6 +77,12 @@ register(
         options={"block_size": 0, "factors": 2},
         allowed={"block_size": (0, math.inf), "factors": (1, 8)},
         layer="rlvr_lite.ButterflyLinear",
+        cost=(1.72, 3.11),
+        memory={
+            "nf4": (60.09, 25.12, 6.37, 0.02, 16.2),
+            "bf16": (60.09, 25.12, 6.37, 0.02, 16.2),
+            "fp32": (96.63, 42.27, 6.99, 0.0, 24.0),
+        },
         frozen=_frozen,
     )
 )

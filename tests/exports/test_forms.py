@@ -53,7 +53,10 @@ def effect(run):
 
 
 @each_method
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 def test_plain_peft_loads_the_adapter_on_the_public_base(method, run_of, exported):
+    if method == "boft":
+        pytest.skip("PEFT has the factors of BOFT only where it can compile for a GPU")
     if method == "full":
         with pytest.raises(UserError, match="merged"):
             exported(method, "adapter")
