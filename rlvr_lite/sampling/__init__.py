@@ -3,6 +3,7 @@
 from rlvr_lite.grpo import eval_mode
 from rlvr_lite.sampling._cache import growing_cache, takes_own_mask
 from rlvr_lite.sampling._choice import choose
+from rlvr_lite.sampling._colocated import ColocatedVLLM
 from rlvr_lite.sampling._decode import Rollout, rollout
 from rlvr_lite.sampling._keys import row_keys
 from rlvr_lite.sampling._limits import check_copy, check_room, fitted
@@ -23,6 +24,7 @@ from rlvr_lite.sampling._vllm import VLLMSampler
 from rlvr_lite.sampling._ways import way
 
 __all__ = [
+    "ColocatedVLLM",
     "Completion",
     "FixedStep",
     "Messages",

@@ -48,6 +48,9 @@ class TransformersSampler(Sampler):
             ``auto`` makes one on a CPU, and on a GPU where it takes at most a quarter of what is free.
         autocast: the context in which the policy computes; by default what training takes, autocast to the 16-bit type
             of a 16-bit base.
+
+    Attributes:
+        template, ends: as given.
     """
 
     name = "transformers"
@@ -64,8 +67,8 @@ class TransformersSampler(Sampler):
         copy: Literal["auto", True, False] = "auto",
     ):
         self._model, self._tokenizer = model, tokenizer
-        self._template = dict(template or {})
-        self._ends = tuple(eos_ids(model, tokenizer) if ends is None else ends)
+        self.template = dict(template or {})
+        self.ends = tuple(eos_ids(model, tokenizer) if ends is None else ends)
         self._autocast = autocast or self._as_in_training
         self._copy = copy
         if copy is True and not self._copied:
@@ -140,16 +143,16 @@ class TransformersSampler(Sampler):
     def longest(self, prompts: Sequence[Messages]) -> int | None:
         """The base's positions less the longest prompt; 0 where that leaves none."""
         limit = position_limit(output_head(self._model).causal_lm.config)[0]
-        return limit and max(0, limit - encode(self._tokenizer, prompts, self._template)[0].shape[1])
+        return limit and max(0, limit - encode(self._tokenizer, prompts, self.template)[0].shape[1])
 
     def portions(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, room: int) -> Iterable[Portion]:
         """Prompts of like length together, at most 256 completions."""
-        lengths = encode(self._tokenizer, prompts, self._template)[1].sum(-1).tolist()
+        lengths = encode(self._tokenizer, prompts, self.template)[1].sum(-1).tolist()
         return plan_portions(lengths, k, config.max_completion_length, room, _MAX_ROWS)
 
     def sample(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, keys: Sequence[int]) -> Samples:
         """``k`` completions of each prompt in one batch; every completion depends on its key alone."""
-        rendered = [render(self._tokenizer, prompt, self._template) for prompt in prompts]
+        rendered = [render(self._tokenizer, prompt, self.template) for prompt in prompts]
         ids, mask = tokenize(self._tokenizer, rendered, prompts)
         device = output_head(self._model).weight.device
         with self._autocast():
@@ -159,14 +162,14 @@ class TransformersSampler(Sampler):
                 mask.to(device),
                 group_size=k,
                 sampling=config,
-                eos_ids=self._ends,
+                eos_ids=self.ends,
                 pad_id=pad_id(self._tokenizer),
                 row_keys=keys,
             )
         lengths = drawn.mask.sum(-1).tolist()
         rows = [row[:length] for row, length in zip(drawn.tokens.tolist(), lengths, strict=True)]
         texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
-        ended = torch.tensor([row[-1] in self._ends for row in rows], device=device)
+        ended = torch.tensor([row[-1] in self.ends for row in rows], device=device)
         shown = [text for text in rendered for _ in range(k)]
         return Samples(drawn.tokens, drawn.mask, drawn.logprobs, texts, ended, shown)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rlvr_lite.bases import EMBEDDED
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
 from rlvr_lite.sampling._text import Messages
 
-__all__ = ["VLLMSampler"]
+__all__ = ["VLLMSampler", "drawing", "drawn", "first_line", "started"]
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
 _PROMPT_END = 32  # tokens of a prompt that say whether it opens a thought
@@ -54,26 +57,15 @@ class VLLMSampler(Sampler):
                 f"vLLM samples from 16-bit or 32-bit weights, not from the {precision} base that was trained on: use "
                 "--engine transformers, or --precision bf16 to score the adapter on the unquantised base"
             )
-        try:
-            import vllm
-        except ImportError as error:
-            raise UserError(
-                "engine 'vllm' is not installed: pip install 'rlvr-lite[vllm]', or use --engine transformers"
-            ) from error
-        self._vllm: Any = vllm
-        self._request = None
         if adapter is not None:
             rank = _plain_lora_rank(adapter)
             options = {"enable_lora": True, "max_lora_rank": max(8, 1 << (rank - 1).bit_length()), **options}
+        self._vllm, self._llm = started(model, _DTYPES[precision], revision=revision, **options)
+        self._request = None
+        if adapter is not None:
             from vllm.lora.request import LoRARequest
 
             self._request = LoRARequest("policy", 1, str(adapter))
-        options = {"logprobs_mode": "processed_logprobs", **options}  # those of the tempered distribution
-        try:
-            self._llm = vllm.LLM(model=model, revision=revision, dtype=_DTYPES[precision], **options)
-        except Exception as error:  # of vLLM, CUDA or the Hub: anything may go wrong at the start
-            first = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise UserError(f"vLLM does not start ({first}): use --engine transformers") from error
         self.precision = _held(self._llm) if precision == "auto" else precision
         self.weights = f"{self.precision} weights read by vLLM" + (
             ", the adapter as a LoRA" if adapter is not None else ""
@@ -81,40 +73,80 @@ class VLLMSampler(Sampler):
 
     def sample(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, keys: Sequence[int]) -> Samples:
         """``k`` completions of each prompt; vLLM batches by itself."""
-        parameters = [
-            self._vllm.SamplingParams(
-                temperature=config.temperature,
-                top_p=config.top_p,
-                top_k=config.top_k or -1,
-                min_p=config.min_p,
-                max_tokens=config.max_completion_length,
-                seed=key % 2**31,
-                logprobs=0,  # of the sampled token alone
-            )
-            for key in keys
-        ]
+        parameters = [drawing(self._vllm, config, key) for key in keys]
         rows: list[Any] = [p if isinstance(p, str) else [dict(turn) for turn in p] for p in prompts for _ in range(k)]
         ask = self._llm.generate if isinstance(prompts[0], str) else self._llm.chat
-        outputs = ask(rows, parameters, lora_request=self._request, use_tqdm=False)
-        answers = [output.outputs[0] for output in outputs]
-        width = max((len(answer.token_ids) for answer in answers), default=0)
-        ids, mask = (
-            torch.zeros(len(answers), width, dtype=torch.long),
-            torch.zeros(len(answers), width, dtype=torch.long),
-        )
-        logprobs = torch.zeros(len(answers), width)
-        for row, answer in enumerate(answers):
-            length = len(answer.token_ids)
-            ids[row, :length], mask[row, :length] = torch.tensor(list(answer.token_ids), dtype=torch.long), 1
-            chosen = zip(answer.token_ids, answer.logprobs, strict=True)
-            logprobs[row, :length] = torch.tensor([found[token].logprob for token, found in chosen])
-        ended = torch.tensor([answer.finish_reason != "length" for answer in answers])
-        texts = [answer.text for answer in answers]
-        return Samples(ids, mask, logprobs, texts, ended, [self._shown(output) for output in outputs])
+        try:
+            outputs = ask(rows, parameters, lora_request=self._request, use_tqdm=False)
+        except Exception as error:  # such as a prompt beyond max_model_len, or an engine that died
+            raise UserError(f"vLLM failed ({first_line(error)}): use --engine transformers") from error
+        return replace(drawn(outputs), prompts=[self._shown(output) for output in outputs])
 
     def _shown(self, output: Any) -> str:
         """The prompt after the chat template, at least its end; of a chat vLLM keeps only the tokens."""
         return str(output.prompt or self._llm.get_tokenizer().decode(output.prompt_token_ids[-_PROMPT_END:]))
+
+
+def started(model: str, dtype: str, **options: Any) -> tuple[Any, Any]:
+    """The vLLM module, and an engine that tells log-probabilities of the tempered distribution.
+
+    Args:
+        model: Hub name or directory.
+        dtype: as vLLM calls it.
+        **options: of ``vllm.LLM``.
+
+    Raises:
+        UserError: vLLM is not installed, is too old, or does not start.
+    """
+    # In a process of its own the engine could not be given weights; without a card it would fill the memory with its cache.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    try:
+        import vllm
+    except ImportError as error:
+        raise UserError(
+            "engine 'vllm' is not installed: pip install 'rlvr-lite[vllm]', or use --engine transformers"
+        ) from error
+    given = {"logprobs_mode": "processed_logprobs", **options}
+    try:
+        return vllm, vllm.LLM(model=model, dtype=dtype, **given)
+    except Exception as error:  # of vLLM, CUDA or the Hub: anything may go wrong at the start
+        raise UserError(f"vLLM does not start ({first_line(error)}): use --engine transformers") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Of what it says, or its name."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def drawing(vllm: Any, config: SamplingConfig, key: int, **more: Any) -> Any:
+    """How one completion is drawn, from its key."""
+    return vllm.SamplingParams(
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k or -1,
+        min_p=config.min_p,
+        max_tokens=config.max_completion_length,
+        seed=key % 2**31,
+        logprobs=0,  # of the sampled token alone
+        **more,
+    )
+
+
+def drawn(outputs: Sequence[Any]) -> Samples:
+    """What vLLM answered, a row each."""
+    answers = [output.outputs[0] for output in outputs]
+    width = max((len(answer.token_ids) for answer in answers), default=0)
+    ids, mask = (torch.zeros(len(answers), width, dtype=torch.long) for _ in range(2))
+    logprobs = torch.zeros(len(answers), width)
+    for row, answer in enumerate(answers):
+        length = len(answer.token_ids)
+        ids[row, :length], mask[row, :length] = torch.tensor(list(answer.token_ids), dtype=torch.long), 1
+        chosen = zip(answer.token_ids, answer.logprobs, strict=True)
+        logprobs[row, :length] = torch.tensor([found[token].logprob for token, found in chosen])
+    ended = torch.tensor([answer.finish_reason != "length" for answer in answers])
+    return Samples(ids, mask, logprobs, [answer.text for answer in answers], ended)
 
 
 def _held(llm: Any) -> str:
@@ -136,7 +168,8 @@ def _plain_lora_rank(adapter: Path) -> int:
 def _build(policy: SampledPolicy) -> Sampler:
     if policy.base is None:
         raise UserError("vLLM loads models by name: give a run or a model's name, or use --engine transformers")
-    return VLLMSampler(policy.base, policy.adapter, precision=policy.precision, revision=policy.revision)
+    base = str(EMBEDDED.get(policy.base, policy.base))
+    return VLLMSampler(base, policy.adapter, precision=policy.precision, revision=policy.revision)
 
 
 register_sampler("vllm", _build)

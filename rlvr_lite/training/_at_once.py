@@ -11,8 +11,9 @@ from rlvr_lite.analysis import memory
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json, write_json
+from rlvr_lite.training._engine import engine_options
 
-__all__ = ["CompletionsAtOnce", "own_sampler", "rollout_copy"]
+__all__ = ["CompletionsAtOnce", "rollout_copy", "sampler_of"]
 
 
 class CompletionsAtOnce:
@@ -55,25 +56,32 @@ def rollout_copy(filled: RunConfig, facts: resolve.BaseFacts, backend: str) -> b
     return memory.copy_fits(shape, adapter, step, room)
 
 
-def own_sampler(trainer: Any, others: list[Any], copy: Literal["auto", True, False]) -> sampling.TransformersSampler:
-    """The sampler of a trainer's own model.
+def sampler_of(
+    trainer: Any, asked: sampling.Sampler | Literal["vllm"] | None, rollout: Any, copy: Literal["auto", True, False]
+) -> sampling.Sampler:
+    """Who samples for a trainer.
 
     Args:
         trainer: a ``GRPOTrainer``.
-        others: who samples in its place, each ``None`` or not.
+        asked: its ``sampler``; ``vllm`` for an engine beside its model.
+        rollout: a user's own way, or ``None``.
         copy: its ``rollout_copy``.
 
     Raises:
-        UserError: several would sample, or a copy that nobody would sample from.
+        UserError: several would sample, a copy that nobody would sample from, or vLLM cannot be had.
     """
-    given = [other for other in others if other is not None]
+    given = [other for other in (asked, rollout) if other is not None]
     if len(given) > 1:
         raise UserError("rollout_func and sampler would both sample: pass one of them")
     if given and copy is True:
         raise UserError(
             "rollout_copy=True is for sampling from the model itself: leave it out, or sampler and rollout_func"
         )
-    return sampling.TransformersSampler(
+    if isinstance(asked, str) and asked != "vllm":
+        raise UserError(f"sampler must be 'vllm' or a Sampler, got {asked!r}")
+    if asked is not None and asked != "vllm":
+        return asked
+    own = sampling.TransformersSampler(
         trainer.model,
         trainer._tokenizer,
         template=trainer.chat_template_kwargs,
@@ -81,3 +89,8 @@ def own_sampler(trainer: Any, others: list[Any], copy: Literal["auto", True, Fal
         autocast=trainer.accelerator.autocast,
         copy=copy,
     )
+    if asked is None:
+        return own
+    if trainer.processes.count > 1:
+        raise UserError("sampler='vllm' samples for one process: start one, or leave it out")
+    return sampling.ColocatedVLLM(trainer.model, own, trainer._tokenizer, **engine_options(trainer.args))

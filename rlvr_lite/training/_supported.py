@@ -11,6 +11,7 @@ from transformers import Trainer
 from rlvr_lite import grpo
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
+from rlvr_lite.training import _engine as engine
 from rlvr_lite.training import _stock
 
 __all__ = [
@@ -186,7 +187,6 @@ _ADVICE = {
     "use_adaptive_entropy": "top_entropy_quantile and epsilon_high act on entropy too",
     "use_liger_kernel": "log-probabilities are computed without full logits already",
     "use_transformers_continuous_batching": "the sampler here drops finished completions already",
-    "use_vllm": "the sampler here shares the trained weights",
 }
 #: Arguments of the constructor that stand for something that is not here.
 _NO_ARGUMENT = {
@@ -295,7 +295,7 @@ def refuse_unsupported(args: Any) -> None:
         raise UserError(f"loss_type {args.loss_type!r} is not supported by rlvr_lite: choose one of {known}")
     honoured = HONOURED | WITHOUT_EFFECT | set(grpo.losses.get(args.loss_type).trl.values())
     for name in (f.name for f in dataclasses.fields(config)):
-        if name in honoured or name.startswith("vllm_"):
+        if name in honoured or engine.honours(args, name):
             continue
         value, default = getattr(args, name), getattr(defaults, name)
         if name == "accelerator_config":  # TRL itself sets this one for streams

@@ -26,7 +26,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import _supported as supported
 from rlvr_lite.training._arguments import optimizer_of
-from rlvr_lite.training._at_once import CompletionsAtOnce, own_sampler
+from rlvr_lite.training._at_once import CompletionsAtOnce, sampler_of
 from rlvr_lite.training._callbacks import Follow
 from rlvr_lite.training._collect import Collector, GenerationBatch
 from rlvr_lite.training._generation_batch import micro_steps, on_device
@@ -83,7 +83,8 @@ class GRPOTrainer(Objective):
         reward_limit: seconds a reward function may take for a batch; ``None`` for no limit, as in TRL.
         log_rollouts: write every completion to ``rollouts.jsonl`` beside ``metrics.jsonl``.
         log_directory: where these logs stand; ``None`` takes ``args.output_dir``.
-        sampler: who samples; ``None`` samples from the model itself.
+        sampler: who samples; ``vllm`` runs an engine beside the model, as does ``use_vllm=True`` with
+            ``vllm_mode="colocate"``, see ``sampling.ColocatedVLLM``; ``None`` samples from the model itself.
         completions_at_once: sampled together, at most; ``None`` takes a generation batch. What does not fit in memory is
             halved, and the smaller number kept in ``memory.json`` beside the logs.
         rollout_copy: sample from a 16-bit copy of a 4-bit base, freed before scoring; see ``sampling.TransformersSampler``.
@@ -122,7 +123,7 @@ class GRPOTrainer(Objective):
         reward_limit: float | None = None,
         log_rollouts: bool = True,
         log_directory: str | Path | None = None,
-        sampler: sampling.Sampler | None = None,
+        sampler: sampling.Sampler | Literal["vllm"] | None = None,
         completions_at_once: int | None = None,
         rollout_copy: Literal["auto", True, False] = "auto",
         sampler_correction: Literal["truncated", "none"] = "truncated",
@@ -146,9 +147,9 @@ class GRPOTrainer(Objective):
         precise = trained_values(model)
         fresh = not hasattr(model, "peft_config") and not changes_the_base(peft_config)
         self.guards = guard(functions, reward_limit, on_reward_error)
-        beta, sync, cast = args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32
+        beta, sync, cast, engine = args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32, args.use_vllm
         args.beta, args.sync_ref_model = 0.0, False  # TRL would copy the adapter or load the model once more
-        args.cast_lm_head_to_fp32 = False  # TRL's stops at an adapter on tied embeddings
+        args.cast_lm_head_to_fp32 = args.use_vllm = False  # TRL's cast stops at an adapter on tied embeddings
         try:
             super().__init__(
                 model,
@@ -165,7 +166,7 @@ class GRPOTrainer(Objective):
                 rollout_func=rollout_func,
             )
         finally:
-            args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32 = beta, sync, cast
+            args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32, args.use_vllm = beta, sync, cast, engine
         self.beta = beta
         self.processes = Processes(self.accelerator.process_index, self.accelerator.num_processes)
         # Nothing is wrapped for data parallelism: accumulate() adds the gradients up itself, once a micro-step.
@@ -202,9 +203,10 @@ class GRPOTrainer(Objective):
         if sampler_correction not in ("truncated", "none"):
             raise UserError(f"sampler_correction must be 'truncated' or 'none', got {sampler_correction!r}")
         foreign = self.collector.rollout is not None  # its log-probabilities are the user's affair, as in TRL
-        self.sampler_correction = "none" if foreign else sampler_correction
+        corrected = not foreign and not (args.use_vllm and not args.vllm_importance_sampling_correction)
+        self.sampler_correction = sampler_correction if corrected else "none"
         self.sampler_gap_limit = None if foreign else sampler_gap_limit
-        self.samples_itself = sampler is None and not foreign
+        self.samples_itself = sampler is None and not args.use_vllm and not foreign
         self.truncation = None if foreign else supported.truncation_of(args, self.on_policy)
 
     def _collector(self, max_resample: int, sampler: Any, at_once: CompletionsAtOnce, copy: Any) -> Collector:
@@ -218,7 +220,7 @@ class GRPOTrainer(Objective):
         if stream:
             rows = Stream(rows, shuffle=args.shuffle_dataset, seed=args.seed)
         supported.refuse_chats_without_template(rows, tokenizer)
-        own = own_sampler(self, [sampler, self._rollout()], copy)
+        drawing = sampler_of(self, sampler or ("vllm" if args.use_vllm else None), self._rollout(), copy)
         ends, template = sampling.eos_ids(self.model, tokenizer), self.chat_template_kwargs
         return Collector(
             model=self.model,
@@ -238,7 +240,7 @@ class GRPOTrainer(Objective):
             rollout=self._rollout(),
             eos_ids=ends,
             mask_truncated=self.mask_truncated_completions,
-            sampler=sampler or own,
+            sampler=drawing,
             template=template,
             at_once=at_once,
             processes=self.processes,

@@ -23,9 +23,11 @@ class FakeLLM:
     """Answers with what it was asked, and keeps how it was asked."""
 
     calls = 0
+    last: FakeLLM
 
     def __init__(self, **options: Any):
         self.options = options
+        FakeLLM.last = self
         dtype = {"auto": "bfloat16"}.get(options["dtype"], options["dtype"])
         self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(dtype=f"torch.{dtype}"))
 
@@ -122,6 +124,7 @@ def test_a_run_trained_in_four_bits_is_not_scored_on_sixteen_without_a_word() ->
         evaluate("tiny", "chain-sum:test", k=2, n=3, engine="vllm", precision="nf4", progress=False)
     found = evaluate("tiny", "chain-sum:test", k=2, n=3, engine="vllm", precision="fp16", progress=False)
     assert found.facts["policy"]["precision"] == "fp16"
+    assert (Path(FakeLLM.last.options["model"]) / "config.json").is_file()  # the embedded base is a folder to vLLM
 
 
 @pytest.mark.usefixtures("vllm")
@@ -132,4 +135,17 @@ def test_an_engine_that_does_not_start_says_so_in_one_line(monkeypatch: pytest.M
     monkeypatch.setattr(sys.modules["vllm"], "LLM", fail)
     with pytest.raises(UserError, match=r"no kernel image.*--engine transformers") as caught:
         VLLMSampler("some/model")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("vllm")
+def test_an_engine_that_dies_says_so_in_one_line() -> None:
+    sampler = VLLMSampler("some/model")
+
+    def die(*_: Any, **__: Any) -> None:
+        raise RuntimeError("engine core died\nat line 3")
+
+    sampler._llm.chat = die
+    with pytest.raises(UserError, match=r"engine core died.*--engine transformers") as caught:
+        sampler.sample([[{"role": "user", "content": "a"}]], 1, SAMPLING, [1])
     assert "\n" not in str(caught.value)

