@@ -64,11 +64,12 @@ class Graphs:
                     self._work(*key)
                 finally:
                     graph.capture_end()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # of whatever operator may not be recorded
+        except Exception as error:  # of whatever operator may not be recorded; ending a broken record fails once more
+            cause = error.__context__ or error
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
             _REFUSED.add(self._model)
-            first = str(error.__context__ or error).strip().partition("\n")[0]
+            first = str(cause).strip().partition("\n")[0]
             kind = type(self._model).__name__
             _LOG.warning(
                 "%s: its decoding step cannot be a CUDA graph (%s): sampling launches every operator", kind, first

@@ -72,7 +72,11 @@ class VLLMSampler(Sampler):
         )
 
     def sample(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, keys: Sequence[int]) -> Samples:
-        """``k`` completions of each prompt; vLLM batches by itself."""
+        """``k`` completions of each prompt; vLLM batches by itself.
+
+        Raises:
+            UserError: the engine failed, such as on a prompt that it has no room for.
+        """
         parameters = [drawing(self._vllm, config, key) for key in keys]
         rows: list[Any] = [p if isinstance(p, str) else [dict(turn) for turn in p] for p in prompts for _ in range(k)]
         ask = self._llm.generate if isinstance(prompts[0], str) else self._llm.chat

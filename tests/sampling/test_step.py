@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,8 +149,19 @@ def test_what_cannot_be_recorded_is_said_once_and_goes_on(
     assert "not permitted when stream is capturing" in said[0]
 
 
-def test_no_memory_while_recording_is_no_reason_to_go_on(recorded: list[PretendGraph]) -> None:
-    model = random_qwen2()
+@pytest.mark.parametrize("ends", [True, False], ids=["the record ends", "ending fails too"])
+def test_no_memory_while_recording_is_no_reason_to_go_on(
+    ends: bool, recorded: list[PretendGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, end = random_qwen2(), PretendGraph.capture_end
+
+    def ended(graph: PretendGraph) -> None:
+        broken = sys.exc_info()[0] is not None
+        end(graph)
+        if broken and not ends:
+            raise RuntimeError("capture was invalidated")
+
+    monkeypatch.setattr(PretendGraph, "capture_end", ended)
     drawn(model, fixed=False)
     calls = iter(range(100))
 
