@@ -45,7 +45,7 @@ class ColocatedVLLM(Sampler):
     An engine that fails while it samples is given up with one line, and the model itself is sampled from then on.
 
     Args:
-        model: the policy, a causal language model or a ``PeftModel`` around one.
+        model: the policy, a ``PeftModel``.
         own: samples from the model itself, with the template and the ends that are to be followed.
         tokenizer: its tokenizer.
         longest: tokens of a prompt and its completion; ``None`` for what the base has positions for.
@@ -54,8 +54,8 @@ class ColocatedVLLM(Sampler):
         **options: passed to ``vllm.LLM``.
 
     Raises:
-        UserError: vLLM is not installed, or does not start with this base; an adapter that is no LoRA was not attached by
-            ``rlvr_lite.methods``.
+        UserError: vLLM is not installed, or does not start with this base; the base itself is trained; an adapter that is no
+            LoRA was not attached by ``rlvr_lite.methods``.
     """
 
     name = "vllm"
@@ -75,7 +75,9 @@ class ColocatedVLLM(Sampler):
         weight = output_head(model).weight
         cuda, rank = weight.device.type == "cuda", _lora_rank(model)
         self._lora = rank is not None
-        if rank is None and hasattr(model, "peft_config"):
+        if not hasattr(model, "peft_config"):  # a head tied to trained embeddings would stay what it was
+            raise UserError("vLLM is handed adapters, not a base that is trained as a whole: leave the sampler out")
+        if rank is None:
             methods.attachment(model)  # of others nobody knows what they change
         if rank is not None:
             fitting = next((most for most in _RANKS if most >= rank), None)
@@ -198,7 +200,7 @@ def _untouched(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]
     """Name, module, name within it and tensor of what the base holds, without adapters; names are the base's own."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    base: Any = model.get_base_model()  # type: ignore[operator]
     around = [name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
     seen: set[int] = set()
     for name, module in base.named_modules():
@@ -213,8 +215,6 @@ def _untouched(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]
 
 def _changed(model: nn.Module) -> dict[str, Any]:
     """What the method changes, by the names of parameters."""
-    if not hasattr(model, "peft_config"):
-        return {}
     try:
         methods.attachment(model)
     except UserError:  # a plain LoRA of PEFT's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["engine_options", "honours"]
+__all__ = ["engine_options", "honours", "uncorrected"]
 
 #: How the rollouts are corrected is ``sampler_correction``'s affair; a server has other fields.
 _HONOURED = frozenset(
@@ -28,9 +28,12 @@ def honours(args: Any, name: str) -> bool:
     """Whether a field acts here, or has nothing to act on, as in TRL."""
     if name == "use_vllm" or name in _HONOURED:
         return True
-    return name.startswith("vllm_") and (
-        not args.use_vllm or (name in _CORRECTION and not args.vllm_importance_sampling_correction)
-    )
+    return name.startswith("vllm_") and (not args.use_vllm or (name in _CORRECTION and uncorrected(args)))
+
+
+def uncorrected(args: Any) -> bool:
+    """Whether rollouts of an engine are taken as if the scorer had drawn them."""
+    return bool(args.use_vllm) and not args.vllm_importance_sampling_correction
 
 
 def engine_options(args: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rlvr_lite import grpo, methods, sampling
 from rlvr_lite.config import SAMPLER_GAP_LIMIT
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
+from rlvr_lite.training import _engine as engine
 from rlvr_lite.training import _supported as supported
 from rlvr_lite.training._arguments import optimizer_of
 from rlvr_lite.training._at_once import CompletionsAtOnce, sampler_of
@@ -83,8 +84,7 @@ class GRPOTrainer(Objective):
         reward_limit: seconds a reward function may take for a batch; ``None`` for no limit, as in TRL.
         log_rollouts: write every completion to ``rollouts.jsonl`` beside ``metrics.jsonl``.
         log_directory: where these logs stand; ``None`` takes ``args.output_dir``.
-        sampler: who samples; ``vllm`` runs an engine beside the model, as does ``use_vllm=True`` with
-            ``vllm_mode="colocate"``, see ``sampling.ColocatedVLLM``; ``None`` samples from the model itself.
+        sampler: who samples; ``vllm`` or TRL's ``use_vllm``: an engine beside the model (``sampling.ColocatedVLLM``).
         completions_at_once: sampled together, at most; ``None`` takes a generation batch. What does not fit in memory is
             halved, and the smaller number kept in ``memory.json`` beside the logs.
         rollout_copy: sample from a 16-bit copy of a 4-bit base, freed before scoring; see ``sampling.TransformersSampler``.
@@ -147,7 +147,7 @@ class GRPOTrainer(Objective):
         precise = trained_values(model)
         fresh = not hasattr(model, "peft_config") and not changes_the_base(peft_config)
         self.guards = guard(functions, reward_limit, on_reward_error)
-        beta, sync, cast, engine = args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32, args.use_vllm
+        beta, sync, cast, vllm = args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32, args.use_vllm
         args.beta, args.sync_ref_model = 0.0, False  # TRL would copy the adapter or load the model once more
         args.cast_lm_head_to_fp32 = args.use_vllm = False  # TRL's cast stops at an adapter on tied embeddings
         try:
@@ -166,7 +166,7 @@ class GRPOTrainer(Objective):
                 rollout_func=rollout_func,
             )
         finally:
-            args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32, args.use_vllm = beta, sync, cast, engine
+            args.beta, args.sync_ref_model, args.cast_lm_head_to_fp32, args.use_vllm = beta, sync, cast, vllm
         self.beta = beta
         self.processes = Processes(self.accelerator.process_index, self.accelerator.num_processes)
         # Nothing is wrapped for data parallelism: accumulate() adds the gradients up itself, once a micro-step.
@@ -180,8 +180,7 @@ class GRPOTrainer(Objective):
             raise UserError(
                 "sync_ref_model=True moves a copy of the weights, and an adapter has its base: leave it out"
             )
-        self.method = method
-        self.micro_batch = micro_batch
+        self.method, self.micro_batch = method, micro_batch
         self.generation_steps = args.steps_per_generation * args.num_iterations
         self.on_policy = self.generation_steps == args.gradient_accumulation_steps
         self.loss = grpo.losses.get(args.loss_type)
@@ -203,8 +202,7 @@ class GRPOTrainer(Objective):
         if sampler_correction not in ("truncated", "none"):
             raise UserError(f"sampler_correction must be 'truncated' or 'none', got {sampler_correction!r}")
         foreign = self.collector.rollout is not None  # its log-probabilities are the user's affair, as in TRL
-        corrected = not foreign and not (args.use_vllm and not args.vllm_importance_sampling_correction)
-        self.sampler_correction = sampler_correction if corrected else "none"
+        self.sampler_correction = "none" if foreign or engine.uncorrected(args) else sampler_correction
         self.sampler_gap_limit = None if foreign else sampler_gap_limit
         self.samples_itself = sampler is None and not args.use_vllm and not foreign
         self.truncation = None if foreign else supported.truncation_of(args, self.on_policy)

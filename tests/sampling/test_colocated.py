@@ -104,7 +104,7 @@ def test_every_policy_is_a_lora_of_a_name_of_its_own() -> None:
     assert len({p.seed for p in engine.parameters}) == 4
 
 
-@pytest.mark.parametrize("method", ["dora", "ia3", "ln_tuning", "full"])
+@pytest.mark.parametrize("method", ["dora", "ia3", "ln_tuning"])
 def test_other_methods_hand_over_weights_from_the_untouched_base(method: str) -> None:
     model, tokenizer = policy(method)
     sampler, engine = sampler_of(model, tokenizer), Engine.last
@@ -121,6 +121,11 @@ def test_other_methods_hand_over_weights_from_the_untouched_base(method: str) ->
     second = (drawn(sampler), engine.weights)[1]
     assert all(torch.equal(first[name], second[name]) for name in first)  # never twice
     assert any(not torch.equal(first[name], engine.base[name]) for name in first)
+
+
+def test_a_base_that_is_trained_as_a_whole_is_refused() -> None:
+    with pytest.raises(UserError, match="adapters"):
+        sampler_of(*policy("full"))
 
 
 def test_a_base_in_four_bits_is_handed_over_dequantised(caplog: pytest.LogCaptureFixture) -> None:
