@@ -33,31 +33,32 @@ def test_nothing_stands_in_the_way_of_a_card_or_of_a_machine_without_one():
     assert not obstacles(dataclasses.replace(T4, architectures=("sm_70", "sm_90"), capability=(8, 6)))
 
 
-@pytest.mark.parametrize(
-    ("facts", "about", "fatal", "words"),
-    [
-        (dataclasses.replace(UNSEEN, driver=None, driver_cuda=None), "driver", True, ("no driver", "--gpus all")),
-        (dataclasses.replace(UNSEEN, driver_cuda=(11, 4), driver="470.57"), "driver", True, ("470.57", "11.4", "12.8")),
-        (dataclasses.replace(UNSEEN, torch_cuda=None), "driver", True, ("CPU build",)),
-        (dataclasses.replace(UNSEEN, visible="-1"), "driver", True, ("CUDA_VISIBLE_DEVICES='-1'",)),
-        (dataclasses.replace(T4, forked=True, cards=0), "fork", True, ("forked", "spawn")),
-        (dataclasses.replace(T4, capability=(6, 0), name="P100"), "capability", True, ("P100", "6.0", "7.5")),
-        (dataclasses.replace(T4, capability=(12, 0)), "capability", True, ("12.0", "up to 9.0", "newer PyTorch")),
-        (
-            dataclasses.replace(T4, capability=(6, 0), architectures=("sm_60", "sm_90")),
-            "capability",
-            False,
-            ("no bf16", "fp16"),
-        ),
-        (
-            dataclasses.replace(T4, others=(Process(41, "python", 9 * GIB), Process(7, "Xorg", GIB))),
-            "memory",
-            False,
-            ("10.0 of 15.0 GiB", "python, process 41"),
-        ),
-        (dataclasses.replace(T4, torch_cuda="13.0"), "bitsandbytes", True, ("13.0", "11.8, 12.8", "pip install")),
-    ],
-)
+#: What stands in the way, of which kind it is, whether nothing runs, and words that its line has.
+IN_THE_WAY = [
+    (dataclasses.replace(UNSEEN, driver=None, driver_cuda=None), "driver", True, ("no driver", "--gpus all")),
+    (dataclasses.replace(UNSEEN, driver_cuda=(11, 4), driver="470.57"), "driver", True, ("470.57", "11.4", "12.8")),
+    (dataclasses.replace(UNSEEN, torch_cuda=None), "driver", True, ("CPU build",)),
+    (dataclasses.replace(UNSEEN, visible="-1"), "driver", True, ("CUDA_VISIBLE_DEVICES='-1'",)),
+    (dataclasses.replace(T4, forked=True, cards=0), "fork", True, ("forked", "spawn")),
+    (dataclasses.replace(T4, capability=(6, 0), name="P100"), "capability", True, ("P100", "6.0", "7.5")),
+    (dataclasses.replace(T4, capability=(12, 0)), "capability", True, ("12.0", "up to 9.0", "newer PyTorch")),
+    (
+        dataclasses.replace(T4, capability=(6, 0), architectures=("sm_60", "sm_90")),
+        "capability",
+        False,
+        ("no bf16", "fp16"),
+    ),
+    (
+        dataclasses.replace(T4, others=(Process(41, "python", 9 * GIB), Process(7, "Xorg", GIB))),
+        "memory",
+        False,
+        ("10.0 of 15.0 GiB", "python, process 41"),
+    ),
+    (dataclasses.replace(T4, torch_cuda="13.0"), "bitsandbytes", True, ("13.0", "11.8, 12.8", "pip install")),
+]
+
+
+@pytest.mark.parametrize(("facts", "about", "fatal", "words"), IN_THE_WAY)
 def test_each_is_one_line_with_a_way_out(facts, about, fatal, words):
     (found,) = obstacles(facts)
     assert (found.about, found.fatal) == (about, fatal)

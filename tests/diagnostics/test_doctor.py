@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 
 import pytest
 import torch
 
 import rlvr_lite
-from rlvr_lite import bases, cli, diagnostics, grpo, methods, sampling
+from rlvr_lite import bases, cli, diagnostics, grpo, host, methods, sampling
 from rlvr_lite.diagnostics import check_names
 from rlvr_lite.errors import UserError
+from tests.core.test_host import IN_THE_WAY
 
 NUMBERS = ("NF4 products", "gradients", "decoding", "rollouts", "sampled and scored")
 
@@ -61,6 +64,26 @@ def test_rollouts_that_depend_on_the_batch_are_found(monkeypatch):
 
     monkeypatch.setattr(sampling, "rollout", other)
     assert verdicts("rollouts") == {"rollouts": "failed"}
+
+
+@pytest.mark.parametrize(("facts", "about", "fatal", "words"), IN_THE_WAY)
+def test_what_stands_in_the_way_is_one_line_here_and_where_a_run_loads_its_base(
+    facts, about, fatal, words, monkeypatch, caplog
+):
+    for module in (host, diagnostics._doctor):
+        monkeypatch.setattr(module, "this_host", lambda: facts)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    found = rlvr_lite.doctor(only=("driver", "card", "bitsandbytes"), progress=False)
+    (failed,) = (check for check in found.checks if check.verdict == "failed")
+    said = f"{failed.figure}: {failed.remedy}"
+    assert "\n" not in said
+    assert all(word in said for word in words)
+    monkeypatch.setattr(host, "_SAID", set())
+    refused = fatal and (facts.cards or facts.forked)
+    with pytest.raises(UserError, match=re.escape(said)) if refused else contextlib.nullcontext():
+        bases.load("tiny", "nf4" if about == "bitsandbytes" else "fp32")
+    told = [record.getMessage() for record in caplog.records if record.name == "rlvr_lite.host"]
+    assert told == ([] if refused else [said])
 
 
 @pytest.mark.slow
