@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tests.pretend_card import PretendCard
 
@@ -17,6 +18,7 @@ import torch  # noqa: E402
 
 import rlvr_lite  # noqa: E402
 from rlvr_lite import bases  # noqa: E402
+from rlvr_lite.diagnostics._subject import Subject  # noqa: E402
 from rlvr_lite.training import GRPOTrainer, generator_states, restore_generators  # noqa: E402
 
 RUN: dict[str, Any] = {
@@ -29,11 +31,13 @@ RUN: dict[str, Any] = {
     "smoke": True,
     "progress": False,
 }
+#: Of all methods but the first.
+SHORT: dict[str, Any] = {"max_completion_length": 8, "eval_problems": 0}
 CHECKS = ("card", "attention", "gradients", "decoding", "fp16", "out of", "other")
 
 
-def life(card: PretendCard, method: str, out: Path) -> dict[str, Any]:
-    """Train, go on from a checkpoint, score, export; and the waits of a step."""
+def life(card: PretendCard, method: str, out: Path, **changes: Any) -> dict[str, Any]:
+    """Train, go on from a checkpoint, score, look at the spectrum, export; and the waits of a step."""
     base = bases.load("tiny")
     steps: list[Counter[str]] = []
     inner = GRPOTrainer.training_step
@@ -46,12 +50,14 @@ def life(card: PretendCard, method: str, out: Path) -> dict[str, Any]:
 
     GRPOTrainer.training_step = watched  # type: ignore[method-assign]
     try:
-        rlvr_lite.train(method, base, "chain-sum", out=out, steps=1, **RUN)
-        run = rlvr_lite.train(method, base, "chain-sum", out=out, steps=3, **RUN)
+        settings = RUN | changes
+        stopped = rlvr_lite.train(method, base, "chain-sum", out=out, steps=3, max_hours=1e-9, **settings)
+        assert stopped.status == "stopped"
+        run = rlvr_lite.train(method, base, "chain-sum", out=out, steps=3, **settings)
     finally:
         GRPOTrainer.training_step = inner  # type: ignore[method-assign]
     scored = run.evaluate(n=2, k=2, out=out / "scored")
-    exported = run.export("adapter", out / "exported")
+    exported = run.export("merged" if method == "full" else "adapter", out / "exported")
     return {
         "status": run.status,
         "reason": run.summary["reason"],
@@ -59,6 +65,7 @@ def life(card: PretendCard, method: str, out: Path) -> dict[str, Any]:
         "precision": run.config.precision,
         "waits": dict(steps[-1].most_common(60)),
         "scored": type(scored).__name__,
+        "spectrum": type(rlvr_lite.spectrum(run)).__name__,
         "exported": sorted(path.name for path in Path(exported).iterdir()),
     }
 
@@ -69,11 +76,11 @@ def main(out: Path, names: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with PretendCard() as card:
         found["device"] = str(bases.load("tiny").device)
-        found["lives"] = {name: life(card, name, out / name) for name in names}
+        found["lives"] = {name: life(card, name, out / name, **(SHORT if i else {})) for i, name in enumerate(names)}
         found["graphs"] = sum(graph.replays for graph in card.graphs)
         states = generator_states()
         restore_generators(states | {"cuda": states["cuda"] * 2})
-    with PretendCard(capability=(7, 5)):
+    with PretendCard(capability=(7, 5)), mock.patch.object(Subject, "large", lambda subject, *_: subject.base):
         checks = rlvr_lite.doctor(only=CHECKS, progress=False).checks
         found["checks"] = {check.name: [check.verdict, check.figure] for check in checks}
     return found

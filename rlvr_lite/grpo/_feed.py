@@ -68,8 +68,7 @@ def feed(backbone: Any, ids: Tensor, mask: Tensor | None = None, position: Tenso
         position: int64 ``[B, T]``.
         **more: such as ``past_key_values``.
     """
-    if ids.is_cuda:
-        _repeat_where_no_kernel_groups()
+    _repeat_where_no_kernel_groups()
     given = {"attention_mask": mask, "position_ids": position} | ({"use_cache": False} | more)
     if "past_key_values" in given:
         name = cache_name(backbone) or "past_key_values"

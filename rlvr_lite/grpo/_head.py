@@ -274,8 +274,8 @@ def _check_logits(head: OutputHead) -> None:
     """Compare the model's own logits on a few tokens with those of its parts."""
     ids = torch.arange(4, device=head.weight.device)[None] % head.weight.shape[0]
     with eval_mode(head.causal_lm):
-        expected = head.causal_lm(input_ids=ids, use_cache=False).logits.float()
         hidden = feed(head.backbone, ids)
+        expected = head.causal_lm(input_ids=ids, use_cache=False).logits.float()
     found = head.logits(hidden).float()
     if not expected.isfinite().all():
         return  # whoever samples or scores says where they come from
