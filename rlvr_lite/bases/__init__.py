@@ -9,6 +9,7 @@ from rlvr_lite.lazy import on_use
 
 if TYPE_CHECKING:
     from rlvr_lite.bases._activations import with_activations
+    from rlvr_lite.bases._attention import keep_attention_fused
     from rlvr_lite.bases._backend import import_unsloth
     from rlvr_lite.bases._base import Base
     from rlvr_lite.bases._decode_check import check_decode
@@ -28,6 +29,7 @@ __all__ = [
     "examine",
     "full_name",
     "import_unsloth",
+    "keep_attention_fused",
     "list_bases",
     "load",
     "load_for",
@@ -46,6 +48,7 @@ _HOMES = {
     "config_object": "_examine",
     "examine": "_examine",
     "import_unsloth": "_backend",
+    "keep_attention_fused": "_attention",
     "list_bases": "_proven",
     "load": "_load",
     "load_for": "_load",

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
+from rlvr_lite.bases._attention import keep_attention_fused
 from rlvr_lite.bases._backend import claim
 from rlvr_lite.bases._base import Base, count_parameters, linear4bit_layers
 from rlvr_lite.bases._examine import LOADING, examine
@@ -65,6 +66,8 @@ def load(
     concrete = _precision(name, precision, place, located)
     if device is None or place.type == "cuda":
         check_host(concrete)
+    if place.type == "cuda":
+        keep_attention_fused()
     if compute_dtype is not None and concrete != "nf4":
         raise UserError(f"compute_dtype is for nf4; a {concrete} base computes in {concrete}: leave it out")
     dtype = (compute_dtype or native_dtype(place)) if concrete == "nf4" else _DTYPES[concrete]

@@ -6,33 +6,11 @@ import inspect
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
 __all__ = ["cache_name", "feed", "takes"]
 
 _STATES = ("Mamba", "xLSTM")  # their ``cache_params`` is a ``cache`` like any other from transformers 5.24 on
-
-
-@cache
-def _repeat_where_no_kernel_groups() -> None:
-    """Keep attention in fused kernels: grouped heads without a mask reach one in 16 bits from capability 8.0 on only.
-
-    Elsewhere PyTorch would hold all scores in fp32, so transformers is to repeat keys and values, as it does beside a mask.
-    """
-    from transformers.integrations import sdpa_attention
-
-    grouped = sdpa_attention.use_gqa_in_sdpa
-
-    def asked(mask: Tensor | None, key: Tensor, *rest: Any) -> bool:
-        return bool(grouped(mask, key, *rest)) and _has_grouped_kernel(key)
-
-    sdpa_attention.use_gqa_in_sdpa = asked
-
-
-def _has_grouped_kernel(key: Tensor) -> bool:
-    half = key.dtype in (torch.float16, torch.bfloat16)
-    return not key.is_cuda or (half and torch.cuda.get_device_capability(key.device) >= (8, 0))
 
 
 @cache
@@ -68,7 +46,6 @@ def feed(backbone: Any, ids: Tensor, mask: Tensor | None = None, position: Tenso
         position: int64 ``[B, T]``.
         **more: such as ``past_key_values``.
     """
-    _repeat_where_no_kernel_groups()
     given = {"attention_mask": mask, "position_ids": position} | ({"use_cache": False} | more)
     if "past_key_values" in given:
         name = cache_name(backbone) or "past_key_values"

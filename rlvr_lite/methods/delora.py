@@ -35,7 +35,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
 
     config = DeloraConfig(
         r=build.rank,
-        delora_lambda=build.adapter.options["delora_lambda"],  # type: ignore[arg-type]
+        delora_lambda=build.adapter.options["delora_lambda"],
         target_modules=build.targets,
         task_type="CAUSAL_LM",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from rlvr_lite.bases import keep_attention_fused
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import output_head, position_limit
@@ -66,6 +67,8 @@ class TransformersSampler(Sampler):
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
         copy: Literal["auto", True, False] = "auto",
     ):
+        if next(model.parameters()).is_cuda:
+            keep_attention_fused()
         self._model, self._tokenizer = model, tokenizer
         self.template = dict(template or {})
         self.ends = tuple(eos_ids(model, tokenizer) if ends is None else ends)
