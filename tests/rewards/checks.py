@@ -54,6 +54,20 @@ def call_and_swallow(_: Any) -> tuple[bool, str]:
             pass
 
 
+class _Finalised:
+    def __del__(self) -> None:
+        for _ in range(2000):
+            _nothing()
+
+
+def call_in_finalisers(_: Any) -> tuple[bool, str]:
+    """More calls than are allowed, the first of them where every exception is swallowed; without a limit it ends."""
+    _Finalised()
+    for _ in range(20_000):
+        _nothing()
+    return True, "to the end"
+
+
 def slow_at_first(path: str) -> tuple[bool, str]:
     """Too late the first time, as on a busy machine."""
     with open(path, "a+") as file:

@@ -83,6 +83,16 @@ def test_calls_are_counted_and_running_out_of_them_is_a_verdict(check: grader.Ch
     assert not found.cut
 
 
+def test_a_finaliser_that_swallows_the_end_of_the_count_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # pytest's is in Python, and counts
+    for _ in range(3):
+        assert grader.counted(checks.call_in_finalisers, None, 1000) == (
+            False,
+            "equality was not shown within 1,000 calls",
+        )
+    assert grader.counted(checks.call_in_finalisers, None, 50_000) == (True, "to the end")
+
+
 def test_only_what_ran_out_of_wall_time_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workers.ask(checks.double, [0])
     monkeypatch.setattr(grader, "LIMITS", grader.Limits(wall=2.0))

@@ -324,10 +324,16 @@ def counted(
                 stop()
             raise OutOfSteps
 
-    before = sys.gettrace()
+    def count_on(_frame: Any, event: str, _arg: Any) -> None:
+        """A finaliser swallows what is raised in it, and an exception from :func:`count` ends the tracing."""
+        if left < 0 and event == "call":
+            sys.settrace(count)
+
+    before = sys.gettrace(), sys.getprofile()
     try:
+        sys.setprofile(count_on if stop is None else before[1])
         sys.settrace(count)
-        return function(payload)
+        answer = function(payload)
     except OutOfSteps:
         return _out_of(steps)
     except MemoryError:
@@ -335,4 +341,6 @@ def counted(
     except Exception as error:
         return None, f"not judged ({type(error).__name__})"
     finally:
-        sys.settrace(before)
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
+    return _out_of(steps) if left < 0 else answer
