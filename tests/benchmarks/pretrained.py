@@ -1,10 +1,11 @@
 """The paper's fourteen methods on a pretrained model: ``python -m tests.benchmarks.pretrained run|report``.
 
-SmolLM2-135M-Instruct in fp32 (its folder in RLVR_LITE_SMOLLM2) learns sums of two numbers up to 20, which it solves in about
-a third of the cases at the start: 16 steps of 8 prompts x 8 answers. Each method first trains at three rates of one lattice of
-half decades around its own default (seed 1000, validation problems; while the best lies on the edge, one more on that side, at
-most two), then at the best rate with five seeds, scored on 100 held-out problems x 8 answers. ``run`` takes the next piece of
-work that has no file in ``results/pretrained`` until none is left, so it goes on on any machine; ``report`` prints what is there.
+SmolLM2-135M-Instruct in fp32 (its folder in RLVR_LITE_SMOLLM2) learns sums and differences of two numbers up to 20: one worked
+example, the answer opened with the sum itself, so that it takes three tokens. It solves about a fifth of them at the start; 12 steps
+of 8 prompts x 8 answers follow. Each method first trains at three rates of one lattice of half decades around its own default (seed
+1000, validation problems; while the best lies on the edge, one more on that side, at most two), then at the best rate with five seeds,
+scored on 100 held-out problems x 8 answers. ``run`` takes the next piece of work that has no file in ``results/pretrained`` until none
+is left, so it goes on on any machine; ``report`` prints what is there.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+
+from rlvr_lite.rewards import Verdict
+from rlvr_lite.tasks import ChainSum, Problem
 
 RESULTS = Path(__file__).parent / "results" / "pretrained"
 METHODS = [
@@ -41,16 +45,33 @@ METHODS = [
 SEEDS = (0, 1, 2, 3, 4)
 SEARCH_SEED = 1000
 PROTOCOL: Mapping[str, Any] = {
-    "steps": 16,
+    "steps": 12,
     "prompts_per_step": 8,
     "group_size": 8,
-    "max_completion_length": 24,
-    "task_options": {"operands": 2, "hi": 20},
+    "max_completion_length": 6,
     "precision": "fp32",
+    "gradient_checkpointing": False,
     "eval_before": False,
     "eval_k": 8,
 }
 _EVALUATION = {"search": {"eval_split": "validation", "eval_problems": 50}, "final": {"eval_problems": 100}}
+
+
+class Opened(ChainSum):
+    """``12+7=?`` whose answer is opened with ``12+7=``, after one worked example; right is the number alone."""
+
+    shares: ClassVar[Mapping[str, int]] = {"train": 50, "validation": 15, "test": 30, "ood": 5}
+
+    def messages(self, problem: Problem | str, style: str = "instruct") -> list[dict[str, Any]]:
+        question = problem if isinstance(problem, str) else problem.problem
+        turns = ["9-4=?", "9-4=5", question, question.removesuffix("?")]
+        return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+
+    def grade(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+        return [
+            Verdict(c.strip() == p.answer, c.strip(), "text", 0.0, "")
+            for p, c in zip(problems, completions, strict=True)
+        ]
 
 
 def lattice(n: int) -> float:
@@ -117,9 +138,11 @@ def do(method: str, place: int, seed: int, stage: str) -> None:
     base = os.environ["RLVR_LITE_SMOLLM2"]
     with tempfile.TemporaryDirectory() as folder:
         run = rlvr_lite.train(
-            method, base, "chain-sum", out=Path(folder) / "run", learning_rate=lattice(place), seed=seed, progress=False,
+            method, base, Opened(operands=2, hi=20), out=Path(folder) / "run", learning_rate=lattice(place), seed=seed, progress=False,
             **PROTOCOL, **_EVALUATION[stage],
         )  # fmt: skip
+        if run.status == "stopped":
+            raise SystemExit(f"{method}, seed {seed}: {run.summary.get('reason')}")
         found = Score.read(run.directory / "eval" / "after.jsonl", "after") if run.status == "done" else None
         facts = {
             "method": method,
