@@ -1,0 +1,137 @@
+"""What a published run did around PiSSA and MiLoRA, one thing at a time: ``python -m tests.benchmarks.causes``.
+
+The bundled tiny model, 40 steps of 16 prompts x 8 answers, each method's residual form (the base becomes ``W - s B0 A0``) at its own
+rate. Varied: the precision of the base, dropout, and whether the adapter is merged into the live base and taken out of it again, as
+TRL does to hand weights to vLLM: 26 times a step, so that 40 steps have the 1,024 times of arXiv 2512.23165. Each policy is then
+scored as it was trained, on the base that training began with, on a residual whose randomised SVD is computed anew (as PEFT does
+when it loads ``pissa_niter_4``), and on the untouched W.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+import rlvr_lite
+from rlvr_lite import bases, evaluation, methods, rewards, tasks
+from rlvr_lite.config import AdapterConfig, SamplingConfig
+from rlvr_lite.table import Table
+
+METHODS, SEEDS, STEPS, SYNCS = ("pissa", "milora"), (0, 1), 40, 26
+PRECISIONS, DROPOUTS = ("fp32", "bf16"), (0.0, 0.05)
+ADAPTER = "default"
+
+
+def residual_layers(model: nn.Module) -> list[Any]:
+    """The layers whose base weight is a residual."""
+    return [module for module in model.modules() if hasattr(module, "original") and hasattr(module, "residual")]
+
+
+class MergeAndUnmerge(TrainerCallback):
+    """Adds the update to the live base and subtracts it, in the base's precision, as PEFT's merging does."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        with torch.no_grad():
+            for layer in residual_layers(model):
+                weight, delta = layer.get_base_layer().weight.data, layer.get_delta_weight(ADAPTER)
+                for _ in range(SYNCS):
+                    weight += delta
+                    weight -= delta
+
+
+def drawn_anew(original: Tensor, scale: float, rank: int) -> Tensor:
+    """``W - s B0 A0`` from another randomised SVD, ``torch.svd_lowrank`` with four iterations."""
+    u, s, v = torch.svd_lowrank(original.float(), rank, niter=4)
+    return (original.float() - (u * s) @ v.T).to(original.dtype)
+
+
+def one(method: str, precision: str, dropout: float, merged: bool, seed: int) -> dict[str, Any]:
+    """Train a policy and score it in four ways."""
+    task, base = tasks.get("chain-sum"), bases.load("tiny", precision)
+    adapter = AdapterConfig(options={"dropout": dropout})
+    model = methods.attach(base.model, f"{method}:residual", adapter, total_steps=STEPS, seed=seed)
+    layers = residual_layers(model)
+    start = [layer.residual.clone() for layer in layers]
+    rows = [
+        {"prompt": task.messages(p, "bare"), "answer": p.answer} for p in task.problems("train", 16 * STEPS, seed=seed)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        args = trl.GRPOConfig(
+            output_dir=folder, use_cpu=True, bf16=precision == "bf16", per_device_train_batch_size=128, num_generations=8,
+            max_steps=STEPS, learning_rate=methods.learning_rate(method, "tiny").value, warmup_steps=5, beta=0.0,
+            lr_scheduler_type="constant_with_warmup", max_completion_length=56, temperature=1.0, top_k=0, epsilon=0.2,
+            epsilon_high=0.28, loss_type="dapo", logging_steps=1, save_strategy="no", report_to="none", seed=seed,
+            gradient_checkpointing=False, disable_tqdm=True, shuffle_dataset=False,
+        )  # fmt: skip
+        trainer = rlvr_lite.training.GRPOTrainer(
+            model, rewards.get("accuracy"), args, Dataset.from_list(rows), processing_class=base.tokenizer,
+            callbacks=[MergeAndUnmerge()] if merged else [],
+        )  # fmt: skip
+        trainer.train()
+        history = [row["reward"] for row in trainer.state.log_history if "reward" in row]
+        drift = [
+            float((layer.residual.float() - kept.float()).norm() / kept.float().norm())
+            for layer, kept in zip(layers, start, strict=True)
+        ]
+        found: dict[str, Any] = {"reward, last 5 steps": sum(history[-5:]) / 5, "drift of the base": max(drift)}
+        found["as trained"] = score(model, base.tokenizer, task, seed, Path(folder) / "0")
+        anew = [drawn_anew(layer.original, layer.scaling[ADAPTER], layer.r[ADAPTER]) for layer in layers]
+        weights = {"base of the start": start, "on W": [layer.original for layer in layers]}
+        if method == "pissa":
+            weights["SVD anew"] = anew
+        for i, (name, held) in enumerate(weights.items(), 1):
+            for layer, weight in zip(layers, held, strict=True):
+                layer.residual = layer.get_base_layer().weight.data = weight
+            found[name] = score(model, base.tokenizer, task, seed, Path(folder) / str(i))
+    return found
+
+
+def score(model: nn.Module, tokenizer: Any, task: tasks.Task, seed: int, log: Path) -> float:
+    """avg@8 of 100 held-out problems."""
+    done = evaluation.score(
+        model, tokenizer, task.problems("test", 100), messages=lambda problem: task.messages(problem, "bare"), k=8,
+        sampling=SamplingConfig(temperature=1.0, max_completion_length=56), seed=seed, name="causes", log=log,
+    )  # fmt: skip
+    return float(done.by_problem()["avg@8"].mean())
+
+
+def settings() -> Iterator[tuple[str, str, float, bool, int]]:
+    """Every run."""
+    return itertools.product(METHODS, PRECISIONS, DROPOUTS, (False, True), SEEDS)
+
+
+def main() -> None:
+    """Run what is not in the file yet, and print the table: means over seeds."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("results", type=Path, help="a JSON file, which is continued")
+    file = options.parse_args().results
+    warnings.simplefilter("ignore", FutureWarning)
+    found = json.loads(file.read_text()) if file.exists() else {}
+    for setting in settings():
+        key = " ".join(map(str, setting))
+        if key not in found:
+            found[key] = one(*setting)
+            file.write_text(json.dumps(found, indent=1) + "\n")
+            print(key, found[key], flush=True)
+    rows = []
+    for method, precision, dropout, merged in itertools.product(METHODS, PRECISIONS, DROPOUTS, (False, True)):
+        runs = [found[" ".join(map(str, (method, precision, dropout, merged, seed)))] for seed in SEEDS]
+        means = {name: round(sum(run[name] for run in runs) / len(runs), 3) for name in runs[0]}
+        rows.append({"method": method, "base": precision, "dropout": dropout, "merged": merged, **means})
+    print(Table.of(rows, title=f"Bundled tiny model, {STEPS} steps, mean over {len(SEEDS)} seeds").to_markdown())
+
+
+if __name__ == "__main__":
+    main()
