@@ -320,7 +320,11 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
 
 
 def damage(directory: Path) -> str | None:
-    """Why a directory with a manifest of hashes cannot be trusted; ``None`` if it is whole."""
+    """Why a directory with a manifest of hashes cannot be trusted; ``None`` if it is whole.
+
+    Raises:
+        UserError: its files may not be read by whoever asks.
+    """
     if not is_file(directory / MANIFEST):
         return f"{directory.name} has no {MANIFEST}: it was not written to its end"
     try:
@@ -335,5 +339,7 @@ def damage(directory: Path) -> str | None:
             if hash_file(path) != expected:
                 return f"{directory.name}/{name} differs from its hash"
         except UserError as error:
+            if isinstance(error.__cause__, PermissionError):  # nothing is wrong with what may not be read
+                raise
             return str(error)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -194,3 +195,16 @@ def test_pickles_are_refused(tmp_path, name):
     path.write_bytes(b"")
     with pytest.raises(UserError, match="pickle"):
         refuse_pickles(tmp_path)
+
+
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    target = tmp_path / "thing"
+    with atomic_directory(target) as folder:
+        (folder / "weights").write_text("1")
+
+    def forbidden(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(hashlib, "file_digest", forbidden)
+    with pytest.raises(UserError, match=r"weights: Permission denied"):
+        damage(target)
