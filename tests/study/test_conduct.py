@@ -205,11 +205,8 @@ def test_the_margin_is_a_share_of_what_the_reference_gains(study):
     found, _ = study("s", {"lora": "lora", "lora again": "lora"}, margin=0.25, seeds=5)
     assert found.gain == pytest.approx(found.rows["lora"].scores.mean() - found.base.mean())
     assert found.margin == pytest.approx(0.25 * found.gain)
-    assert f"equivalence margin {found.margin:.3g}, 0.25 of the {found.gain:.3g} that lora gains" in str(
-        found.leaderboard
-    )
-    against = found.comparison("lora again")
-    assert against.equivalent == (-found.margin <= against.difference.low and against.difference.high <= found.margin)
+    said = f"equivalence margin {found.margin:.3g}, 0.25 of the {found.gain:.3g} that lora gains"
+    assert said in " ".join(str(found.leaderboard).split())
 
 
 def test_a_study_on_another_lattice_is_not_continued(study):
