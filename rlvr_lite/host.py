@@ -223,7 +223,8 @@ def this_host() -> Host:
     """The facts of this machine."""
     import torch
 
-    forked = bool(getattr(torch.cuda, "_is_in_bad_fork", lambda: False)())
+    # Asking for cards is enough for PyTorch to call a fork bad, on machines without any too.
+    forked = _driver() is not None and bool(getattr(torch.cuda, "_is_in_bad_fork", lambda: False)())
     known: dict[str, Any] = {
         "nvidia": _on_the_bus(),
         "driver": _driver(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from rlvr_lite.methods._lora import ADAPTER
 
-__all__ = ["SparseLinear", "draw_places", "places"]
+__all__ = ["SparseLinear", "draw_places", "sparse_layers"]
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -38,35 +37,43 @@ def _dense(values: Tensor, places: Tensor, out: int, inp: int) -> Tensor:
 
 
 class SparseLinear(layer.Linear):
-    """``y = W x + bias + D x``."""
+    """``y = W x + bias + D x``.
+
+    Attributes:
+        places: rows and columns ``[2, n]`` of the trained entries.
+    """
+
+    places: Tensor
+
+    def keep(self: Any, places: Tensor) -> None:
+        """Train these entries."""
+        self.shira_indices[ADAPTER] = places  # where PEFT looks for them
+        self.register_buffer("places", places, persistent=False)
 
     def get_delta_weight(self: Any, adapter: str) -> Tensor:
         """``D [out, in]``."""
-        values = self.shira_weight[adapter]
-        places = self.shira_indices[adapter] = self.shira_indices[adapter].to(values.device)
-        return _dense(values, places, self.out_features, self.in_features)
+        return _dense(self.shira_weight[adapter], self.places, self.out_features, self.in_features)
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``x [.., in]`` to ``[.., out]``, in the dtype of x."""
         result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
             return result
-        places = self.shira_indices[ADAPTER] = self.shira_indices[ADAPTER].to(x.device)
-        return result + _SparseProduct.apply(x, self.shira_weight[ADAPTER], places, self.out_features).to(result.dtype)
+        values = self.shira_weight[ADAPTER]
+        return result + _SparseProduct.apply(x, values, self.places, self.out_features).to(result.dtype)
 
 
-@lru_cache(maxsize=16)
-def draw_places(out: int, inp: int, n: int, seed: int, device: str) -> Tensor:
+def draw_places(out: int, inp: int, n: int, seed: int, device: torch.device) -> Tensor:
     """Rows and columns ``[2, n]`` of the entries that PEFT's random mask draws for a weight ``[out, in]``, row by row."""
-    if device == "meta":
+    if device.type == "meta":
         return torch.empty(2, n, dtype=torch.int32, device="meta")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(out * inp, generator=generator, device="cpu")[:n].sort().values
     return torch.stack([drawn // inp, drawn % inp]).int().to(device)
 
 
-def places(model: nn.Module) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Rows and columns ``[2, n]`` of the trained entries of every layer, by its name."""
+def sparse_layers(model: nn.Module) -> Iterator[tuple[str, SparseLinear]]:
+    """Every layer of SHiRA, by its name."""
     for name, module in model.named_modules():
         if isinstance(module, SparseLinear):
-            yield name, module.shira_indices
+            yield name, module

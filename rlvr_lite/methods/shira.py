@@ -26,13 +26,14 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     config = ShiraConfig(r=build.rank, random_seed=build.seed, target_modules=build.targets, task_type="CAUSAL_LM")
     config.mask_fn = None  # it makes a dense mask for every layer, and none on the meta device
     attached = attach_config(model, config)
+    drawn: dict[tuple[int, int], Tensor] = {}  # one seed, so weights of one shape have the same entries
     for module in attached.modules():
         if isinstance(module, layer.Linear):
             module.__class__ = SparseLinear
-            values = module.shira_weight[ADAPTER]
-            shape = (module.out_features, module.in_features)
-            drawn = draw_places(*shape, values.numel(), build.seed, str(values.device))
-            module.shira_indices[ADAPTER] = drawn
+            shape, values = (module.out_features, module.in_features), module.shira_weight[ADAPTER]
+            if shape not in drawn:
+                drawn[shape] = draw_places(*shape, values.numel(), build.seed, values.device)
+            module.keep(drawn[shape])
     config.mask_fn = random_mask  # what another reads from the saved seed
     return attached
 
@@ -44,21 +45,21 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    from rlvr_lite.methods._sparse import places
+    from rlvr_lite.methods._sparse import sparse_layers
 
-    return {name: held[ADAPTER].cpu() for name, held in places(model)}
+    return {name: layer.places.cpu() for name, layer in sparse_layers(model)}
 
 
 def _load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    from rlvr_lite.methods._sparse import places
+    from rlvr_lite.methods._sparse import sparse_layers
 
-    for name, held in places(model):
-        held[ADAPTER] = state[name].to(held[ADAPTER].device)
+    for name, layer in sparse_layers(model):
+        layer.keep(state[name].to(layer.places.device))
 
 
 def _frozen(targets: list[Linear], r: int, config: AdapterConfig, size: int) -> int:
-    """Row and column, 4 bytes each, of every trained entry."""
-    return 2 * 4 * r * sum(t.out + t.inp for t in targets)
+    """Row and column, 4 bytes each, of every trained entry, which weights of one shape share."""
+    return 2 * 4 * r * sum(out + inp for out, inp in {(t.out, t.inp) for t in targets})
 
 
 register(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
+import peft
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from rlvr_lite import methods
@@ -54,6 +56,8 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
     ],
 )
 def test_it_says_the_same_to_the_bit(name, base):
+    if name == "oft" and base.startswith("nf4") and Version(peft.__version__) < Version("0.21"):
+        pytest.skip("its 4-bit layer of PEFT before 0.21 is called as it is")
     model = cells.trained(base, name).eval()
     said, adapted = says(model, base), len(methods.attachment(model).build.layout.linears)
     for copy in (False, True):

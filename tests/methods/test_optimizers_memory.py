@@ -33,6 +33,7 @@ def test_moments_in_eight_bits_belong_to_the_same_parameters(monkeypatch, method
 def test_lora_fa_corrects_its_gradient_for_either_optimizer(monkeypatch):
     model = methods.attach(random_qwen2(), "lora_fa", AdapterConfig(rank=4), total_steps=1, seed=0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(bitsandbytes.optim, "PagedAdamW8bit", Paged)
     corrected = []
     for eight_bit in (False, True):
