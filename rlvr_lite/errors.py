@@ -7,7 +7,7 @@ import html
 import re
 from collections.abc import Iterable
 
-__all__ = ["UserError", "as_html", "printable", "unknown_name"]
+__all__ = ["UserError", "as_html", "first_line", "printable", "unknown_name"]
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_]?)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -21,6 +21,15 @@ def printable(text: str) -> str:
     """
     plain = _CONTROLS.sub("", _ESCAPES.sub("", text))
     return plain.encode("utf-8", "backslashreplace").decode("utf-8")  # halves of surrogate pairs
+
+
+def first_line(error: BaseException) -> str:
+    r"""Of what an error says, or its name.
+
+    >>> first_line(ValueError("one\ntwo")), first_line(KeyboardInterrupt())
+    ('one', 'KeyboardInterrupt')
+    """
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def as_html(text: str) -> str:

@@ -223,11 +223,12 @@ def this_host() -> Host:
     """The facts of this machine."""
     import torch
 
+    driver = _driver()
     # Asking for cards is enough for PyTorch to call a fork bad, on machines without any too.
-    forked = _driver() is not None and bool(getattr(torch.cuda, "_is_in_bad_fork", lambda: False)())
+    forked = driver is not None and bool(getattr(torch.cuda, "_is_in_bad_fork", lambda: False)())
     known: dict[str, Any] = {
         "nvidia": _on_the_bus(),
-        "driver": _driver(),
+        "driver": driver,
         "driver_cuda": _driver_cuda(),
         "torch_cuda": torch.version.cuda,
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),

@@ -23,6 +23,7 @@ class Shape:
         matrices: linear layers but the head, which 4 bits hold, as pairs of size and how many there are.
         caches: of each layer the numbers it caches a token, and how many tokens it keeps (0: all).
         states: numbers a row that linear attention and convolutions keep, whatever the length.
+        repeats: copies that attention makes of a layer's keys and values for a token beside a mask (before transformers 5.23).
         packs: whether a group's prompt is computed once in training.
         activations: of a block, counted: ``bases.with_activations`` says how.
         config: the contents of its ``config.json``.
@@ -37,6 +38,7 @@ class Shape:
     caches: tuple[tuple[int, int], ...]
     buffers: int = 0
     states: int = 0
+    repeats: int = 0
     packs: bool = True
     activations: Mapping[str, tuple[float, ...]] | None = None
     config: Mapping[str, Any]

@@ -385,6 +385,8 @@ class _Bill:
         reading = {"KV cache": cached(step.prompt_length), "activations": kept + prefill}
         moments = [growing, drawing, reading]
         if self.device == "cuda" and not shape.states and not any(window for _, window in shape.caches):
-            fixed = cached(fixed_room(step.prompt_length, step.completion_length))
-            moments.append({"KV cache": fixed, "activations": kept + unpacked, "head": 2 * logits})
+            slots = fixed_room(step.prompt_length, step.completion_length)
+            copies = int(half * step.sampled * shape.repeats * shape.widest * slots)
+            moments.append({"KV cache": cached(slots), "activations": kept + unpacked, "head": 2 * logits})
+            moments.append({"KV cache": cached(slots), "activations": kept + copies, "head": logits})
         return max(moments, key=lambda x: sum(x.values()))

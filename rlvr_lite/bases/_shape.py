@@ -54,6 +54,7 @@ def _shape(name: str, config: str) -> Shape:
         matrices=tuple(sorted(Counter(m.weight.numel() for m in matrices).items())),
         caches=caches,
         states=states,
+        repeats=_repeats(head.backbone),
         packs=Packer().supports(model) is None,
         config=json.loads(config),
     )
@@ -75,6 +76,14 @@ def _inner(block: nn.Module, hidden: int) -> int:
     found: list[Any] = [m for m in block.modules() if _is_matrix(m)]
     outs = sum(m.nf if hasattr(m, "nf") else m.out_features for m in found)
     return max(int((outs - 10 / 3 * hidden) / 2), hidden // 2)
+
+
+def _repeats(backbone: nn.Module) -> int:
+    """Query heads a head of keys, where attention reads them from copies of the keys; 0 where it does not."""
+    from transformers.integrations import sdpa_attention
+
+    groups = max((int(getattr(m, "num_key_value_groups", 1)) for m in backbone.modules()), default=1)
+    return groups if groups > 1 and not hasattr(sdpa_attention, "pack_gqa") else 0
 
 
 def _first(x: Any, *_: Any, **__: Any) -> Any:

@@ -98,7 +98,8 @@ def _with_adapter(base: Any, path: Path) -> nn.Module:
             warnings.simplefilter("ignore")  # of PEFT to its developers, and of AdaLoRA's empty layers
             return PeftModel.from_pretrained(base, str(path)).eval()
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"PEFT cannot load {path} ({str(error).splitlines()[0]}): export the run again") from error
+        said = " ".join(str(error).split())[:200]  # which tensor it is stands in the second line
+        raise UserError(f"PEFT cannot load {path} ({said}): export the run again, or to merged") from error
 
 
 def verify_export(directory: str | Path) -> Verification:

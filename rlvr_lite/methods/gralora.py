@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._layout import Layout
-from rlvr_lite.methods._lora import ADAPTER, attach_config, lora_scale, per_target
+from rlvr_lite.methods._lora import ADAPTER, as_own, attach_config, lora_scale, per_target
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -30,9 +30,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     attached = attach_config(model, config)
-    for module in attached.modules():
-        if isinstance(module, layer.Linear):
-            module.__class__ = GranularLinear
+    as_own(attached, layer.Linear, GranularLinear)
     return attached
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.methods._layout import Layout, Linear
-from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
+from rlvr_lite.methods._lora import ADAPTER, as_own, attach_config, per_target
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -24,9 +24,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
 
     _even(build.rank)
     attached = attach_config(model, HRAConfig(r=build.rank, target_modules=build.targets, task_type="CAUSAL_LM"))
-    for module in attached.modules():
-        if isinstance(module, HRALinear):
-            module.__class__ = ReflectedLinear
+    as_own(attached, HRALinear, ReflectedLinear)
     return attached
 
 

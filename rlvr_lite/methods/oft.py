@@ -6,11 +6,10 @@ import functools
 import math
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
-from unittest import mock
 
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout, Linear
-from rlvr_lite.methods._lora import ADAPTER, attach_config, block_size, per_target
+from rlvr_lite.methods._lora import ADAPTER, attach_config, block_size, per_target, swapped
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -38,7 +37,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft.tuners.oft import bnb
 
     layer = functools.partial(bnb.Linear4bit, config=config)  # PEFT before 0.21 forgets to hand it on
-    with mock.patch.object(bnb, "Linear4bit", layer):
+    with swapped(bnb, "Linear4bit", layer):
         return attach_config(model, config)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout, Linear
-from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
+from rlvr_lite.methods._lora import ADAPTER, as_own, attach_config, per_target
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -21,19 +21,18 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
     from peft.tuners.shira import layer
     from peft.tuners.shira.mask_functions import random_mask
 
-    from rlvr_lite.methods._sparse import SparseLinear, draw_places
+    from rlvr_lite.methods._sparse import SparseLinear, draw_places, sparse_layers
 
     config = ShiraConfig(r=build.rank, random_seed=build.seed, target_modules=build.targets, task_type="CAUSAL_LM")
     config.mask_fn = None  # it makes a dense mask for every layer, and none on the meta device
     attached = attach_config(model, config)
+    as_own(attached, layer.Linear, SparseLinear)
     drawn: dict[tuple[int, int], Tensor] = {}  # one seed, so weights of one shape have the same entries
-    for module in attached.modules():
-        if isinstance(module, layer.Linear):
-            module.__class__ = SparseLinear
-            shape, values = (module.out_features, module.in_features), module.shira_weight[ADAPTER]
-            if shape not in drawn:
-                drawn[shape] = draw_places(*shape, values.numel(), build.seed, values.device)
-            module.keep(drawn[shape])
+    for _, module in sparse_layers(attached):
+        shape, values = (module.out_features, module.in_features), module.shira_weight[ADAPTER]
+        if shape not in drawn:
+            drawn[shape] = draw_places(*shape, values.numel(), build.seed, values.device)
+        module.keep(drawn[shape])
     config.mask_fn = random_mask  # what another reads from the saved seed
     return attached
 

@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +17,19 @@ from torch import Tensor, nn
 
 from rlvr_lite import methods
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, first_line
 from rlvr_lite.grpo import output_head
 from rlvr_lite.sampling._portions import Portion
 from rlvr_lite.sampling._sampler import Sampler, Samples
-from rlvr_lite.sampling._text import Messages, render, tokenize
+from rlvr_lite.sampling._text import Messages, render, tokenize, unpadded
 from rlvr_lite.sampling._transformers import TransformersSampler
-from rlvr_lite.sampling._vllm import drawing, drawn, first_line, started
+from rlvr_lite.sampling._vllm import drawing, drawn, lora_room, started
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["ColocatedVLLM"]
 
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that vLLM can be built for
 _LOG = logging.getLogger(__name__)
 
 
@@ -74,17 +74,15 @@ class ColocatedVLLM(Sampler):
         self._model, self._own, self._tokenizer = model, own, tokenizer
         weight = output_head(model).weight
         cuda, rank = weight.device.type == "cuda", _lora_rank(model)
-        self._lora = rank is not None
         if not hasattr(model, "peft_config"):  # a head tied to trained embeddings would stay what it was
             raise UserError("vLLM is handed adapters, not a base that is trained as a whole: leave the sampler out")
         if rank is None:
             methods.attachment(model)  # of others nobody knows what they change
-        if rank is not None:
-            fitting = next((most for most in _RANKS if most >= rank), None)
-            if fitting is None:
-                _LOG.warning("rank %d is more than vLLM's LoRA takes: it is given merged weights, which round", rank)
-            self._lora = fitting is not None
-            options = {"enable_lora": True, "max_lora_rank": fitting, "max_loras": 1, **options} if fitting else options
+        room = rank and lora_room(rank)
+        if rank and not room:
+            _LOG.warning("rank %d is more than vLLM's LoRA takes: it is given merged weights, which round", rank)
+        self._lora = bool(room)
+        options = {"enable_lora": True, "max_lora_rank": room, "max_loras": 1, **options} if room else options
         dtype = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}[weight.dtype]
         options = {"enable_sleep_mode": cuda and sleep, "enforce_eager": not cuda, "max_model_len": longest, **options}
         self._folder = Path(tempfile.mkdtemp(prefix="rlvr-lite-vllm-"))
@@ -158,12 +156,8 @@ class ColocatedVLLM(Sampler):
         parameters = [drawing(self._vllm, config, key, stop_token_ids=ends, ignore_eos=True) for key in keys]
         outputs = self._llm.generate(asked, parameters, lora_request=self._request, use_tqdm=False)
         samples = drawn(outputs)
-        texts = self._tokenizer.batch_decode(
-            [row[:length] for row, length in zip(samples.ids.tolist(), samples.mask.sum(-1).tolist(), strict=True)],
-            skip_special_tokens=True,
-        )
-        shown_prompts = [text for text in rendered for _ in range(k)]
-        return Samples(samples.ids, samples.mask, samples.logprobs, texts, samples.ended, shown_prompts)
+        said = self._tokenizer.batch_decode(unpadded(samples.ids, samples.mask), skip_special_tokens=True)
+        return replace(samples, texts=said, prompts=[text for text in rendered for _ in range(k)])
 
     def _give_up(self, error: Exception) -> None:
         _LOG.warning("vLLM failed (%s): the model itself is sampled from now on", first_line(error))

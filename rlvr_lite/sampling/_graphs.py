@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlvr_lite.errors import first_line
+
 __all__ = ["Graphs"]
 
 _REFUSED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -69,10 +71,9 @@ class Graphs:
             if isinstance(cause, torch.OutOfMemoryError):
                 raise cause from None
             _REFUSED.add(self._model)
-            first = str(cause).strip().partition("\n")[0]
-            kind = type(self._model).__name__
+            kind, said = type(self._model).__name__, first_line(cause)
             _LOG.warning(
-                "%s: its decoding step cannot be a CUDA graph (%s): sampling launches every operator", kind, first
+                "%s: its decoding step cannot be a CUDA graph (%s): sampling launches every operator", kind, said
             )
             return None
         finally:

@@ -91,6 +91,11 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Messages, template: Mappi
         ) from error
 
 
+def unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    """The tokens of completions ``[B, T]`` that are padded on the right."""
+    return [row[:length] for row, length in zip(ids.tolist(), mask.sum(-1).tolist(), strict=True)]
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages], template: Mapping[str, Any] | None = None
 ) -> tuple[Tensor, Tensor]:

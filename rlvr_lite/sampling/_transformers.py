@@ -21,7 +21,7 @@ from rlvr_lite.methods import lean
 from rlvr_lite.sampling._decode import rollout
 from rlvr_lite.sampling._portions import Portion, plan_portions
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
-from rlvr_lite.sampling._text import Messages, encode, eos_ids, pad_id, render, tokenize
+from rlvr_lite.sampling._text import Messages, encode, eos_ids, pad_id, render, tokenize, unpadded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -169,8 +169,7 @@ class TransformersSampler(Sampler):
                 pad_id=pad_id(self._tokenizer),
                 row_keys=keys,
             )
-        lengths = drawn.mask.sum(-1).tolist()
-        rows = [row[:length] for row, length in zip(drawn.tokens.tolist(), lengths, strict=True)]
+        rows = unpadded(drawn.tokens, drawn.mask)
         texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
         ended = torch.tensor([row[-1] in self.ends for row in rows], device=device)
         shown = [text for text in rendered for _ in range(k)]

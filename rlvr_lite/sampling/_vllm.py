@@ -12,14 +12,15 @@ import torch
 
 from rlvr_lite.bases import EMBEDDED
 from rlvr_lite.config import SamplingConfig
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, first_line
 from rlvr_lite.records import read_json
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
 from rlvr_lite.sampling._text import Messages
 
-__all__ = ["VLLMSampler", "drawing", "drawn", "first_line", "started"]
+__all__ = ["VLLMSampler", "drawing", "drawn", "lora_room", "started"]
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that vLLM can be built for
 _PROMPT_END = 32  # tokens of a prompt that say whether it opens a thought
 
 
@@ -59,7 +60,7 @@ class VLLMSampler(Sampler):
             )
         if adapter is not None:
             rank = _plain_lora_rank(adapter)
-            options = {"enable_lora": True, "max_lora_rank": max(8, 1 << (rank - 1).bit_length()), **options}
+            options = {"enable_lora": True, "max_lora_rank": lora_room(rank) or rank, **options}
         self._vllm, self._llm = started(model, _DTYPES[precision], revision=revision, **options)
         self._request = None
         if adapter is not None:
@@ -119,9 +120,13 @@ def started(model: str, dtype: str, **options: Any) -> tuple[Any, Any]:
         raise UserError(f"vLLM does not start ({first_line(error)}): use --engine transformers") from error
 
 
-def first_line(error: BaseException) -> str:
-    """Of what it says, or its name."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def lora_room(rank: int) -> int | None:
+    """The smallest rank that vLLM can be built for and an adapter fits in; ``None`` if it fits in none.
+
+    >>> lora_room(4), lora_room(260), lora_room(600)
+    (8, 320, None)
+    """
+    return next((most for most in _RANKS if most >= rank), None)
 
 
 def drawing(vllm: Any, config: SamplingConfig, key: int, **more: Any) -> Any:

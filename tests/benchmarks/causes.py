@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import trl
-from datasets import Dataset
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -28,8 +26,9 @@ import rlvr_lite
 from rlvr_lite import bases, evaluation, methods, rewards, tasks
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.table import Table
+from tests.benchmarks.main_job import STEPS, configuration, problems
 
-METHODS, SEEDS, STEPS, SYNCS = ("pissa", "milora"), (0, 1), 40, 26
+METHODS, SEEDS, SYNCS = ("pissa", "milora"), (0, 1), 26
 PRECISIONS, DROPOUTS = ("fp32", "bf16"), (0.0, 0.05)
 ADAPTER = "default"
 
@@ -64,19 +63,11 @@ def one(method: str, precision: str, dropout: float, merged: bool, seed: int) ->
     model = methods.attach(base.model, f"{method}:residual", adapter, total_steps=STEPS, seed=seed)
     layers = residual_layers(model)
     start = [layer.residual.clone() for layer in layers]
-    rows = [
-        {"prompt": task.messages(p, "bare"), "answer": p.answer} for p in task.problems("train", 16 * STEPS, seed=seed)
-    ]
     with tempfile.TemporaryDirectory() as folder:
-        args = trl.GRPOConfig(
-            output_dir=folder, use_cpu=True, bf16=precision == "bf16", per_device_train_batch_size=128, num_generations=8,
-            max_steps=STEPS, learning_rate=methods.learning_rate(method, "tiny").value, warmup_steps=5, beta=0.0,
-            lr_scheduler_type="constant_with_warmup", max_completion_length=56, temperature=1.0, top_k=0, epsilon=0.2,
-            epsilon_high=0.28, loss_type="dapo", logging_steps=1, save_strategy="no", report_to="none", seed=seed,
-            gradient_checkpointing=False, disable_tqdm=True, shuffle_dataset=False,
-        )  # fmt: skip
+        rate = methods.learning_rate(method, "tiny").value
+        args = configuration(Path(folder), seed, rate, bf16=precision == "bf16")
         trainer = rlvr_lite.training.GRPOTrainer(
-            model, rewards.get("accuracy"), args, Dataset.from_list(rows), processing_class=base.tokenizer,
+            model, rewards.get("accuracy"), args, problems(task, seed), processing_class=base.tokenizer,
             callbacks=[MergeAndUnmerge()] if merged else [],
         )  # fmt: skip
         trainer.train()

@@ -58,23 +58,31 @@ class _Clock(TrainerCallback):
         self.steps.append(time.process_time() - self._began)
 
 
-def _one(ours: bool, seed: int, folder: Path) -> tuple[list[float], float, float]:
-    """Reward by step, median CPU seconds a step, and greedy accuracy at the end."""
-    task, base = tasks.get("chain-sum"), bases.load("tiny")
-    rows = [
-        {"prompt": task.messages(p, "bare"), "answer": p.answer} for p in task.problems("train", 16 * STEPS, seed=seed)
-    ]
-    args = trl.GRPOConfig(
-        output_dir=str(folder), use_cpu=True, bf16=False, per_device_train_batch_size=128, num_generations=8,
-        max_steps=STEPS, learning_rate=2e-3, lr_scheduler_type="constant_with_warmup", warmup_steps=5, beta=0.0,
+def problems(task: tasks.Task, seed: int) -> Dataset:
+    """What 40 steps of 16 prompts are trained on."""
+    drawn = task.problems("train", 16 * STEPS, seed=seed)
+    return Dataset.from_list([{"prompt": task.messages(p, "bare"), "answer": p.answer} for p in drawn])
+
+
+def configuration(folder: Path, seed: int, learning_rate: float, *, bf16: bool = False) -> trl.GRPOConfig:
+    """40 steps of DAPO on 16 prompts x 8 answers, as TRL is told."""
+    return trl.GRPOConfig(
+        output_dir=str(folder), use_cpu=True, bf16=bf16, per_device_train_batch_size=128, num_generations=8,
+        max_steps=STEPS, learning_rate=learning_rate, lr_scheduler_type="constant_with_warmup", warmup_steps=5, beta=0.0,
         max_completion_length=56, temperature=1.0, top_k=0, epsilon=0.2, epsilon_high=0.28, loss_type="dapo",
         logging_steps=1, save_strategy="no", report_to="none", seed=seed, gradient_checkpointing=False,
         disable_tqdm=True, shuffle_dataset=False,
     )  # fmt: skip
+
+
+def _one(ours: bool, seed: int, folder: Path) -> tuple[list[float], float, float]:
+    """Reward by step, median CPU seconds a step, and greedy accuracy at the end."""
+    task, base = tasks.get("chain-sum"), bases.load("tiny")
+    args, rows = configuration(folder, seed, 2e-3), problems(task, seed)
     clock, kind = _Clock(), rlvr_lite.training.GRPOTrainer if ours else trl.GRPOTrainer
     adapter = LoraConfig(r=16, lora_alpha=32, target_modules=list(LINEAR_LAYERS), task_type="CAUSAL_LM")
     trainer = kind(
-        base.model, rewards.get("accuracy"), args, Dataset.from_list(rows), processing_class=base.tokenizer,
+        base.model, rewards.get("accuracy"), args, rows, processing_class=base.tokenizer,
         peft_config=adapter, callbacks=[clock],
     )  # fmt: skip
     trainer.train()

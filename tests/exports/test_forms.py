@@ -55,14 +55,16 @@ def effect(run):
 @each_method
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 def test_plain_peft_loads_the_adapter_on_the_public_base(method, run_of, exported):
-    if method == "boft":
-        pytest.skip("PEFT has the factors of BOFT only where it can compile for a GPU")
     if method == "full":
         with pytest.raises(UserError, match="merged"):
             exported(method, "adapter")
         return
     run = run_of(method)
     assert effect(run) > 1e-2
+    if method == "boft":  # whose factors PEFT drops but for one where it cannot compile for a GPU
+        with pytest.raises(UserError, match=r"boft_R.*to merged"):
+            exported(method, "adapter")
+        return
     assert apart(with_peft(exported(method, "adapter")), policy(run)) < 1e-4
 
 

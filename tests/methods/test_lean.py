@@ -56,10 +56,10 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
     ],
 )
 def test_it_says_the_same_to_the_bit(name, base):
-    if name == "oft" and base.startswith("nf4") and Version(peft.__version__) < Version("0.21"):
-        pytest.skip("its 4-bit layer of PEFT before 0.21 is called as it is")
     model = cells.trained(base, name).eval()
     said, adapted = says(model, base), len(methods.attachment(model).build.layout.linears)
+    if name == "oft" and base.startswith("nf4") and Version(peft.__version__) < Version("0.21"):
+        adapted = 0  # a layer of its own, which is called as it is
     for copy in (False, True):
         with cast(base), methods.lean(model, copy=copy):
             assert replaced(model) >= adapted

@@ -69,8 +69,7 @@ def test_what_is_kept_while_sampling_is_planned(name):
     closed, dry = phases(shape, "bf16", added, step), dry_run(config, "bf16", name, adapter, step)
     assert sum(closed["load"].values()) == pytest.approx(dry.peaks["load"]["total"], rel=0.01)
     rise = sum(closed["rollout"].values()) - sum(closed["load"].values())
-    # Of a model this small the step itself is a part too: 126 KiB more with transformers 5.17.
-    assert rise == pytest.approx(dry.peaks["rollout"]["total"] - dry.peaks["load"]["total"], rel=0.15, abs=2**17)
+    assert rise == pytest.approx(dry.peaks["rollout"]["total"] - dry.peaks["load"]["total"], rel=0.15)
 
 
 @pytest.mark.parametrize(("name", "precision"), [("lora", "nf4"), ("vera", "bf16"), ("lora_fa", "fp32")])

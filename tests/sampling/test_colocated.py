@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from rlvr_lite import bases, methods
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.sampling import ColocatedVLLM, TransformersSampler, _colocated, row_keys
+from rlvr_lite.sampling import ColocatedVLLM, TransformersSampler, _vllm, row_keys
 from rlvr_lite.training import GRPOConfig, GRPOTrainer
 
 SHORT = SamplingConfig(max_completion_length=8)
@@ -155,7 +155,7 @@ def test_an_engine_that_dies_is_said_once_and_the_model_goes_on(caplog: pytest.L
 def test_a_rank_beyond_vllms_is_merged_and_that_is_said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_colocated, "_RANKS", (1, 8))
+    monkeypatch.setattr(_vllm, "_RANKS", (1, 8))
     model, tokenizer = policy("lora", rank=9)
     drawn(sampler_of(model, tokenizer))
     assert Engine.last.weights
