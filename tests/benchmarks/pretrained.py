@@ -115,13 +115,13 @@ def searched(method: str) -> tuple[list[int], int | None]:
     return places, best
 
 
-def work() -> Iterator[tuple[str, int, int, str]]:
+def work(methods: Sequence[str] = METHODS) -> Iterator[tuple[str, int, int, str]]:
     """What has no file yet, the search of all methods first, then seed by seed."""
     while True:
         open_ = [
-            (m, p, SEARCH_SEED, "search") for m in METHODS for p in searched(m)[0] if score(m, p, SEARCH_SEED) is None
+            (m, p, SEARCH_SEED, "search") for m in methods for p in searched(m)[0] if score(m, p, SEARCH_SEED) is None
         ]
-        best = {m: searched(m)[1] for m in METHODS}
+        best = {m: searched(m)[1] for m in methods}
         open_ += [
             (m, p, s, "final") for s in SEEDS for m, p in best.items() if p is not None and score(m, p, s) is None
         ]
@@ -194,13 +194,16 @@ def main() -> None:
     """Run what is open, or print what is there."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("what", choices=["run", "report"])
+    options.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=METHODS, help="only these, for a second process"
+    )
     options.add_argument("--limit", type=int, help="end after so many runs")
     chosen = options.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
     if chosen.what == "report":
         report()
         return
-    for number, item in enumerate(work()):
+    for number, item in enumerate(work(chosen.methods)):
         if chosen.limit is not None and number >= chosen.limit:
             return
         do(*item)
