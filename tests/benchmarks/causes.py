@@ -31,6 +31,7 @@ from tests.benchmarks.main_job import STEPS, configuration, problems
 METHODS, SEEDS, SYNCS = ("pissa", "milora"), (0, 1), 26
 PRECISIONS, DROPOUTS = ("fp32", "bf16"), (0.0, 0.05)
 ADAPTER = "default"
+_GAP = "sampling/sampling_logp_difference/mean"  # nats a token
 
 
 def residual_layers(model: nn.Module) -> list[Any]:
@@ -68,7 +69,7 @@ def one(method: str, precision: str, dropout: float, merged: bool, seed: int) ->
         args = configuration(Path(folder), seed, rate, bf16=precision == "bf16")
         trainer = rlvr_lite.training.GRPOTrainer(
             model, rewards.get("accuracy"), args, problems(task, seed), processing_class=base.tokenizer,
-            callbacks=[MergeAndUnmerge()] if merged else [],
+            callbacks=[MergeAndUnmerge()] if merged else [], sampler_gap_limit=None,
         )  # fmt: skip
         trainer.train()
         history = [row["reward"] for row in trainer.state.log_history if "reward" in row]
@@ -76,7 +77,9 @@ def one(method: str, precision: str, dropout: float, merged: bool, seed: int) ->
             float((layer.residual.float() - kept.float()).norm() / kept.float().norm())
             for layer, kept in zip(layers, start, strict=True)
         ]
+        gaps = [row[_GAP] for row in trainer.state.log_history if _GAP in row]
         found: dict[str, Any] = {"reward, last 5 steps": sum(history[-5:]) / 5, "drift of the base": max(drift)}
+        found["sampled - scored, first step"] = gaps[0]
         found["as trained"] = score(model, base.tokenizer, task, seed, Path(folder) / "0")
         anew = [drawn_anew(layer.original, layer.scaling[ADAPTER], layer.r[ADAPTER]) for layer in layers]
         weights = {"base of the start": start, "on W": [layer.original for layer in layers]}

@@ -29,3 +29,13 @@ def test_dropout_that_acts_is_named(name: str) -> None:
     model = random_model(ZOO[name]()).train()
     with pytest.raises(UserError, match=r"dropout acts while scoring \(model\.\S+ is 0\.3\)"):
         check_gap(model, 3.0, CPU)
+
+
+def test_an_adapters_own_dropout_is_warned_about() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(random_model(ZOO["llama"]()), LoraConfig(r=2, lora_dropout=0.3, target_modules=["q_proj"]))
+    with pytest.warns(UserWarning, match="adapter's dropout"):
+        check_gap(model.train(), 3.0, CPU)
+    with pytest.raises(UserError, match="another precision"):
+        check_gap(model.eval(), 3.0, CPU)
