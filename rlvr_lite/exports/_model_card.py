@@ -10,6 +10,7 @@ from typing import Any
 from rlvr_lite import methods
 from rlvr_lite.evaluation import BENCHMARKS
 from rlvr_lite.table import Table
+from rlvr_lite.tasks import NAMED
 
 __all__ = ["card", "licence_of"]
 
@@ -178,7 +179,8 @@ def _plain(value: Any) -> str:
 
 def _licences(facts: Mapping[str, Any], licence: str | None) -> str:
     task = facts["config"]["task"]
-    data = {"math": "MIT", "dapo": "Apache-2.0"}.get(task) or (BENCHMARKS[task].licence if task in BENCHMARKS else None)
+    known = NAMED.get(task) or BENCHMARKS.get(task)
+    data = known.licence if known else None
     if task in _GENERATED:
         data = "made by a program of rlvr-lite (Apache-2.0); nobody else's text"
     unknown = "not known here: look it up before you pass this on"

@@ -1,4 +1,4 @@
-"""NoRA: LoRA with every column of A scaled to length one, always or once at the start."""
+"""NoRA: LoRA with every column of A scaled to length one, always or once at the start (not the nonlinear NoRA of arXiv 2602.22911)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ register(
     Method(
         name="nora",
         family="scaling",
-        summary="LoRA with the columns of A kept at length one (or set so once, or started as identity blocks)",
+        summary="LoRA with the columns of A kept at length one (or set so once, or started as identity blocks); not the nonlinear NoRA of 2602.22911",
         paper="Kang et al., Normalized Low-Rank Adaptation",
         arxiv="2608.31036",
         build=_build,

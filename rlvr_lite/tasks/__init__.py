@@ -4,6 +4,7 @@ from rlvr_lite.tasks._benchmarks import BENCHMARKS, PAPER, Benchmark, PinnedTask
 from rlvr_lite.tasks._chain_sum import Chain, ChainSum, draw_chain
 from rlvr_lite.tasks._generated import GeneratedTask
 from rlvr_lite.tasks._linear_equation import LinearEquation
+from rlvr_lite.tasks._named import NAMED
 from rlvr_lite.tasks._problems import require_answers
 from rlvr_lite.tasks._read import SUFFIXES, is_source
 from rlvr_lite.tasks._registry import get, list_tasks, register
@@ -13,6 +14,7 @@ from rlvr_lite.tasks._task import SPLITS, Problem, Task
 
 __all__ = [
     "BENCHMARKS",
+    "NAMED",
     "PAPER",
     "SPLITS",
     "SUFFIXES",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlvr_lite.errors import UserError
 from rlvr_lite.table import Table
 from rlvr_lite.tasks._problems import problems_of
 from rlvr_lite.tasks._read import from_hub, read
@@ -38,7 +39,7 @@ class Benchmark:
         size: problems, before exclusions.
         k: samples a problem in the paper's protocol (arXiv 2512.23165, section 2).
         licence: as the origin of the recorded problems states it.
-        checksum: SHA-256 over the problems and answers, see :func:`pinned`.
+        checksum: SHA-256 over the problems and answers, see :func:`pinned`; ``None`` where no version is recorded.
         excluded: ids that are left out, with the reason.
     """
 
@@ -53,7 +54,7 @@ class Benchmark:
     size: int
     k: int
     licence: str
-    checksum: str
+    checksum: str | None
     excluded: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -71,6 +72,16 @@ class Benchmark:
 
 _RELAY = "a relay problem: it asks for a T that another team member would hand over, and cannot be solved as it stands"
 _RELAYS = (400, 401, 402, 403, 404, 406, 407, 408, 409, 410, 411, 506, 507, 509, 510)
+
+
+def _matharena(title: str, name: str, size: int) -> Benchmark:
+    """A competition as MathArena publishes it, of which no version is recorded here."""
+    licence = "CC BY-NC-SA 4.0: evaluation only"
+    return Benchmark(
+        title=title, file=f"{name}.jsonl", repository=f"MathArena/{name}", split="train", size=size, k=32,
+        licence=licence, checksum=None,
+    )  # fmt: skip
+
 
 #: Every stored benchmark by its name.
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -117,6 +128,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         licence="CC BY-NC-SA 4.0: evaluation only",
         checksum="810453872eb21936",
     ),
+    "aime26": _matharena("AIME 2026", "aime_2026", 30),
+    "hmmt26": _matharena("HMMT February 2026", "hmmt_feb_2026", 33),
+    "brumo25": _matharena("BRUMO 2025", "brumo_2025", 30),
+    "cmimc25": _matharena("CMIMC 2025", "cmimc_2025", 40),
     "math500": Benchmark(
         title="MATH-500",
         file="math500.jsonl",
@@ -203,7 +218,7 @@ def pinned(name: str) -> PinnedTask:
     """A benchmark of :data:`BENCHMARKS`, compared with what is recorded of it.
 
     Raises:
-        UserError: a damaged file, or neither file nor network.
+        UserError: a damaged or incomplete file, or neither file nor network.
     """
     benchmark = BENCHMARKS[name]
     path, stem = benchmark.local, Path(benchmark.file).stem
@@ -224,7 +239,10 @@ def pinned(name: str) -> PinnedTask:
             ids=False,
         )
     checksum, excluded = checksum_of(problems), dict(benchmark.excluded)
-    if checksum != benchmark.checksum:
+    if benchmark.checksum is None:
+        if len(problems) != benchmark.size:
+            raise UserError(f"{name} has {benchmark.size} problems, {source} holds {len(problems)}: fetch it anew")
+    elif checksum != benchmark.checksum:
         excluded = {}
         warnings.warn(
             f"{name} from {source} is not the version recorded here (checksum {checksum}): nothing is left out, and "
@@ -250,6 +268,7 @@ def list_benchmarks() -> Table:
         for name, benchmark in BENCHMARKS.items()
     ]
     note = (
+        "Of those from MathArena no version is recorded here: compare evaluations of equal checksum. "
         "Besides: TASK:SPLIT of a task, such as chain-sum:test or chain-sum:ood, and NAME=FILE for your own problems."
     )
     return Table.of(rows, title="Benchmarks", note=note)

@@ -22,7 +22,7 @@ class _Source:
 
     file: str
     repository: str
-    config: str
+    config: str | None
     problem: str
     answer: str
 
@@ -40,12 +40,13 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Named:
-    """A set: what it is about, its train problems, the benchmark that is its test split, and how long answers get."""
+    """A set: what it is about, its train problems, the benchmark that is its test split, how long answers get, its licence."""
 
     about: str
     train: _Source
     test: str | None
     max_completion_length: int
+    licence: str
 
 
 #: The mathematics sets known by name.
@@ -55,18 +56,35 @@ NAMED: Mapping[str, _Named] = {
         _Source("gsm8k_train_2000.jsonl", "openai/gsm8k", "main", "question", "answer"),
         "gsm8k",
         512,
+        "MIT",
     ),
     "math": _Named(
         "competition mathematics (MATH); test is MATH-500",
         _Source("math_train_int_2000.jsonl", "DigitalLearningGmbH/MATH-lighteval", "default", "problem", "solution"),
         "math500",
         1024,
+        "MIT",
     ),
     "dapo": _Named(
         "competition mathematics with whole-number answers (DAPO-Math)",
         _Source("dapo_math_2000.jsonl", "open-r1/DAPO-Math-17k-Processed", "en", "prompt", "solution"),
         None,
         2048,
+        "Apache-2.0",
+    ),
+    "polaris": _Named(
+        "competition mathematics, graded by a 7B model's pass rate (Polaris-53K)",
+        _Source("polaris_53k.jsonl", "POLARIS-Project/Polaris-Dataset-53K", None, "problem", "answer"),
+        None,
+        4096,
+        "Apache-2.0",
+    ),
+    "deepmath": _Named(
+        "hard mathematics, decontaminated (DeepMath-103K; a download of 2 GB)",
+        _Source("deepmath_103k.jsonl", "zwhe99/DeepMath-103K", None, "question", "final_answer"),
+        None,
+        4096,
+        "MIT",
     ),
 }
 
@@ -74,7 +92,7 @@ NAMED: Mapping[str, _Named] = {
 def named(name: str) -> StoredTask:
     """One of :data:`NAMED`, from the folder RLVR_LITE_DATA where it has the file, else from the Hub.
 
-    The test split of ``gsm8k`` and ``math`` is the benchmark, of ``dapo`` a tenth of its rows, by hash.
+    The test split of ``gsm8k`` and ``math`` is the benchmark, of the others a tenth of their rows, by hash.
     """
     entry = NAMED[name]
     splits = {"train": entry.train.problems()}

@@ -40,6 +40,8 @@ def test_named_sets_without_folder_or_network_name_both_ways_out(tmp_path, monke
         ("gsm8k", {"question": "q", "answer": "steps\n#### 5"}),
         ("math", {"problem": "q", "solution": "so $\\boxed{5}$", "answer": "5"}),
         ("dapo", {"prompt": "q", "solution": "5"}),
+        ("polaris", {"problem": "q", "answer": "5", "difficulty": "3/8"}),
+        ("deepmath", {"question": "q", "final_answer": "5", "difficulty": 6.0, "r1_solution_1": "so 5"}),
     ],
 )
 def test_named_sets_read_the_columns_of_the_hub(monkeypatch, name, columns):
@@ -55,4 +57,4 @@ def test_named_sets_read_the_columns_of_the_hub(monkeypatch, name, columns):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     task = tasks.get(name)
     assert set(everything(task).values()) == {"5"}
-    assert len(everything(task)) == (50 if name == "dapo" else 100)
+    assert len(everything(task)) == (50 if tasks.NAMED[name].test is None else 100)
