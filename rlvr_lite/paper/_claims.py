@@ -279,7 +279,7 @@ def _studies(
         )
         if experiment.tuned:
             found = {label: row.learning_rate for label, row in studies[experiment.name].rows.items()}
-            rates = {label: rate for label, rate in found.items() if rate is not None}
+            rates |= {label: rate for label, rate in found.items() if rate is not None}
     return studies, missing
 
 
@@ -316,15 +316,17 @@ def _evidence(
     for what, label, job in again:
         for answered in measured(what, label, job):
             scores[what] = answered
-    tuned = studies.get("methods")
-    base, own = None if tuned is None else tuned.base, scores.get("lora")
+    tuned = {e.name: studies[e.name] for e in EXPERIMENTS if e.tuned and e.name in studies}
+    base, own = next((study.base for study in tuned.values()), None), scores.get("lora")
     gain = 0.0 if base is None or own is None else float(own.mean() - base.mean())
     counted = shares([name for claim in chosen for name in claim.counted])
     evidence = Evidence(scores, base, energy, counted, at.margin * max(0.0, gain), missing)
-    if tuned is None:
-        return evidence
-    chance = {label: row.optimum.variance for label, row in tuned.rows.items() if row.optimum is not None}
-    return replace(evidence, of_choice=chance, doubt=tuned.search_doubt)
+    of = {label: study for study in tuned.values() for label in study.rows}
+    chance = {label: row.optimum.variance for label in of if (row := rows[label]).optimum is not None}
+    rates = {label: rate for label in of if (rate := rows[label].learning_rate) is not None}
+    return replace(
+        evidence, of_choice=chance, rates=rates, doubt=lambda label, effect: of[label].search_doubt(label, effect)
+    )
 
 
 def _alias(method: str, at: Setting, rows: Mapping[str, Any], scores: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Which runs the claims need: the same experiments at three scales, every run in one study only.
 
-At ``tiny``: sixteen methods, each with a search (5 halves of a run and about 8 whole ones) and five seeds, 288 runs; two methods in
-all settings that may break them, three seeds, 90; rank, loss, learning rate and batch around LoRA's tuned rate, four seeds,
-44. What runs of different studies share by configuration is trained once.
+At ``tiny``: seventeen methods, each with a search (5 halves of a run and about 8 whole ones) and five seeds, 306 runs; two methods in
+all settings that may break them, three seeds, 90; two ranks at rates of their own, 34; rank, loss, learning rate and batch around
+LoRA's tuned rate, four seeds, 52. What runs of different studies share by configuration is trained once.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ __all__ = [
     "Rate",
     "Setting",
     "cause_settings",
+    "rank_at_its_rate",
     "setting",
 ]
 
-#: Rows of the tuned comparison: the paper's methods, and the controls of the spectral ones.
+#: Rows of the tuned comparison: the paper's methods, the controls of the spectral ones, and a sparse update.
 METHODS = (
     *("lora", "full", "dora", "adalora", "miss", "lora_plus", "rslora", "rank1", "vera", "ia3", "ln_tuning"),
-    *("pissa", "milora", "rlpo", "rlmo", "random_directions"),
+    *("pissa", "milora", "rlpo", "rlmo", "random_directions", "shira"),
 )
 #: What may break PiSSA and MiLoRA besides their directions: harmless level, suspect level.
 FACTORS: Mapping[str, tuple[Any, Any]] = {
@@ -99,6 +100,22 @@ class Setting:
     def ranks(self) -> tuple[int, ...]:
         """Ranks of the ablation besides the scale's own."""
         return tuple(rank for rank in _RANKS if rank != self.filled.rank)
+
+    @property
+    def high_rank(self) -> int:
+        """Four times the scale's rank, where a high rank is asked for."""
+        return 4 * self._rank
+
+    @property
+    def searched_ranks(self) -> tuple[int, int]:
+        """A quarter and four times the scale's rank, which are searched for their best rates."""
+        return max(1, self._rank // 4), self.high_rank
+
+    @property
+    def _rank(self) -> int:
+        rank = self.filled.rank
+        assert isinstance(rank, int)
+        return rank
 
     @property
     def small_batch(self) -> str:
@@ -208,8 +225,22 @@ def _rates(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
 
 
 def _batch(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
-    prompts = max(1, at.prompts // 4)
-    return {at.small_batch: {"method": "lora", "learning_rate": rate("lora"), "prompts_per_step": prompts}}
+    lora, few = {"method": "lora", "learning_rate": rate("lora")}, {"prompts_per_step": max(1, at.prompts // 4)}
+    high = {"rank": at.high_rank, "alpha": 2.0 * at.high_rank}
+    return {
+        at.small_batch: lora | few,
+        f"rank {at.high_rank}": lora | high,
+        f"rank {at.high_rank}, {at.small_batch}": lora | high | few,
+    }
+
+
+def _searched_ranks(at: Setting, rate: Rate) -> dict[str, dict[str, Any]]:
+    return {rank_at_its_rate(r): {"method": "lora", "rank": r, "alpha": 2.0 * r} for r in at.searched_ranks}
+
+
+def rank_at_its_rate(rank: int) -> str:
+    """Row of a LoRA of this rank, alpha = 2 r, at the rate of its own search."""
+    return f"rank {rank} at its own rate"
 
 
 #: In the order they are run; the paper's numbers for them stand with the claims.
@@ -217,6 +248,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("methods", "seeds", _methods, tuned=True),
     Experiment("causes-pissa", "cause_seeds", _causes("pissa"), after=("lora", "pissa")),
     Experiment("causes-milora", "cause_seeds", _causes("milora"), after=("lora", "milora")),
+    Experiment("searched-ranks", "ablation_seeds", _searched_ranks, tuned=True),
     Experiment("rank", "ablation_seeds", _ranks, after=("lora",)),
     Experiment("loss", "ablation_seeds", _losses, after=("lora",)),
     Experiment("learning-rate", "ablation_seeds", _rates, after=("lora",)),

@@ -23,8 +23,10 @@ __all__ = [
     "all_equivalent",
     "all_worse",
     "below_base",
+    "best_rate_falls",
     "cause_is_direction",
     "falls_behind",
+    "falls_more",
     "no_gain",
     "not_run",
     "not_worse",
@@ -37,6 +39,8 @@ Verdict = Literal["supported", "not supported", "undecided"]
 Scores = NDArray[np.float64]
 #: Shares of a random update's energy within which an update counts as random.
 _RANDOM = (0.9, 1.1)
+#: Decades to which the ratio of two searched rates is known.
+_RATIO_KNOWN = 0.5
 
 
 class Missing(Exception):
@@ -56,6 +60,7 @@ class Evidence:
         missing: why a row has no scores.
         of_choice: variance of the rows that have a search of their own, by the choice of their learning rate.
         doubt: ``f(row, effect)``, why such a row's search does not bear a verdict; empty where it does.
+        rates: learning rates of the rows that have a search of their own.
     """
 
     scores: Mapping[str, Scores] = field(default_factory=dict)
@@ -66,6 +71,7 @@ class Evidence:
     missing: Mapping[str, str] = field(default_factory=dict)
     of_choice: Mapping[str, float] = field(default_factory=dict)
     doubt: Callable[[str, float], str] = lambda row, effect: ""
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, row: str) -> Scores:
         """A row's scores."""
@@ -279,6 +285,50 @@ def falls_behind(row: str, alike: Sequence[str], reference: str) -> Rule:
         told = "; ".join(f"{name} {judged.words}" for name, judged in found.items())
         said = _decide(word == "worse" and same, word in ("better", "equivalent") or not same)
         return Finding.of(said, found[row].difference, f"against {reference}: {told}")
+
+    return rule
+
+
+def falls_more(row: str, row_small: str, reference: str, reference_small: str) -> Rule:
+    """From the small to the large batch the row loses more than the reference does; a loss within the margin refutes it.
+
+    The effect is the difference of the two differences, paired by seed and problem.
+    """
+
+    def rule(evidence: Evidence) -> Finding:
+        rows = [evidence.of(name) for name in (row, row_small, reference, reference_small)]
+        seeds = min(map(len, rows))
+        a, a_small, b, b_small = (scores[:seeds] for scores in rows)
+        d = seed_problem_difference(b - b_small, a - a_small)
+        said = _decide(d.high < 0, d.low >= -evidence.margin)
+        told = f"{row} against {row_small}: {_words(_paired(a, a_small))}; {reference} against {reference_small}: {_words(_paired(b, b_small))}"
+        return Finding.of(said, d, f"{told}; difference {_words(d)}, equivalence margin {evidence.margin:.3g}")
+
+    return rule
+
+
+def best_rate_falls(low: tuple[str, int], high: tuple[str, int]) -> Rule:
+    """The best learning rate falls as one over the rank, as far as a lattice of quarter decades tells; equal rates refute it.
+
+    Each of the two rates is known to a quarter of a decade, so their ratio to half a decade.
+
+    Args:
+        low: row and rank.
+        high: row and rank, a larger one.
+    """
+
+    def rule(evidence: Evidence) -> Finding:
+        for name, _ in (low, high):
+            if name not in evidence.rates:
+                raise Missing(f"{name}: {evidence.missing.get(name, 'not run')}")
+            if why := evidence.doubt(name, math.inf):
+                return Finding("undecided", f"{name}: {why}")
+        decades = math.log10(evidence.rates[low[0]] / evidence.rates[high[0]])
+        expected = math.log10(high[1] / low[1])
+        said = _decide(abs(decades - expected) <= _RATIO_KNOWN, abs(decades) <= _RATIO_KNOWN)
+        told = ", ".join(f"rank {rank} {evidence.rates[name]:.2g}" for name, rank in (low, high))
+        sentence = f"best rates: {told}, so the rate falls as rank^-{decades / expected:.2g}, known to {_RATIO_KNOWN / expected:.2g}"
+        return Finding(said, sentence, decades, decades - _RATIO_KNOWN, decades + _RATIO_KNOWN)
 
     return rule
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlvr_lite.paper import _rules as rules
-from rlvr_lite.paper._experiments import EXPERIMENTS, FACTORS, Experiment, Setting, cause_settings
+from rlvr_lite.paper._experiments import EXPERIMENTS, FACTORS, Experiment, Setting, cause_settings, rank_at_its_rate
 from rlvr_lite.paper._measure import DECODINGS
 from rlvr_lite.paper._rules import Evidence, Finding, Missing, Rule
 
@@ -61,6 +61,7 @@ def declared(at: Setting) -> tuple[Claim, ...]:
     structural, vectors = ("dora", "adalora", "miss"), ("vera", "ia3", "ln_tuning")
     ranks = [f"rank {r}" for r in at.ranks]
     fixed = [label for label in _experiment("rank").labels(at) if "alpha" in label]
+    high = f"rank {at.high_rank}"
     fixed_one = next(label for label in fixed if label.startswith("rank 1,"))
     return (
         Claim(
@@ -187,6 +188,32 @@ def declared(at: Setting) -> tuple[Claim, ...]:
             rules.not_worse(at.small_batch, "lora"),
             "supported: the interval starts above minus the equivalence margin; not supported: it lies below zero, and not above that",
             f"{one_rate}; equal rollouts ({at.rollouts:,}), not equal steps",
+        ),
+        Claim(
+            "rank-batch",
+            "high ranks fail at large batches (Structure Over Scale, 2026: rank 64 73.1 at batch 64, 8.7 at 128; rank 8 does not)",
+            ("lora", at.small_batch, high, f"{high}, {at.small_batch}"),
+            rules.falls_more(high, f"{high}, {at.small_batch}", "lora", at.small_batch),
+            "supported: from a quarter of the batch to the whole, the high rank loses more than LoRA; not supported: no more "
+            "than the equivalence margin",
+            f"{one_rate}; alpha = 2 r; equal rollouts",
+        ),
+        Claim(
+            "best-rate-rank",
+            "the best learning rate falls as one over the rank where alpha = 2 r (muA, arXiv 2602.06204)",
+            tuple(rank_at_its_rate(r) for r in at.searched_ranks),
+            rules.best_rate_falls(*((rank_at_its_rate(r), r) for r in at.searched_ranks)),
+            "supported: the ratio of both best rates within half a decade of that; not supported: within half a decade of 1",
+            "learning rate searched for each rank, on one lattice",
+        ),
+        Claim(
+            "sparse-update",
+            "(control) an update of few entries does as well, for updates by reinforcement learning are sparse (arXiv 2505.11711)",
+            ("lora", "shira"),
+            rules.not_worse("shira", "lora"),
+            "supported: SHiRA, random entries of the weights, starts above minus the equivalence margin; not supported: below "
+            "zero, and not above that",
+            f"{tuned}; as many trained parameters as LoRA",
         ),
         Claim(
             "loss",

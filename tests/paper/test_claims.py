@@ -51,6 +51,7 @@ BETTER = rules.all_better(("a", "b"), "ref")
 WORSE = rules.all_worse(("a", "b"), "ref")
 SAME = rules.all_equivalent(("a", "b"), "ref")
 BEHIND = rules.falls_behind("a", ["b"], "ref")
+FALLS = rules.falls_more("a", "as ", "ref", "refs")
 CASES = [
     (BETTER, evidence(a=0.7, b=0.8, ref=0.6), "supported"),
     (BETTER, evidence(a=0.7, b=0.6, ref=0.6), "not supported"),
@@ -76,6 +77,10 @@ CASES = [
     (rules.not_worse("a", "ref"), evidence(a=0.8, ref=0.6), "supported"),
     (rules.not_worse("a", "ref"), evidence(a=0.4, ref=0.6), "not supported"),
     (rules.not_worse("a", "ref"), loud(a=0.6, ref=0.6), "undecided"),
+    (FALLS, evidence(a=0.3, as_=0.6, ref=0.6, refs=0.62), "supported"),
+    (FALLS, evidence(a=0.4, as_=0.6, ref=0.4, refs=0.6), "not supported"),
+    (FALLS, evidence(a=0.8, as_=0.6, ref=0.5, refs=0.6), "not supported"),
+    (FALLS, loud(a=0.5, as_=0.6, ref=0.58, refs=0.6), "undecided"),
     (rules.below_base("a", ["b"]), evidence(a=0.1, b=0.7), "supported"),
     (rules.below_base("a", ["b"]), evidence(a=0.7, b=0.1), "not supported"),
     (rules.below_base("a", ["b"]), loud(a=0.4, b=0.4), "undecided"),
@@ -142,6 +147,18 @@ def test_a_row_whose_search_is_open_is_never_behind():
     assert rules.all_worse(("a",), "ref")(at_one_rate).verdict == "supported"
     wide = dataclasses.replace(plain, of_choice=dict.fromkeys(("a", "ref"), 0.2**2))
     assert rules.all_worse(("a",), "ref")(wide).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(1e-2, 6e-4, "supported"), (1e-2, 1e-3, "supported"), (1e-3, 1e-3, "not supported"), (5e-3, 1e-3, "undecided")],
+)
+def test_the_best_rate_falls_with_the_rank_as_far_as_the_lattice_tells(low, high, word):
+    rule = rules.best_rate_falls(("r4", 4), ("r64", 64))
+    found = Evidence(rates={"r4": low, "r64": high})
+    assert rule(found).verdict == word
+    open_ = dataclasses.replace(found, doubt=lambda row, effect: "on the edge" if row == "r64" else "")
+    assert rule(open_) == Finding("undecided", "r64: on the edge")
 
 
 def test_the_collapse_rule_names_the_settings_that_end_below_the_base():
@@ -259,11 +276,11 @@ def test_no_run_is_declared_twice(scale):
     rate = {"lora": 1e-3}
     configs = []
     for experiment in EXPERIMENTS:
-        for fields in experiment.rows(at, lambda method: rate.get(method, 2e-3)).values():
+        for label, fields in experiment.rows(at, lambda method: rate.get(method, 2e-3)).items():
             run = replace_fields(at.config, dict(fields))
             options = {k: v for k, v in run.method_options.items() if v}
             filled = {"rank": run.rank or SCALES[scale].rank, "alpha": run.alpha or SCALES[scale].alpha}
-            filled["learning_rate"] = run.learning_rate or rate.get(run.method, 2e-3)
+            filled["learning_rate"] = run.learning_rate or rate.get(label, 2e-3)  # searched by row
             configs.append(str(dataclasses.replace(run, method_options=options, **filled)))
     assert len(set(configs)) == len(configs)
 
@@ -275,10 +292,11 @@ def test_every_rule_can_be_applied_to_a_finished_study():
     rows |= {f"{method} residual on the wrong base" for method in ("pissa", "milora")}
     rows |= {"lora at T 0.6, top-p 0.95", "lora at T 0.7, top-p 0.9"}
     scores = {label: outcomes(0.6, number=i) for i, label in enumerate(sorted(rows))}
+    rates = {label: 1e-3 for label in rows if label.endswith("its own rate")}
     names = ("lora", "full", "pissa", "milora")
     energy = {f"{n} {s} {e}": [0.5, 0.6, 0.7] for n in names for s in ("left", "right") for e in ("top", "bottom")}
     counted = shares([name for claim in found for name in claim.counted])
-    whole = Evidence(scores, outcomes(0.3, number=500), energy, counted, 0.05)
+    whole = Evidence(scores, outcomes(0.3, number=500), energy, counted, 0.05, rates=rates)
     for claim in found:
         assert "no result for" not in claim.judge(whole).sentence, claim.id
     nothing = Evidence(missing={"dora": "every learning rate failed"})
