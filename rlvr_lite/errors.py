@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["UserError", "as_html", "first_line", "printable", "unknown_name"]
+__all__ = ["UserError", "as_html", "as_written", "first_line", "printable", "unknown_name"]
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_]?)")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]")
 
 
 def printable(text: str) -> str:
@@ -49,6 +51,24 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__(" ".join(printable(message).split()))
+
+
+@contextmanager
+def as_written(path: Path, fix: str = "copy it again or make it anew") -> Iterator[None]:
+    """What was written to ``path`` is read inside; where it is not what is ever written there, one line says so.
+
+    Args:
+        path: of the file or folder, for the message.
+        fix: what to do then.
+
+    Raises:
+        UserError: keys are missing, or values are of other types.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        said = f"{type(error).__name__}: {first_line(error)[:100]}"
+        raise UserError(f"{path} is damaged, it does not hold what is written there ({said}): {fix}") from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -10,11 +10,12 @@ import json
 import os
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rlvr_lite.errors import UserError
 
@@ -28,7 +29,9 @@ __all__ = [
     "make_folder",
     "read_json",
     "read_jsonl",
+    "read_text",
     "refuse_pickles",
+    "text_lines",
     "write_json",
     "write_manifest",
     "write_text",
@@ -36,6 +39,8 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 _OF_SYSTEM = re.compile(r"\(os error \d+\)")  # as safetensors says that the disk is full
+_LONGEST_LINE = 2**24  # bytes: a row has thousands
+_LARGEST_TEXT = 2**28  # bytes of a file that can only be read as a whole
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
 
@@ -123,6 +128,63 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    """A file to read from; whatever keeps it from being read as one line."""
+    try:
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UserError(f"{path} is a pipe or a device, not a file: put a file in its place")
+            yield file
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its other end
+
+
+def _decoded(path: Path, data: bytes, before: int = 0) -> str:
+    if not before and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path} is UTF-16 text: save it as UTF-8")
+    try:
+        return data.decode("utf-8" if before else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        at = f"{error.reason} at byte {before + error.start}"
+        raise UserError(f"{path} is not UTF-8 text ({at}): save it as UTF-8") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8, or has more than 256 MiB.
+    """
+    with _reading(path) as file:
+        if os.fstat(file.fileno()).st_size > _LARGEST_TEXT:
+            raise UserError(f"{path} has more than {_LARGEST_TEXT >> 20} MiB, too much for one text: split it")
+        return _decoded(path, file.read())
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers from 1, of which never more than one is held.
+
+    Raises:
+        UserError: the file is missing or is not UTF-8, or a line has more than 16 MiB, of which no more is read.
+    """
+    with _reading(path) as file:
+        number = before = 0
+        while line := file.readline(_LONGEST_LINE + 1):
+            number += 1
+            if len(line) > _LONGEST_LINE:
+                most = f"{_LONGEST_LINE >> 20} MiB"
+                raise UserError(f"{path}, line {number} has more than {most}: write one row a line, or delete that one")
+            yield number, _decoded(path, line, before)
+            before += len(line)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -130,12 +192,8 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except OSError as error:
-        raise _cannot_read(path, error) from error
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number of thousands of digits, too deep
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # not JSON, a number of thousands of digits, too deep
         raise UserError(f"{path} is not JSON: {error}") from error
 
 
@@ -146,25 +204,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         UserError: the file is missing, or a line is not a JSON object (its number is named).
     """
     rows = []
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:  # also a number of thousands of digits, or too deep
-                    said = getattr(error, "msg", error)
-                    raise UserError(f"{path}, line {number} is not JSON ({said}): mend or delete that line") from error
-                if not isinstance(row, dict):
-                    raise UserError(f"{path}, line {number} is not a JSON object: write {{...}} with named columns")
-                rows.append(row)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise _cannot_read(path, error) from error
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:  # also a number of thousands of digits, or too deep
+            said = getattr(error, "msg", error)
+            raise UserError(f"{path}, line {number} is not JSON ({said}): mend or delete that line") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number} is not a JSON object: write {{...}} with named columns")
+        rows.append(row)
     return rows
 
 
@@ -230,12 +280,15 @@ class JsonLines:
         Args:
             upto: only so far, where a line has to end.
         """
-        data = self.path.read_bytes()[:upto] if self.path.exists() else b""
         length = 0
-        for line in data.splitlines(keepends=True):
-            if not line.endswith(b"\n") or not _is_row(line):
-                break
-            length += len(line)
+        if not self.path.exists():
+            return length
+        with _reading(self.path) as file:
+            while line := file.readline(_LONGEST_LINE + 1):
+                end = length + len(line)
+                if not line.endswith(b"\n") or end > (end if upto is None else upto) or not _is_row(line):
+                    break
+                length = end
         return length
 
     def rows(self) -> list[dict[str, Any]]:

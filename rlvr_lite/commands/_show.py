@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from rlvr_lite.errors import UserError, printable
+from rlvr_lite.errors import UserError, as_written, printable
 
 __all__ = ["show"]
 
@@ -22,11 +22,20 @@ def show(directory: Annotated[Path, tyro.conf.Positional], *, samples: int = 0, 
         plot: write the picture to this file.
     """
     from rlvr_lite.api import load
-    from rlvr_lite.evaluation import Evaluation
-    from rlvr_lite.training import Run
 
     found = load(directory)
     print(found)
+    with as_written(directory):
+        _print_samples(found, directory, samples)
+    if plot is not None:
+        found.plot().savefig(plot, dpi=120)
+        print(f"wrote {plot}")
+
+
+def _print_samples(found: Any, directory: Path, samples: int) -> None:
+    from rlvr_lite.evaluation import Evaluation
+    from rlvr_lite.training import Run
+
     if isinstance(found, Run):
         rows = found.rollouts() if samples else []
         for row in _different([row for row in rows if row["step"] == rows[-1]["step"]], samples):
@@ -38,9 +47,6 @@ def show(directory: Annotated[Path, tyro.conf.Positional], *, samples: int = 0, 
             print(printable(f"\n{row['id']}  {'right' if row['correct'] else 'wrong'}\n{row['completion']}"))
     elif samples:
         raise UserError(f"{directory} is a study: give one of the runs in it to see answers")
-    if plot is not None:
-        found.plot().savefig(plot, dpi=120)
-        print(f"wrote {plot}")
 
 
 def _different(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:

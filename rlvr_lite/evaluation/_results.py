@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rlvr_lite.analysis.replication import equivalent, in_words, seed_problem_difference, verdict
 from rlvr_lite.analysis.statistics import Interval, clustered_standard_error, holm, student_quantile
-from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.errors import UserError, as_written, unknown_name
 from rlvr_lite.evaluation._scores import Score
 from rlvr_lite.records import JsonLines, hash_file, make_folder, read_json, write_json
 from rlvr_lite.table import Table
@@ -200,6 +200,11 @@ class Evaluation(Mapping[str, Score]):
         stored = read_json(target)
         if not isinstance(stored, dict) or stored.get("evaluation") != _FORMAT:
             raise UserError(f"{target} is not an evaluation of this version: evaluate again")
+        with as_written(target):
+            return cls._read(target, stored)
+
+    @classmethod
+    def _read(cls, target: Path, stored: dict[str, Any]) -> Evaluation:
         hashes = stored.get("sha256", {})
         own = hashes.pop(EVALUATION_FILE, None)
         if own is not None and own != _digest(stored):

@@ -17,6 +17,7 @@ from typing import Any
 from rlvr_lite import resolve
 from rlvr_lite.config import RunConfig, replace_fields
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.records import read_text
 from rlvr_lite.table import Table
 
 __all__ = ["Deviation", "Recipe", "list_recipes", "read_recipe", "recipe"]
@@ -154,8 +155,8 @@ def _text(name: str) -> tuple[str, str]:
     if path.suffix != _SUFFIX:
         raise unknown_name("recipe", name, known)
     try:
-        return path.read_text(encoding="utf-8"), path.stem
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path), path.stem
+    except UserError as error:
         raise UserError(
             f"cannot read recipe {path}: give the path of a TOML file, or one of {', '.join(known)}"
         ) from error

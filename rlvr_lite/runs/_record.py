@@ -18,6 +18,7 @@ from rlvr_lite.records import (
     hash_file,
     is_file,
     read_json,
+    read_text,
     refuse_pickles,
     write_json,
     write_manifest,
@@ -78,7 +79,10 @@ class RunDirectory:
     def steps(self) -> int:
         """Optimizer steps that are noted so far."""
         path = self.metrics.path
-        return path.read_bytes().count(b"\n") if path.exists() else 0
+        if not path.exists():
+            return 0
+        with open(path, "rb") as file:
+            return sum(part.count(b"\n") for part in iter(lambda: file.read(2**20), b""))
 
     @property
     def preflight(self) -> Path:
@@ -165,9 +169,12 @@ class RunRecord:
         """
         path = self.files.config
         try:
-            return from_json(RunConfig, path.read_text(encoding="utf-8"))
-        except (UserError, OSError, ValueError, RecursionError) as error:
+            config = from_json(RunConfig, read_text(path))
+        except (UserError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error}): copy or train the run again") from error
+        if config.steps is None or config.learning_rate is None:
+            raise UserError(f"{path} is damaged (it does not say what was run): copy or train the run again")
+        return config
 
     @property
     def env(self) -> dict[str, Any]:

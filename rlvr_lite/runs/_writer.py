@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import re
@@ -13,12 +12,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import write_json
+from rlvr_lite.records import read_json, write_json
 
 __all__ = ["Busy", "lock_beside", "sweep", "writer"]
 
@@ -102,22 +100,28 @@ def _take(lock: Path) -> BaseFileLock:
     except (OSError, NotImplementedError) as error:
         if isinstance(error, Timeout) or getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
             raise
-        held = SoftFileLock(lock.with_name(f"{lock.name}.soft"))
+        held = SoftFileLock(_soft(lock))
         held.acquire(timeout=0)
     return held
 
 
 def _who(lock: Path, note: Path, step: Callable[[], int] | None) -> str:
-    owner: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        owner = dict(json.loads(note.read_text(encoding="utf-8")))
-    if not {"doing", "host", "pid", "started"} <= owner.keys():
-        return f"another process is at work in {lock.parent}"
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(owner["started"])))
-    at = "" if step is None else f", at step {step()}"
-    return (
-        f"{owner['doing']} is under way in {lock.parent} since {since} (process {owner['pid']} on {owner['host']}{at})"
-    )
+    """Who holds a lock, as far as its note can be read."""
+    soft = _soft(lock)
+    left = f"; its file system has no locks: once that process is gone, delete {soft}" if soft.exists() else ""
+    try:
+        owner = read_json(note)
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(owner["started"])))
+        who = f"process {owner['pid']} on {owner['host']}"
+        said = f"{owner['doing']} is under way in {lock.parent} since {since} ({who}"
+    except (UserError, LookupError, TypeError, ValueError, OverflowError, OSError):
+        return f"another process is at work in {lock.parent}{left}"
+    return f"{said}{'' if step is None else f', at step {step()}'}){left}"
+
+
+def _soft(lock: Path) -> Path:
+    """The file that stands for a lock where there are none."""
+    return lock.with_name(f"{lock.name}.soft")
 
 
 def lock_beside(target: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite.config import Optim, RunConfig, from_json, to_json
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import is_file, make_folder, read_json, write_json
 from rlvr_lite.resolve import BOOKKEEPING
@@ -166,9 +166,12 @@ def read_design(root: Path) -> Design:
     if not isinstance(facts, dict) or facts.get("study") != _FORMAT:
         raise UserError(f"{root / MANIFEST} is not a study of this version: begin a new one")
     facts.pop("study")
-    variants = tuple(Variant(variant["label"], _tuples(variant["overrides"])) for variant in facts.pop("variants"))
-    shared = from_json(RunConfig, json.dumps(facts.pop("shared")))
-    return Design(variants, shared, seeds=tuple(facts.pop("seeds")), **facts)
+    with as_written(root / MANIFEST):
+        variants = tuple(Variant(variant["label"], _tuples(variant["overrides"])) for variant in facts.pop("variants"))
+        shared = from_json(RunConfig, json.dumps(facts.pop("shared")))
+        design = Design(variants, shared, seeds=tuple(facts.pop("seeds")), **facts)
+        design.known({})  # what its trials are called is asked of every field
+        return design
 
 
 def _describe(design: Design) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.records import read_text, text_lines
 
 __all__ = ["SUFFIXES", "TEXT_COLUMNS", "Rows", "from_hub", "is_source", "read"]
 
@@ -19,7 +20,6 @@ Rows = list[dict[str, Any]]
 #: Columns that a CSV file's reader must not turn into numbers: ``007`` and ``1e3`` are answers as they are written.
 TEXT_COLUMNS = ("problem", "question", "prompt", "answer", "id")
 _GAPS = ("", "NA", "NaN", "nan", "null", "None")  # in a table's other columns
-_LONGEST_LINE = 2**24  # characters: a problem has thousands
 _NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
 _NAMES |= {"test": "test", "eval": "test", "ood": "ood"}
 
@@ -149,16 +149,6 @@ def _from_folder(path: Path) -> Any:
         raise UserError(f"{path} is a damaged data set ({type(error).__name__}): save it again") from error
 
 
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path} is UTF-16 text: save it as UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
-
-
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -202,16 +192,14 @@ def _json(text: str, where: str) -> Any:
 
 
 def _from_jsonl(path: Path, text_columns: Sequence[str]) -> Rows:
-    return _json_lines(_text(path), path)
+    return _json_lines(text_lines(path), path)
 
 
-def _json_lines(text: str, path: Path) -> Rows:
+def _json_lines(lines: Iterable[tuple[int, str]], path: Path) -> Rows:
     rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in lines:
         if not line.strip():
             continue
-        if len(line) > _LONGEST_LINE:
-            raise UserError(f"{path}, line {number} has {len(line):,} characters: write one problem a line")
         row = _json(line, f"{path}, line {number}")
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is not a JSON object: write {{...}} with named columns")
@@ -223,12 +211,12 @@ def _json_lines(text: str, path: Path) -> Rows:
 
 def _from_json(path: Path, text_columns: Sequence[str]) -> Any:
     """A list of objects, or an object of such lists by split; JSON lines under this suffix are read too."""
-    text = _text(path)
+    text = read_text(path)
     if not text.strip():
         raise UserError(f"{path} is empty: give at least one row with a problem")
     first = text.lstrip().partition("\n")[0].rstrip()
     if first[0] == "{" and first[-1] == "}":
-        return _json_lines(text, path)
+        return _json_lines(enumerate(text.split("\n"), start=1), path)
     found = _json(text, str(path))
     if isinstance(found, list) or (isinstance(found, dict) and all(isinstance(part, list) for part in found.values())):
         return found
@@ -241,7 +229,7 @@ def _from_table(separator: str) -> Callable[[Path, Sequence[str]], Any]:
     def reader(path: Path, text_columns: Sequence[str]) -> Any:
         import pandas
 
-        text = _text(path)
+        text = "".join(line for _, line in text_lines(path))
         if not text.strip():
             raise UserError(f"{path} is empty: give at least one row with a problem")
         head = pandas.read_csv(io.StringIO(text), sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)

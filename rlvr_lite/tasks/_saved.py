@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlvr_lite.config import Option
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import atomic_directory, damage, read_json, write_json, write_text
+from rlvr_lite.records import atomic_directory, damage, read_json, text_lines, write_json, write_text
 from rlvr_lite.tasks._registry import get
 from rlvr_lite.tasks._stored import StoredTask
 from rlvr_lite.tasks._task import Problem, Task
@@ -88,7 +88,7 @@ def _load(home: Path, name: str) -> StoredTask:
     facts = read_json(home / _FACTS)
     splits = {}
     for split in facts["splits"]:
-        rows = map(json.loads, (home / f"{split}.jsonl").read_text(encoding="utf-8").splitlines())
+        rows = (json.loads(line) for _, line in text_lines(home / f"{split}.jsonl"))
         splits[split] = [
             Problem(
                 r["id"], r["prompt"] if isinstance(r["prompt"], str) else tuple(r["prompt"]), r["answer"], r["columns"]

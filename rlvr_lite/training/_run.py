@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.errors import as_html, printable
+from rlvr_lite.errors import as_html, as_written, printable
 from rlvr_lite.runs import RunRecord
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
     import pandas
 
+    from rlvr_lite.config import RunConfig
     from rlvr_lite.conversation import Chat, Reply
     from rlvr_lite.evaluation import Evaluation
     from rlvr_lite.exports import Target
@@ -43,10 +44,11 @@ class Run(RunRecord):
         """Accuracy before and after training, with 95 % intervals over problems."""
         scores = self.summary.get("evaluation", {})
         rows = []
-        for name in next(iter(scores.values()), {}):
-            values = {when: score[name] for when, score in scores.items() if isinstance(score.get(name), dict)}
-            if all("low" in v for v in values.values()) and values:
-                rows.append({"metric": name, **{when: _interval(v) for when, v in values.items()}})
+        with as_written(self.files.summary):
+            for name in next(iter(scores.values()), {}):
+                values = {when: score[name] for when, score in scores.items() if isinstance(score.get(name), dict)}
+                if all("low" in v for v in values.values()) and values:
+                    rows.append({"metric": name, **{when: _interval(v) for when, v in values.items()}})
         return Table.of(rows, title=f"{self.config.method} on {self.config.task}, base {self.config.base}")
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -60,7 +62,8 @@ class Run(RunRecord):
         """Reward, share of groups without variance, and length, step by step."""
         from rlvr_lite.training._figures import training_curves
 
-        return training_curves({self.config.method: self.metrics()})
+        with as_written(self.files.metrics.path):
+            return training_curves({self.config.method: self.metrics()})
 
     def evaluate(self, benchmarks: Any = None, **options: Any) -> Evaluation:
         """Score the trained policy.
@@ -101,6 +104,11 @@ class Run(RunRecord):
         head = f"{config.method} on {config.task} ({config.base}), seed {config.seed}: {self.status}"
         if not summary:
             return f"{head}, {len(self.metrics())} of {config.steps} steps\n{self.directory}"
+        with as_written(self.files.summary):
+            facts = self._outcome(summary, config)
+        return printable("\n".join([head, *facts, str(self.directory)]))
+
+    def _outcome(self, summary: dict[str, Any], config: RunConfig) -> list[str]:
         facts = [
             f"{summary['steps']} of {config.steps} steps, learning rate {config.learning_rate:g}",
             f"{summary['trainable_parameters']:,} trained parameters, identity {summary['identity']}",
@@ -110,8 +118,7 @@ class Run(RunRecord):
         reason = "" if reason in summary["identity"] else reason  # said already
         facts += [said for said in (reason, broken and f"damaged: {broken}") if said]
         facts += summary.get("lost", [])
-        table = [str(self.accuracy())] if summary.get("evaluation") else []
-        return printable("\n".join([head, *facts, *table, str(self.directory)]))
+        return [*facts, *([str(self.accuracy())] if summary.get("evaluation") else [])]
 
     def _repr_html_(self) -> str:
         head, *facts = str(self).split("\n")

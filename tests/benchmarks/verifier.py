@@ -5,27 +5,28 @@ small error and against themselves rewritten by sympy, hostile strings, throughp
 in the same run, interleaved; math-verify runs in this process with its own time limits, as TRL's accuracy reward does.
 
 Needs the files named by RLVR_LITE_DATA (by default shared/data beside the checkout). ``--strings`` sets how many hostile
-strings are tried, ``--seed`` which; ``--judges 20`` only judges them twice, in one process and in
-twenty at once.
+strings are tried, ``--seed`` which; ``--load 20`` only judges them twice, in peace and while twenty
+processes spin.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import hashlib
 import json
 import logging
 import os
 import random
+import signal
 import statistics
+import subprocess
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,48 +219,84 @@ def hostile(strings: int, seed: int) -> Table:
     )
 
 
-def _verdicts(part: int | None) -> list[tuple[str, bool | None]]:
-    """What is said of the strings of a part, or of the written hard answers, each by the hash of its text."""
-    said: list[tuple[str, bool | None]] = []
+def _verdicts(strings: int, seed: int, say: Callable[[int], None]) -> list[tuple[str, bool | None, str]]:
+    """What one process says of hostile strings, the written cases and the golds of the files: hash, verdict, reason."""
+    said: list[tuple[str, bool | None, str]] = []
+    verifier._kept.clear()
 
     def judge(gold: str, completion: str) -> None:
         what = hashlib.sha256(f"{gold}\0{completion}".encode(errors="surrogatepass")).hexdigest()
-        said.append((what, verify(gold, completion).correct))
+        verdict = verify(gold, completion)
+        said.append((what, verdict.correct, verdict.reason))
 
-    if part is not None:
-        _each(part, judge)
-        return said
+    for row in _rows("verifier_cases"):
+        judge(row["gold"], row["completion"])
     for gold, answer, _ in KINDS:
         judge(gold, f"\\boxed{{{answer}}}")
+    for gold in benchmark_golds():
+        judge(gold, f"\\boxed{{{gold}}}")
+    for part in range(seed, seed + strings // 1_000):
+        _each(part, judge)
+        say(len(said))
+    workers.shutdown()
     return said
 
 
-def under_load(strings: int, seed: int, judges: int) -> Table:
-    """The same strings judged by one process and by many at once, all of which began with an empty cache."""
+_SPIN = """
+import os, sys
+judge = int(sys.argv[1])
+for _ in range(int(sys.argv[2]) - 1):
+    if not os.fork():
+        break
+while os.path.exists(f"/proc/{judge}"):
+    sum(range(1_000_000))
+"""
+
+
+@contextlib.contextmanager
+def _busy(spinners: int) -> Iterator[None]:
+    """So many processes that do nothing but spin, in one session, as long as this one lives."""
+    if not spinners:
+        yield
+        return
+    with subprocess.Popen(
+        [sys.executable, "-c", _SPIN, str(os.getpid()), str(spinners)], start_new_session=True
+    ) as first:
+        try:
+            yield
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
+
+
+def under_load(strings: int, seed: int, spinners: int) -> Table:
+    """The same strings judged by one process, in peace and while others spin; both passes begin with an empty cache."""
     rows, passes = [], []
-    for processes in (1, judges):
-        start, loads, said = time.perf_counter(), [], []
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            for found in pool.map(_verdicts, [None, *range(seed, seed + strings // 1_000)]):
-                said += found
-                loads.append(os.getloadavg()[0])
+    for busy in (0, spinners):
+        start, loads = time.perf_counter(), []
+
+        def say(judged: int, busy: int = busy, loads: list[float] = loads, start: float = start) -> None:
+            loads.append(os.getloadavg()[0])
+            print(f"{busy}: {judged} in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+        with _busy(busy):
+            said = _verdicts(strings, seed, say)
         passes.append(said)
         rows.append(
             {
-                "processes that judge": processes,
-                "load": f"{min(loads):.0f} to {max(loads):.0f}",
+                "processes that spin": busy,
+                "load": f"{statistics.median(loads):.0f}, at most {max(loads):.0f}",
                 "judged": len(said),
-                "of them different": len(dict(said)),
-                "right": sum(verdict is True for _, verdict in said),
-                "not judged": sum(verdict is None for _, verdict in said),
+                "of them different": len({what for what, *_ in said}),
+                "right": sum(verdict is True for _, verdict, _ in said),
+                "not judged": sum(verdict is None for _, verdict, _ in said),
+                "of them for want of time": sum("no answer within" in reason for *_, reason in said),
                 "seconds": round(time.perf_counter() - start),
             }
         )
-        print(f"{processes}: {rows[-1]}", file=sys.stderr, flush=True)
     alone, loaded = passes
-    assert [what for what, _ in alone] == [what for what, _ in loaded]
-    apart = Counter(f"{a[1]} then {b[1]}" for a, b in zip(alone, loaded, strict=True) if a != b)
-    note = f"verdicts that differ: {dict(apart) or 'none'}"
+    assert [what for what, *_ in alone] == [what for what, *_ in loaded]
+    apart = Counter(f"{a[1:]} then {b[1:]}" for a, b in zip(alone, loaded, strict=True) if a[1] != b[1])
+    note = f"verdicts that are equal: {len(alone) - apart.total():,} of {len(alone):,}; others: {dict(apart) or 'none'}"
     return Table.of(rows, title="The same strings at another load", note=note)
 
 
@@ -308,14 +345,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strings", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--judges", type=int, help="only judge the strings twice, in one process and in so many at once"
-    )
+    parser.add_argument("--load", type=int, help="only judge twice, in peace and beside so many processes that spin")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    if options.judges:
-        print(under_load(options.strings, options.seed, options.judges))
+    if options.load:
+        print(under_load(options.strings, options.seed, options.load))
         return
     start = time.perf_counter()
     verify(r"\sin 2x", r"\boxed{2\sin x\cos x}")

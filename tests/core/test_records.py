@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import signal
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -108,6 +109,30 @@ def test_json_that_python_chokes_on_is_one_line(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=r"x\.json"):
         read_json(tmp_path / "x.json")
+
+
+def test_a_line_of_a_gigabyte_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n')
+    os.truncate(path, 2**30)  # sparse
+    tracemalloc.start()
+    try:
+        for read in (read_jsonl, read_json):
+            with pytest.raises(UserError, match="MiB"):
+                read(path)
+        log = JsonLines(path)
+        assert log.whole() == log.whole(2**25) == 9
+        assert log.whole(8) == 0
+        assert tracemalloc.get_traced_memory()[1] < 2**27
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_pipe_is_one_line_and_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_jsonl, read_json):
+        with pytest.raises(UserError, match="pipe"):
+            read(tmp_path / "pipe")
 
 
 def test_nan_is_refused(tmp_path):

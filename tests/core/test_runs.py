@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlvr_lite import load
+from rlvr_lite.commands._show import show
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json
 from rlvr_lite.runs import RunRecord, finish
@@ -51,6 +57,46 @@ def test_harm_to_any_file_of_the_proof_is_one_line(run, name, harm):
     with pytest.raises(UserError) as caught:
         RunRecord.open(run.directory).gate()
     assert "\n" not in str(caught.value)
+
+
+def _others(stored: Any, depth: int = 2) -> Iterator[Any]:
+    """The same with one value of another type or gone, at any place of the first levels."""
+    yield from (None, "x", [], {}, -1, [1], {"a": 1})
+    if isinstance(stored, dict) and depth:
+        for name, value in stored.items():
+            yield {other: stored[other] for other in stored if other != name}
+            yield from ({**stored, name: other} for other in _others(value, depth - 1))
+
+
+def _shown(path: Path) -> None:
+    found = load(path)
+    assert "Traceback" not in str(found) + found._repr_html_()
+
+
+@pytest.mark.parametrize("name", ["config.json", "env.json", "summary.json", "manifest.json"])
+def test_other_types_in_a_run_are_shown_or_one_line(run, name):
+    path = run.directory / name
+    for other in _others(read_json(path)):
+        path.write_text(json.dumps(other))
+        with suppress(UserError):
+            _shown(run.directory)
+
+
+def test_other_types_in_a_study_are_shown_or_one_line(tmp_path):
+    study = make_study(tmp_path / "study", make_design(["lora"]), until=0)
+    path = study.directory / "study.json"
+    for other in _others(read_json(path), depth=1):
+        path.write_text(json.dumps(other))
+        with suppress(UserError):
+            _shown(study.directory)
+
+
+def test_rows_of_other_types_are_one_line(run, capsys):
+    (run.directory / "metrics.jsonl").write_text('{"reward": 1.0}\n')
+    (run.directory / "rollouts.jsonl").write_text('{"step": 1}\n')
+    for ask in (lambda: load(run.directory).plot(), lambda: show(run.directory, samples=1)):
+        with pytest.raises(UserError, match="damaged"):
+            ask()
 
 
 def test_a_run_whose_manifest_was_not_written_is_not_finished(run):

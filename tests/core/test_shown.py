@@ -17,8 +17,8 @@ from rlvr_lite.table import Table
 from rlvr_lite.training import training_curves
 from tests.study.fake import make_design, make_study
 
-HOSTILE = "\x1b[31m<b>red\x1b[2J\x00\u202e $\\frac{ \x07\x9b5m\ud800"
-BAD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+HOSTILE = "\x1b[31m<b>red\x1b[2J\x00\u202e\u200f\x1b]8;;http://x\x1b\\$\\frac{ \x07\x9b5m\ud800"
+BAD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
 
 
 def _plain(*texts: str) -> bool:

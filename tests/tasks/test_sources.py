@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 import warnings
 
 import datasets
@@ -231,7 +232,7 @@ GOOD = [json.dumps({"problem": f"p{i}", "answer": str(i)}) for i in range(40)]
         ([*GOOD, '{"problem": "q", "answer": -1e999}'], "line 41 holds -1e999"),
         ([*GOOD, '{"problem": "q", "answer": ' + "9" * 5000 + "}"], "line 41 holds too long a number"),
         ([*GOOD, '{"problem": "q", "x": ' + "[" * 100_000 + "]" * 100_000 + "}"], "line 41 is nested too deeply"),
-        ([*GOOD, '{"problem": "' + "1" * 2**24 + '"}'], "line 41 has 16,777,231 characters"),
+        ([*GOOD, '{"problem": "' + "1" * 2**24 + '"}'], "line 41 has more than 16 MiB"),
         ([*GOOD, '{"problem": "q \\ud800", "answer": "1"}'], "line 41 holds half a character"),
         ([*GOOD, '{"problem": "q", "answer": "\\udfff"}'], "line 41 holds half a character"),
         ([{"problem": f"p{i}", "answer": "1", "id": "same"} for i in range(3)], "row 2 has the id 'same' of row 1"),
@@ -287,6 +288,20 @@ def test_what_is_no_file_is_one_line_and_does_not_wait(tmp_path, suffix):
         with pytest.raises(UserError) as caught:
             tasks.get(str(name))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", set(tasks.SUFFIXES) - {".parquet"})
+def test_a_line_of_a_gigabyte_is_refused_before_it_is_read(tmp_path, suffix):
+    path = tmp_path / f"long{suffix}"
+    path.write_text(f"{GOOD[0]}\n")
+    os.truncate(path, 2**30)  # sparse
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="MiB"):
+            tasks.get(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**27
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_column_named_twice_is_refused(tmp_path):
