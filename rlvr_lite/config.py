@@ -202,6 +202,8 @@ class RunConfig:
         clip_high: upper clip of the probability ratio (DAPO's clip-higher); the bound is 1 more, for every loss.
         kl_coef: weight of the KL term to the frozen base (beta), of which full fine-tuning keeps a copy; 0 leaves it out.
         max_resample: rounds of fresh prompts for groups without variance (dynamic sampling); 0 is off.
+        sampler: who samples the rollouts: ``transformers``, our loop over the model that is trained, or ``vllm``, an engine beside
+            it with a copy of the weights in the type of the products (extra ``vllm``; never run on a GPU yet).
         rollout_copy: sample from a 16-bit copy of a 4-bit base, of the same weights to the bit, that is freed before scoring;
             ``auto`` makes one on a CPU, and on a GPU where the plan says that it fits beside all completions of a step.
         sampler_correction: ``truncated`` importance weights where what samples rounds otherwise than what is scored, as in
@@ -255,6 +257,7 @@ class RunConfig:
     clip_high: float = 0.28
     kl_coef: float = 0.0
     max_resample: int = 0
+    sampler: Literal["transformers", "vllm"] = "transformers"
     rollout_copy: Literal["auto", True, False] = "auto"
     sampler_correction: Literal["truncated", "none"] = "truncated"
     sampler_gap_limit: float = SAMPLER_GAP_LIMIT

@@ -38,6 +38,7 @@ class RunOptions(TypedDict, total=False):
     clip_high: float | None
     kl_coef: float | None
     max_resample: int | None
+    sampler: Literal["transformers", "vllm"] | None
     rollout_copy: Literal["auto", True, False] | None
     sampler_correction: Literal["truncated", "none"] | None
     sampler_gap_limit: float | None

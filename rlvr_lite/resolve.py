@@ -88,10 +88,17 @@ class BaseFacts:
     @classmethod
     def ahead(cls, asked: RunConfig) -> BaseFacts:
         """Those of a base before a weight is loaded, as far as its configuration tells them."""
+        from torch import cuda
+
         model = bases.admitted(asked.base, bases.locate(asked.base, asked.revision).config)
         layout = methods.Layout.of_model(model)
         held, positions = layout.in_4_bits() if asked.precision == "nf4" else layout, grpo.position_limit(model.config)
-        return cls(scale_of(held.parameters), asked.precision, held, positions=positions)
+        found = cls(scale_of(held.parameters), asked.precision, held, positions=positions)
+        if asked.sampler != "vllm" or not cuda.is_available():
+            return found
+        size = 4 if asked.precision == "fp32" else 2  # whether both fit is said before a weight is loaded
+        shape = bases.with_activations(bases.shape_of(asked.base, model.config.to_dict()), size)
+        return dataclasses.replace(found, shape=shape, card=cuda.get_device_properties(0).total_memory, itemsize=size)
 
 
 # ---- what is asked --------------------------------------------------------------------------------------------------
@@ -169,6 +176,7 @@ def check(asked: RunConfig) -> None:
     if asked.precision != "auto":
         methods.check_precision(asked.method, asked.precision)
     methods.resolve(asked.method, asked.adapter, "tiny")
+    sampling.check_engine(asked.sampler, asked.method, asked.rollout_copy, asked.backend)
     _check_loss(asked)
     if not asked.report_to:
         return
@@ -361,7 +369,7 @@ def completions_at_once(filled: RunConfig, facts: BaseFacts) -> int | None:
 
     ``filled`` has every field filled in, ``facts`` are those of the base.
     """
-    if facts.card is None:
+    if facts.card is None or filled.sampler == "vllm":  # which sees to it itself
         return None
     shape, adapter, step, room = planned_step(filled, facts)
     return max(1, memory.prompts_at_once(shape, filled.precision, adapter, step, room)) * filled.group_size
@@ -384,5 +392,6 @@ def planned_step(filled: RunConfig, facts: BaseFacts) -> tuple[memory.Shape, mem
         rows=(filled.prompts_per_step or 1) * filled.group_size,
         checkpointing=bool(filled.gradient_checkpointing),
         copy=filled.rollout_copy is True and filled.precision == "nf4",
+        engine=filled.sampler == "vllm",
     )
     return facts.shape, adapter, step, int(_SHARE * facts.card)

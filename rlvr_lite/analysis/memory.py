@@ -101,6 +101,7 @@ class Step:
         rows: completions of the whole step.
         checkpointing: whether activations are recomputed in the backward pass.
         copy: whether a 4-bit base is sampled from through a copy in the type of products.
+        engine: whether vLLM samples, from weights of its own in the type of products, and sleeps in the other phases.
         reference: whether the frozen base scores completions too (``kl_coef > 0``); full fine-tuning keeps a copy of it.
     """
 
@@ -113,6 +114,7 @@ class Step:
     checkpointing: bool = True
     reference: bool = False
     copy: bool = False
+    engine: bool = False
 
     @property
     def sampled(self) -> int:
@@ -374,6 +376,12 @@ class _Bill:
         def cached(tokens: int, more: int = 0) -> int:
             return int(half * step.sampled * (shape.cached(tokens) + more)) + states
 
+        if step.engine:
+            return {
+                "engine": e * shape.parameters,
+                "KV cache": cached(self._length),
+                "head": step.sampled * shape.vocabulary * (e + 8),
+            }
         prefill = self._without_gradients(step.prompts, step.prompt_length, adapted=True)
         logits = step.sampled * shape.vocabulary * (e + 8)
         kept = self.adapter.kept

@@ -52,6 +52,8 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Any]]:
     for precision in ("nf4", "bf16" if plan.card is None else plan.card.half, "fp32"):
         if precision != config.precision and precision not in methods.get(config.method).unsupported:
             yield "precision", precision
+    if step.engine:
+        yield "sampler", "transformers"
     yield "gradient_checkpointing", not config.gradient_checkpointing
     if config.rank is not None and config.rank > 1 and methods.get(config.method).fixed_rank is None:
         yield "rank", config.rank // 2
@@ -70,14 +72,14 @@ def sentences(plan: Plan) -> list[str]:
     said = [_verdict(plan)]
     step, config = plan.step, plan.config
     if plan.card is not None and step.sampled < step.rows:
+        splits = "vLLM queues the others" if step.engine else "the trainer splits them by itself"
         said.append(
-            f"Rollouts: the cache of {step.prompts} of {config.prompts_per_step} prompts fits at a time; the trainer splits "
-            "them by itself."
+            f"Rollouts: the cache of {step.prompts} of {config.prompts_per_step} prompts fits at a time; {splits}."
         )
     if plan.card is not None and plan.card.half == "fp16":
         said.append(f"{plan.card.name} has compute capability {plan.card.capability}: it computes in fp16, not bf16.")
     half = plan.card.half if plan.card else "bf16"
-    if config.precision == "nf4" and plan.fits:
+    if config.precision == "nf4" and plan.fits and not step.engine:
         other = plan.with_fields(precision=half)
         if other.fits:
             said.append(
@@ -119,7 +121,7 @@ def smallest_card(plan: Plan) -> str:
     return str(next(fitting, "none of those known here"))
 
 
-_ORDER = ("gradient_checkpointing", "micro_batch", "precision", "max_completion_length", "group_size")
+_ORDER = ("gradient_checkpointing", "micro_batch", "sampler", "precision", "max_completion_length", "group_size")
 
 
 def fit(plan: Plan) -> RunConfig:
@@ -145,8 +147,13 @@ def fit(plan: Plan) -> RunConfig:
 def _candidates(plan: Plan) -> Iterator[Plan]:
     """The plan, then with ever larger changes; each with the smallest micro-batch, which is widened afterwards."""
     yield plan
+    if plan.step.engine:  # where it is vLLM's weights that do not fit, nothing else need change
+        yield plan.with_fields(sampler="transformers")
     tight = plan.with_fields(gradient_checkpointing=True, micro_batch=1)
     yield tight
+    if plan.step.engine:
+        tight = tight.with_fields(sampler="transformers")
+        yield tight
     if plan.config.precision != "nf4" and "nf4" not in methods.get(plan.config.method).unsupported:
         tight = tight.with_fields(precision="nf4")
         yield tight
@@ -172,7 +179,15 @@ def _widest(candidate: Plan, plan: Plan) -> Plan:
 
 def _open(plan: Plan) -> RunConfig:
     """What was asked for, with the fields set that decide about memory; everything else is filled by the run."""
-    names = ("precision", "prompts_per_step", "group_size", "max_completion_length", "gradient_checkpointing", "optim")
+    names = (
+        "precision",
+        "sampler",
+        "prompts_per_step",
+        "group_size",
+        "max_completion_length",
+        "gradient_checkpointing",
+        "optim",
+    )
     fields = {name: getattr(plan.config, name) for name in names}
     return dataclasses.replace(plan.asked, **fields, micro_batch=plan.step.micro_batch, **_adapter_fields(plan))
 

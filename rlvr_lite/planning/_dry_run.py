@@ -34,6 +34,8 @@ def planned_phases(plan: Plan) -> dict[str, dict[str, int]]:
     eight_bit, precision = asked.optim == "paged_adamw_8bit", str(asked.precision)
     meter = dry_run(config, precision, asked.method, asked.adapter, plan.step, eight_bit=eight_bit)
     found = {phase: meter.peaks[phase] for phase in PHASES if phase in meter.peaks}
+    if plan.step.engine:  # whose memory is vLLM's own affair
+        found["rollout"] = dict(plan.phases["rollout"])
     return {phase: {k: n for k, n in kinds.items() if k != "total"} for phase, kinds in found.items()}
 
 

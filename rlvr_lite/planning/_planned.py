@@ -145,6 +145,7 @@ def make(
         checkpointing=bool(config.gradient_checkpointing),
         reference=config.kl_coef > 0,
         copy=config.rollout_copy is True,
+        engine=config.sampler == "vllm",
     )
     if chosen is not None and asked.optim == "auto":
         least = dataclasses.replace(step, micro_batch=asked.micro_batch or 1)
@@ -152,7 +153,8 @@ def make(
         config = dataclasses.replace(config, optim=optim)
     adapter = eight if config.optim == "paged_adamw_8bit" else full
     if chosen is not None:
-        if config.rollout_copy == "auto" and precision == "nf4" and config.backend != "unsloth":
+        auto = config.rollout_copy == "auto" and not step.engine
+        if auto and precision == "nf4" and config.backend != "unsloth":
             step = dataclasses.replace(step, copy=memory.copy_fits(shape, adapter, step, chosen.room))
         prompts = memory.prompts_at_once(shape, precision, adapter, step, chosen.room) or 1
         step = dataclasses.replace(step, prompts=prompts)

@@ -6,8 +6,8 @@ from rlvr_lite.sampling._choice import choose
 from rlvr_lite.sampling._colocated import ColocatedVLLM
 from rlvr_lite.sampling._decode import Rollout, rollout
 from rlvr_lite.sampling._keys import row_keys
-from rlvr_lite.sampling._limits import check_copy, check_room, fitted
-from rlvr_lite.sampling._longest import longest_prompt, task_prompt
+from rlvr_lite.sampling._limits import check_copy, check_engine, check_room, fitted
+from rlvr_lite.sampling._longest import longest_of, longest_prompt, task_prompt
 from rlvr_lite.sampling._portions import Portion, even_portions, joined, plan_portions, sample_portions
 from rlvr_lite.sampling._sampler import (
     SampledPolicy,
@@ -21,6 +21,7 @@ from rlvr_lite.sampling._step import FixedStep, next_hidden
 from rlvr_lite.sampling._text import Completion, Messages, encode, eos_ids, pad_id, render, tokenize
 from rlvr_lite.sampling._transformers import TransformersSampler
 from rlvr_lite.sampling._vllm import VLLMSampler
+from rlvr_lite.sampling._vllm import library as vllm_library
 from rlvr_lite.sampling._ways import way
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "TransformersSampler",
     "VLLMSampler",
     "check_copy",
+    "check_engine",
     "check_room",
     "choose",
     "encode",
@@ -45,6 +47,7 @@ __all__ = [
     "fitted",
     "growing_cache",
     "joined",
+    "longest_of",
     "longest_prompt",
     "next_hidden",
     "pad_id",
@@ -59,5 +62,6 @@ __all__ = [
     "takes_own_mask",
     "task_prompt",
     "tokenize",
+    "vllm_library",
     "way",
 ]

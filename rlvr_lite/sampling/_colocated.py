@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ColocatedVLLM"]
 
+#: Of a training run.
+_OTHERWISE = "leave the sampler out"
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -89,7 +92,7 @@ class ColocatedVLLM(Sampler):
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="rlvr-lite-base-") as base:
             _write_base(model, tokenizer, weight.dtype, Path(base))
-            self._vllm, self._llm = started(base, dtype, gpu_memory_utilization=memory, **options)
+            self._vllm, self._llm = started(base, dtype, _OTHERWISE, gpu_memory_utilization=memory, **options)
         self._sleeps, self._given, self._request = bool(options["enable_sleep_mode"]), 0, None
         if self._sleeps:
             self._llm.sleep(level=1)
@@ -107,6 +110,7 @@ class ColocatedVLLM(Sampler):
         if self._llm is not None:
             try:
                 if self._sleeps:
+                    torch.cuda.empty_cache()  # what training freed is the engine's for now
                     self._llm.wake_up()
                 self._hand_over()
             except Exception as error:
@@ -158,6 +162,10 @@ class ColocatedVLLM(Sampler):
         samples = drawn(outputs)
         said = self._tokenizer.batch_decode(unpadded(samples.ids, samples.mask), skip_special_tokens=True)
         return replace(samples, texts=said, prompts=[text for text in rendered for _ in range(k)])
+
+    def metrics(self) -> dict[str, float]:
+        """Whether it is the engine that samples."""
+        return {"sampling/vllm": float(self._llm is not None)}
 
     def _give_up(self, error: Exception) -> None:
         _LOG.warning("vLLM failed (%s): the model itself is sampled from now on", first_line(error))

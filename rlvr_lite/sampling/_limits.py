@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlvr_lite import methods
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import OutputHead, eval_mode, feed, position_limit
 
-__all__ = ["check_copy", "check_finite", "check_length", "check_room", "fitted"]
+__all__ = ["check_copy", "check_engine", "check_finite", "check_length", "check_room", "fitted"]
 
 
 def check_length(head: OutputHead, prompt: int, completion: int) -> None:
@@ -131,3 +132,27 @@ def check_copy(asked: bool | str, precision: str, backend: str) -> None:
         )
     if asked is True and backend == "unsloth":
         raise UserError("rollout_copy=True: Unsloth's kernels read the 4-bit weights; leave it out, or the backend")
+
+
+def check_engine(sampler: str, method: str, copy: bool | str, backend: str) -> None:
+    """Refuse an engine for what it cannot be handed, before a weight is loaded.
+
+    Args:
+        sampler: ``RunConfig.sampler``.
+        method: name of the adapter method.
+        copy: ``RunConfig.rollout_copy``.
+        backend: who loads the base.
+
+    Raises:
+        UserError: naming the way out.
+    """
+    if sampler != "vllm":
+        return
+    if methods.get(method).trains_base:
+        raise UserError(
+            f"sampler='vllm' is handed adapters, and {method} trains the base itself: leave the sampler out"
+        )
+    if copy is True:
+        raise UserError("rollout_copy=True is for sampling from the model itself: leave it out, or sampler='vllm'")
+    if backend == "unsloth":
+        raise UserError("sampler='vllm' reads a base that transformers loaded: leave it out, or backend='unsloth'")

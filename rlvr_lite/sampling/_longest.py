@@ -12,7 +12,7 @@ from rlvr_lite.sampling._text import Messages, encode
 if TYPE_CHECKING:
     from rlvr_lite.tasks import Task
 
-__all__ = ["longest_prompt", "task_prompt"]
+__all__ = ["longest_of", "longest_prompt", "task_prompt"]
 
 _UNKNOWN = 256  # tokens of a long prompt of a task that nobody named
 _LOOKED_AT = 1000  # problems of a task
@@ -53,11 +53,26 @@ def longest_prompt(
         revision: of a Hub model.
         template: keyword arguments for the chat template.
     """
-    longest = sorted(prompts, key=_letters)[-8:]
     try:
-        return int(encode(_tokenizer(where, revision), longest, template)[0].shape[1]), True
+        return longest_of(_tokenizer(where, revision), prompts, template), True
     except Exception:  # others wrote tokenizer and template: what is wrong with them is said where they are loaded
+        longest = _by_letters(prompts)
         return max(_letters(p) // _CHARACTERS + _TURN * (1 if isinstance(p, str) else len(p)) for p in longest), False
+
+
+def longest_of(tokenizer: Any, prompts: Sequence[Messages], template: Any = None) -> int:
+    """Tokens of the longest prompt, taken for one of the eight with most letters.
+
+    Args:
+        tokenizer: of the base.
+        prompts: at least one.
+        template: keyword arguments for the chat template.
+    """
+    return int(encode(tokenizer, _by_letters(prompts), template)[0].shape[1])
+
+
+def _by_letters(prompts: Sequence[Messages]) -> list[Messages]:
+    return sorted(prompts, key=_letters)[-8:]
 
 
 def _letters(prompt: Messages) -> int:

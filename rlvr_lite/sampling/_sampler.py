@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,10 @@ class Sampler(Protocol):
             keys: P*k 64-bit keys, the k of a prompt next to each other; a completion depends on its own key, the prompt
                 and the policy only.
         """
+
+    def metrics(self) -> Mapping[str, float]:
+        """What a training run notes of it with every generation batch."""
+        return {}
 
     def prepared(self) -> AbstractContextManager[None]:
         """What holds while several calls of ``sample`` draw from one and the same policy."""

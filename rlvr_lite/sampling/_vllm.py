@@ -17,10 +17,14 @@ from rlvr_lite.records import read_json
 from rlvr_lite.sampling._sampler import SampledPolicy, Sampler, Samples, register_sampler
 from rlvr_lite.sampling._text import Messages
 
-__all__ = ["VLLMSampler", "drawing", "drawn", "lora_room", "started"]
+__all__ = ["TRIED", "VLLMSampler", "drawing", "drawn", "library", "lora_room", "started"]
+
+#: Versions of vLLM whose own code the tests run; the extra ``vllm`` asks for the same.
+TRIED = "==0.32.*"
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "auto": "auto"}
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that vLLM can be built for
+_OTHERWISE = "use --engine transformers"  # of evaluation
 _PROMPT_END = 32  # tokens of a prompt that say whether it opens a thought
 
 
@@ -61,7 +65,7 @@ class VLLMSampler(Sampler):
         if adapter is not None:
             rank = _plain_lora_rank(adapter)
             options = {"enable_lora": True, "max_lora_rank": lora_room(rank) or rank, **options}
-        self._vllm, self._llm = started(model, _DTYPES[precision], revision=revision, **options)
+        self._vllm, self._llm = started(model, _DTYPES[precision], _OTHERWISE, revision=revision, **options)
         self._request = None
         if adapter is not None:
             from vllm.lora.request import LoRARequest
@@ -84,7 +88,7 @@ class VLLMSampler(Sampler):
         try:
             outputs = ask(rows, parameters, lora_request=self._request, use_tqdm=False)
         except Exception as error:  # such as a prompt beyond max_model_len, or an engine that died
-            raise UserError(f"vLLM failed ({first_line(error)}): use --engine transformers") from error
+            raise UserError(f"vLLM failed ({first_line(error)}): {_OTHERWISE}") from error
         return replace(drawn(outputs), prompts=[self._shown(output) for output in outputs])
 
     def _shown(self, output: Any) -> str:
@@ -92,16 +96,14 @@ class VLLMSampler(Sampler):
         return str(output.prompt or self._llm.get_tokenizer().decode(output.prompt_token_ids[-_PROMPT_END:]))
 
 
-def started(model: str, dtype: str, **options: Any) -> tuple[Any, Any]:
-    """The vLLM module, and an engine that tells log-probabilities of the tempered distribution.
+def library(otherwise: str) -> Any:
+    """The vLLM module.
 
     Args:
-        model: Hub name or directory.
-        dtype: as vLLM calls it.
-        **options: of ``vllm.LLM``.
+        otherwise: what to do without it, for the message.
 
     Raises:
-        UserError: vLLM is not installed, is too old, or does not start.
+        UserError: vLLM is not installed, cannot be imported, or is of another version than those tried.
     """
     # In a process of its own the engine could not be given weights; without a card it would fill the memory with its cache.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -109,15 +111,37 @@ def started(model: str, dtype: str, **options: Any) -> tuple[Any, Any]:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     try:
         import vllm
-    except ImportError as error:
-        raise UserError(
-            "engine 'vllm' is not installed: pip install 'rlvr-lite[vllm]', or use --engine transformers"
-        ) from error
-    given = {"logprobs_mode": "processed_logprobs", **options}
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise UserError(
+                f"vLLM cannot be imported ({first_line(error)}): install it anew, or {otherwise}"
+            ) from error
+        raise UserError(f"vLLM is not installed: pip install 'rlvr-lite[vllm]', or {otherwise}") from error
+    except Exception as error:  # such as a build for another CUDA
+        raise UserError(f"vLLM cannot be imported ({first_line(error)}): install it anew, or {otherwise}") from error
+    found = str(getattr(vllm, "__version__", "of no version"))
+    if not found.startswith(TRIED.strip("=*")):
+        raise UserError(f"vLLM {found} has not been tried: pip install 'vllm{TRIED}', or {otherwise}")
+    return vllm
+
+
+def started(model: str, dtype: str, otherwise: str, **options: Any) -> tuple[Any, Any]:
+    """The vLLM module, and an engine that tells log-probabilities of the tempered distribution.
+
+    Args:
+        model: Hub name or directory.
+        dtype: as vLLM calls it.
+        otherwise: what to do without it, for the message.
+        **options: of ``vllm.LLM``.
+
+    Raises:
+        UserError: as :func:`library`, or it does not start.
+    """
+    vllm, given = library(otherwise), {"logprobs_mode": "processed_logprobs", **options}
     try:
         return vllm, vllm.LLM(model=model, dtype=dtype, **given)
     except Exception as error:  # of vLLM, CUDA or the Hub: anything may go wrong at the start
-        raise UserError(f"vLLM does not start ({first_line(error)}): use --engine transformers") from error
+        raise UserError(f"vLLM does not start ({first_line(error)}): {otherwise}") from error
 
 
 def lora_room(rank: int) -> int | None:

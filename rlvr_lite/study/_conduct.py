@@ -15,6 +15,7 @@ from rlvr_lite.methods import check_optim
 from rlvr_lite.options import with_options
 from rlvr_lite.planning import plan_without_task, shape_of
 from rlvr_lite.progress import bar as progress_bar
+from rlvr_lite.sampling import vllm_library
 from rlvr_lite.study._design import Design, Trial, Tune, Variant, make_variants, split_axes
 from rlvr_lite.study._engines import Engine, EngineName
 from rlvr_lite.study._engines import engine as open_engine
@@ -313,6 +314,8 @@ def _check(design: Design, task: Task, given: Given, *, local: bool) -> None:
         resolve.check(config)
         if local:
             check_optim(config.optim)
+            if config.sampler == "vllm":
+                vllm_library("leave the sampler out")
         Objective.of(given.rewards(config), config, task)
 
 

@@ -14,7 +14,9 @@ from rlvr_lite.training._stock import GRPOConfig
 __all__ = ["arguments", "optimizer_of"]
 
 
-def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, processes: int = 1) -> GRPOConfig:
+def arguments(
+    config: RunConfig, compute_dtype: torch.dtype, output: Path, processes: int = 1, engine: float | None = None
+) -> GRPOConfig:
     """The settings of a filled configuration.
 
     Args:
@@ -22,6 +24,7 @@ def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, proce
         compute_dtype: of the base's activations; decides mixed precision.
         output: where checkpoints go.
         processes: how many share a step.
+        engine: share of the card that a vLLM engine may fill; ``None`` for TRL's.
 
     Raises:
         UserError: the completions of a step cannot be shared evenly.
@@ -63,6 +66,10 @@ def arguments(config: RunConfig, compute_dtype: torch.dtype, output: Path, proce
         seed=config.seed,
         report_to=list(config.report_to) or "none",
         disable_tqdm=True,
+        use_vllm=config.sampler == "vllm",
+        vllm_mode="colocate",
+        vllm_enable_sleep_mode=True,
+        **({} if engine is None else {"vllm_gpu_memory_utilization": engine}),
     )
 
 

@@ -13,7 +13,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json, write_json
 from rlvr_lite.training._engine import engine_options
 
-__all__ = ["CompletionsAtOnce", "rollout_copy", "sampler_of"]
+__all__ = ["CompletionsAtOnce", "engine_share", "rollout_copy", "sampler_of"]
 
 
 class CompletionsAtOnce:
@@ -48,7 +48,7 @@ def rollout_copy(filled: RunConfig, facts: resolve.BaseFacts, backend: str) -> b
         facts: of the base.
         backend: who loaded it.
     """
-    if backend == "unsloth":  # its kernels read the 4-bit weights
+    if backend == "unsloth" or filled.sampler == "vllm":  # its kernels read the 4-bit weights; an engine has its own
         return False
     if filled.precision != "nf4" or filled.rollout_copy != "auto" or facts.card is None:
         return filled.precision == "nf4" and bool(filled.rollout_copy)
@@ -56,8 +56,42 @@ def rollout_copy(filled: RunConfig, facts: resolve.BaseFacts, backend: str) -> b
     return memory.copy_fits(shape, adapter, step, room)
 
 
+def engine_share(filled: RunConfig, facts: resolve.BaseFacts) -> float | None:
+    """The share of the card that vLLM may fill while it samples: what base, adapter and moments leave of it.
+
+    Args:
+        filled: every field filled in.
+        facts: of the base.
+
+    Returns:
+        The share; ``None`` without an engine, and on a CPU.
+
+    Raises:
+        UserError: vLLM is not there, or the card has no room for its weights and the completions of one prompt.
+    """
+    if filled.sampler != "vllm":
+        return None
+    sampling.vllm_library("leave the sampler out")
+    if facts.card is None:
+        return None
+    shape, adapter, step, room = resolve.planned_step(filled, facts)
+    bill = memory.phases(shape, filled.precision, adapter, dataclasses.replace(step, prompts=1))["rollout"]
+    own = sum(bill[kind] for kind in ("engine", "KV cache", "head"))
+    held = sum(bill.values()) - own
+    if held + own > room:
+        raise UserError(
+            f"sampler='vllm' holds the weights once more: {(held + own) / memory.GIB:.1f} GiB with the model's, and "
+            f"{room / memory.GIB:.1f} of this card can be filled; leave the sampler out, or take a smaller base"
+        )
+    return int(100 * (room - held) / facts.card) / 100
+
+
 def sampler_of(
-    trainer: Any, asked: sampling.Sampler | Literal["vllm"] | None, rollout: Any, copy: Literal["auto", True, False]
+    trainer: Any,
+    asked: sampling.Sampler | Literal["vllm"] | None,
+    rollout: Any,
+    copy: Literal["auto", True, False],
+    rows: Any,
 ) -> sampling.Sampler:
     """Who samples for a trainer.
 
@@ -66,6 +100,7 @@ def sampler_of(
         asked: its ``sampler``; ``vllm`` for an engine beside its model.
         rollout: a user's own way, or ``None``.
         copy: its ``rollout_copy``.
+        rows: its prompts.
 
     Raises:
         UserError: several would sample, a copy that nobody would sample from, or vLLM cannot be had.
@@ -93,4 +128,5 @@ def sampler_of(
         return own
     if trainer.processes.count > 1:
         raise UserError("sampler='vllm' samples for one process: start one, or leave it out")
-    return sampling.ColocatedVLLM(trainer.model, own, trainer._tokenizer, **engine_options(trainer.args))
+    options = engine_options(trainer.args, rows, trainer._tokenizer, trainer.chat_template_kwargs)
+    return sampling.ColocatedVLLM(trainer.model, own, trainer._tokenizer, **options)

@@ -300,6 +300,7 @@ class Collector:
             advantages = grpo.group_advantages(_rewards(kept), scale=self.advantage_scale).flatten()
         ended, mask = self.ended(rollouts), rollouts.mask
         metrics = of_lengths(mask.sum(1), ended) | of_functions(by_function, self.reward_names)
+        metrics |= self.sampler.metrics()
         if self.mask_truncated:
             mask = mask * ended[:, None].to(mask.dtype)
         rollouts = dataclasses.replace(rollouts, advantages=advantages.to(rollouts.advantages), mask=mask)

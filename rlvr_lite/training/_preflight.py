@@ -38,6 +38,7 @@ class Preflight:
         unreadable_golds: golds of the data set that the verifier cannot read, where it is what rewards; all answers to them
             go without a verdict.
         scored_on: problems that the run is scored on; ``None`` if it is not.
+        sampled_from: what the completions are drawn from, where it is not the model that is trained.
     """
 
     completions: int
@@ -49,6 +50,7 @@ class Preflight:
     seconds_per_step: float
     unreadable_golds: tuple[str, ...] = ()
     scored_on: int | None = None
+    sampled_from: str = ""
 
     def warnings(self) -> list[str]:
         r"""What is likely to go wrong, each with what to do about it.
@@ -92,6 +94,8 @@ class Preflight:
             f"before training: mean reward {self.reward:.2f}, {share}, {100 * self.idle:.0f} % zero-advantage groups; "
             f"about {self.seconds_per_step:.2g} s a step"
         ]
+        if self.sampled_from:
+            lines.append(f"rollouts from {self.sampled_from}")
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings())])
 
 
@@ -104,6 +108,7 @@ def preflight(trainer: GRPOTrainer, *, scored_on: int | None = None, reads_boxes
         reads_boxes: whether what judges the answers reads ``\boxed{}``.
     """
     collector, size = trainer.collector, trainer.num_generations
+    sampler = collector.sampler
     groups = min(_GROUPS, collector.prompts, len(collector.dataset))
     started = time.perf_counter()
     rows: list[dict[str, Any]] = [collector.dataset[i] for i in range(groups)]
@@ -132,6 +137,7 @@ def preflight(trainer: GRPOTrainer, *, scored_on: int | None = None, reads_boxes
         unreadable_golds=_unread(collector) if reads_boxes and "accuracy" in collector.reward_names else (),
         seconds_per_step=(time.perf_counter() - started) * collector.prompts / groups,
         scored_on=scored_on,
+        sampled_from=f"{sampler.weights}, in {sampler.precision}" if sampler.name != "transformers" else "",
     )
 
 

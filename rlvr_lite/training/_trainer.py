@@ -218,7 +218,7 @@ class GRPOTrainer(Objective):
         if stream:
             rows = Stream(rows, shuffle=args.shuffle_dataset, seed=args.seed)
         supported.refuse_chats_without_template(rows, tokenizer)
-        drawing = sampler_of(self, sampler or ("vllm" if args.use_vllm else None), self._rollout(), copy)
+        drawing = sampler_of(self, sampler or ("vllm" if args.use_vllm else None), self._rollout(), copy, rows)
         ends, template = sampling.eos_ids(self.model, tokenizer), self.chat_template_kwargs
         return Collector(
             model=self.model,

@@ -29,8 +29,9 @@ from rlvr_lite.records import JsonLines, make_folder, read_json, write_json, wri
 from rlvr_lite.runs import RunDirectory, RunRecord, finish
 from rlvr_lite.training._accuracy import accuracy
 from rlvr_lite.training._arguments import arguments
-from rlvr_lite.training._at_once import rollout_copy
+from rlvr_lite.training._at_once import engine_share, rollout_copy
 from rlvr_lite.training._callbacks import Bar, CleanStop
+from rlvr_lite.training._engine import without_engine
 from rlvr_lite.training._environment import peak_memory_bytes, reset_peak_memory, threads
 from rlvr_lite.training._folder import default_directory, go_on, is_done, with_steps_of
 from rlvr_lite.training._grading import REWARD_SECONDS, Objective, dataset
@@ -168,6 +169,7 @@ class _Stages:
         config = resolve.fill(self.asked, facts=facts, task=self.task)
         assert facts.layout is not None
         methods.check_fits(config.method, config.adapter, facts.layout)
+        engine_share(config, facts)
         return config
 
     def _load_base(self) -> bases.Base:
@@ -210,7 +212,7 @@ class _Stages:
         saved, parity, problem = self._reload()
         failures += [problem] if problem else []
         self._score("after", saved)
-        seen = [said] if (said := collapse(self.files.metrics.rows())) else []
+        seen = [said for look in (collapse, without_engine) if (said := look(self.files.metrics.rows()))]
         status, reason = "failed" if failures else "done", "; ".join(failures + seen)
         return self._end(status, reason, trainer, steps=steps, count=count, identity=identity, parity=parity)
 
@@ -312,10 +314,9 @@ class _Stages:
         return model, trainer, stop, not stop.reason and trainer.state.global_step >= config.steps
 
     def _look_ahead(self, trainer: GRPOTrainer) -> None:
-        config = self.config
         found = preflight(
             trainer,
-            scored_on=config.eval_problems or None,
+            scored_on=self.config.eval_problems or None,
             reads_boxes=self.objective.graded and self.task.reads_answers,
         )
         if self.processes.main:
@@ -327,16 +328,15 @@ class _Stages:
         config = self.config
         assert config.learning_rate is not None
         assert config.warmup_steps is not None
-        eight_bit = config.optim == "paged_adamw_8bit"
-        optimizer = methods.optimizer(
-            model, config.method, config.learning_rate, config.weight_decay, eight_bit=eight_bit
-        )
+        rate, eight_bit = config.learning_rate, config.optim == "paged_adamw_8bit"
+        optimizer = methods.optimizer(model, config.method, rate, config.weight_decay, eight_bit=eight_bit)
+        folder, share = make_folder(self.files.checkpoints), engine_share(config, self.facts)
         warmup = max(1, config.warmup_steps)
         scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))  # no step is lost to a rate of zero
         trainer = GRPOTrainer(
             model,
             list(self.objective.functions),
-            arguments(config, self.loaded.compute_dtype, make_folder(self.files.checkpoints), self.processes.count),
+            arguments(config, self.loaded.compute_dtype, folder, self.processes.count, share),
             dataset(self.task, config.prompt_style or "instruct"),
             processing_class=self.loaded.tokenizer,
             optimizers=(optimizer, scheduler),

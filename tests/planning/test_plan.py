@@ -158,6 +158,20 @@ def test_moments_are_in_fp32_unless_only_8_bits_fit():
     assert not named.fits
 
 
+def test_an_engine_is_a_second_copy_while_it_samples():
+    alone, beside = (plan(PAPER, "lora", "24GiB", precision="nf4", sampler=s) for s in ("transformers", "vllm"))
+    assert beside.phases["rollout"]["engine"] == 2 * beside.shape.parameters
+    assert {name: bill for name, bill in beside.phases.items() if name != "rollout"} == {
+        name: bill for name, bill in alone.phases.items() if name != "rollout"
+    }
+    assert beside.needed("rollout") > alone.with_fields(group_size=2).needed("rollout")
+    small = plan(PAPER, "lora", "6GiB", precision="nf4", sampler="vllm")
+    assert small.fits is False
+    assert "First change sampler from vllm to transformers" in small.advice[0]
+    assert small.fit().sampler == "transformers"
+    assert beside.dry_run().phases["rollout"] == beside.phases["rollout"]
+
+
 def test_a_plan_shows_itself_and_survives_json():
     found = plan(PAPER, "dora", "RTX 3060", max_completion_length=1024, kl_coef=0.1, targets=("q_proj", "v_proj"))
     assert Plan.from_json(found.to_json()) == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
@@ -15,7 +16,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from rlvr_lite import bases, methods
+from rlvr_lite import bases, methods, resolve, train
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.sampling import ColocatedVLLM, TransformersSampler, _vllm, row_keys
@@ -63,6 +64,7 @@ class Engine:
 def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     module, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
     module.LLM, module.SamplingParams = Engine, SimpleNamespace  # type: ignore[attr-defined]
+    module.__version__ = "0.32.1+cu130"  # type: ignore[attr-defined]
     request.LoRARequest = lambda name, number, path: SimpleNamespace(name=name, number=number, path=path)  # type: ignore[attr-defined]
     for name, value in (("vllm", module), ("vllm.lora", lora), ("vllm.lora.request", request)):
         monkeypatch.setitem(sys.modules, name, value)
@@ -211,3 +213,63 @@ def test_without_vllm_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="pip install"):
         trainer(tmp_path, use_vllm=True)
+
+
+def run(out: Path, **options: Any) -> Any:
+    small = {"steps": 3, "prompts_per_step": 2, "group_size": 2, "eval_problems": 0, "max_completion_length": 8}
+    loose: dict[str, Any] = {
+        "sampler_gap_limit": 1e3,
+        "sampler_correction": "none",
+    }  # the stand-in makes its answers up
+    return train("lora", out=out, progress=False, **(small | loose | {"sampler": "vllm"} | options))
+
+
+def test_a_run_of_a_configuration_says_who_sampled_it(tmp_path: Path) -> None:
+    found = run(tmp_path / "run")
+    assert Engine.last.options["max_model_len"] < 256  # not all that the base has positions for
+    assert found.config.sampler == "vllm"
+    assert [row["sampling/vllm"] for row in found.metrics()] == [1, 1, 1]
+    assert "vLLM" in json.loads((tmp_path / "run" / "preflight.json").read_text())["sampled_from"]
+    with pytest.raises(UserError, match="sampler = 'vllm'"):
+        run(tmp_path / "run", sampler="transformers")
+
+
+def test_a_run_whose_engine_dies_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, calls = Engine.generate, []
+
+    def until(self: Engine, *asked: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 2:  # the look ahead and a step
+            raise RuntimeError("engine core died")
+        return alive(self, *asked, **options)
+
+    monkeypatch.setattr(Engine, "generate", until)
+    found = run(tmp_path / "run")
+    assert [row["sampling/vllm"] for row in found.metrics()] == [1, 0, 0]
+    assert "2 of 3 steps" in found.reason
+
+
+@pytest.mark.parametrize(
+    "options", [{"method": "full"}, {"precision": "nf4", "rollout_copy": True}, {"backend": "unsloth"}], ids=str
+)
+def test_what_an_engine_cannot_sample_is_refused_before_a_weight_is_loaded(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "load_for", lambda _: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="sampler"):
+        train(options.pop("method", "lora"), out=tmp_path / "run", sampler="vllm", progress=False, **options)
+
+
+def test_a_card_too_small_for_both_is_said_before_a_weight_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = resolve.BaseFacts.ahead
+
+    def on_a_card(asked: Any) -> resolve.BaseFacts:
+        config = bases.load("tiny").model.config.to_dict()
+        return dataclasses.replace(ahead(asked), card=2**21, shape=bases.shape_of("tiny", config))
+
+    monkeypatch.setattr(resolve.BaseFacts, "ahead", on_a_card)
+    monkeypatch.setattr(bases, "load_for", lambda _: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="weights once more"):
+        run(tmp_path / "run")

@@ -14,7 +14,7 @@ import torch
 from rlvr_lite.config import SamplingConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import evaluate
-from rlvr_lite.sampling import VLLMSampler
+from rlvr_lite.sampling import VLLMSampler, _vllm
 
 SAMPLING = SamplingConfig(temperature=0.8, max_completion_length=24)
 
@@ -58,6 +58,7 @@ class FakeLLM:
 def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     module, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
     module.LLM = FakeLLM  # type: ignore[attr-defined]
+    module.__version__ = "0.32.1"  # type: ignore[attr-defined]
     module.SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
     request.LoRARequest = lambda *facts: facts  # type: ignore[attr-defined]
     for name, value in (("vllm", module), ("vllm.lora", lora), ("vllm.lora.request", request)):
@@ -107,6 +108,19 @@ def test_without_vllm_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="pip install"):
         VLLMSampler("some/model")
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize("found", ["0.31.0", "0.33.0", "dev"])
+def test_a_vllm_that_was_never_tried_is_refused(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["vllm"], "__version__", found)
+    with pytest.raises(UserError, match="pip install 'vllm"):
+        VLLMSampler("some/model")
+
+
+def test_the_extra_asks_for_the_versions_that_are_tried() -> None:
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    assert f'"vllm{_vllm.TRIED}"' in project.read_text()
 
 
 @pytest.mark.usefixtures("vllm")

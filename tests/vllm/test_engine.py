@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 pytest.importorskip("vllm")
 
+import rlvr_lite
 from rlvr_lite import bases, methods
 from rlvr_lite.config import AdapterConfig, SamplingConfig
 from rlvr_lite.grpo import Truncation, completion_logprobs
@@ -98,6 +101,27 @@ def test_an_engine_that_dies_is_said_once_and_the_run_goes_on(caplog: pytest.Log
             moved(model, seed)
             assert gap(model, tokenizer, sampler, seed) < 2e-4
     assert sum("engine core died" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(("method", "base"), [("lora", "fp32"), ("dora", "fp32")])
+def test_a_run_of_a_configuration_samples_its_own_policy(method: str, base: Any, tmp_path: Path) -> None:
+    found = rlvr_lite.train(
+        method,
+        out=tmp_path / "run",
+        sampler="vllm",
+        precision=base,
+        steps=3,
+        prompts_per_step=4,
+        group_size=4,
+        learning_rate=1e-2,
+        eval_problems=0,
+        progress=False,
+    )
+    rows = found.metrics()
+    assert found.summary["identity"] == "proven"
+    assert [row["sampling/vllm"] for row in rows] == [1, 1, 1]
+    assert max(row["sampling/sampling_logp_difference/max"] for row in rows) < 2e-4
+    assert "vLLM" in json.loads((found.directory / "preflight.json").read_text())["sampled_from"]
 
 
 @pytest.fixture(scope="module")
