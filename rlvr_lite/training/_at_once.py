@@ -103,7 +103,7 @@ def sampler_of(
         rows: its prompts.
 
     Raises:
-        UserError: several would sample, a copy that nobody would sample from, or vLLM cannot be had.
+        UserError: several would sample, a copy that nobody would sample from, or vLLM cannot be had or is there already.
     """
     given = [other for other in (asked, rollout) if other is not None]
     if len(given) > 1:
@@ -126,6 +126,10 @@ def sampler_of(
     )
     if asked is None:
         return own
+    if getattr(trainer.model, "vllm_engine", None) is not None:  # which shares its weights
+        raise UserError(
+            "this base came with an engine of Unsloth's own: load it with fast_inference=False, and sampler='vllm' starts one"
+        )
     if trainer.processes.count > 1:
         raise UserError("sampler='vllm' samples for one process: start one, or leave it out")
     options = engine_options(trainer.args, rows, trainer._tokenizer, trainer.chat_template_kwargs)

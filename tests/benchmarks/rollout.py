@@ -14,7 +14,7 @@ which 28 follow: with the layers' own forward, with :func:`rlvr_lite.methods.lea
 
     RLVR_LITE_SMOLLM2=folder python -m tests.benchmarks.rollout --methods lora dora --precision nf4
 
-CPU time of short rollouts of SmolLM2 in turns, as medians: of the lean loop over that of the loop with the layers' own
+CPU time of rollouts of SmolLM2 in turns, as medians: of the lean loop over that of the loop with the layers' own
 forward, and over that of generate. What is prepared once for all rollouts of a policy stands beside.
 """
 
@@ -204,8 +204,8 @@ def counted(names: list[str]) -> Table:
     return Table.of(rows, "Operations a decoded token, 28 layers")
 
 
-def in_turns(method: str, precision: str, repeats: int) -> dict[str, Any]:
-    """CPU seconds of a rollout of 4 x 4 rows and 12 tokens by each side, in turns, and of what is prepared for all of them."""
+def in_turns(method: str, precision: str, tokens: int, repeats: int) -> dict[str, Any]:
+    """CPU seconds of a rollout of 4 x 4 rows and so many tokens by each side, in turns, and of what is prepared for all of them."""
     torch.manual_seed(0)
     half = torch.bfloat16 if precision == "nf4" else None  # as a card computes
     base = bases.load(os.environ["RLVR_LITE_SMOLLM2"], precision, compute_dtype=half)  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ def in_turns(method: str, precision: str, repeats: int) -> dict[str, Any]:
     mask[0, :12] = 0
     cast = nullcontext if precision == "fp32" else lambda: torch.autocast("cpu", dtype=torch.bfloat16)
     options: Any = {"group_size": 4, "eos_ids": [], "pad_id": 0, "row_keys": row_keys(0, rows=16)}
-    drawing = SamplingConfig(max_completion_length=12)
+    drawing = SamplingConfig(max_completion_length=tokens)
 
     def lean() -> None:
         start = time.process_time()
@@ -229,7 +229,7 @@ def in_turns(method: str, precision: str, repeats: int) -> dict[str, Any]:
     def generate() -> None:
         repeated = (x.repeat_interleave(4, 0) for x in (ids, mask))
         given = dict(zip(("input_ids", "attention_mask"), repeated, strict=True))
-        limits = {"max_new_tokens": 12, "min_new_tokens": 12, "pad_token_id": 0, "disable_compile": True}
+        limits = {"max_new_tokens": tokens, "min_new_tokens": tokens, "pad_token_id": 0, "disable_compile": True}
         with torch.no_grad():
             model.generate(**given, do_sample=True, top_k=0, top_p=1.0, **limits)  # type: ignore[operator]
 
@@ -256,6 +256,7 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--count", nargs="+", metavar="METHOD", help="count operations instead")
     options.add_argument("--methods", nargs="+", metavar="METHOD", help="of SmolLM2, in turns instead")
+    options.add_argument("--tokens", type=int, default=64, help="of each of their completions")
     options.add_argument("--precision", nargs="+", default=["fp32", "bf16", "nf4"])
     chosen = options.parse_args()
     torch.set_num_threads(1)
@@ -267,7 +268,7 @@ def main() -> None:
         rows = []
         for precision in chosen.precision:
             for method in chosen.methods:
-                rows.append(in_turns(method, precision, chosen.repeats))
+                rows.append(in_turns(method, precision, chosen.tokens, chosen.repeats))
                 print(rows[-1], flush=True)
         print(Table.of(rows, "CPU seconds of a rollout, in turns"))
         return

@@ -209,6 +209,14 @@ def test_what_has_no_counterpart_is_refused_in_one_line(options: dict[str, Any],
     assert "\n" not in str(caught.value)
 
 
+def test_a_base_that_came_with_an_engine_of_its_own_names_the_way_out(tmp_path: Path) -> None:
+    model, tokenizer = policy("lora")
+    model.get_base_model().vllm_engine = object()  # as Unsloth's fast_inference leaves it
+    args = GRPOConfig(str(tmp_path), num_generations=2, per_device_train_batch_size=2, use_cpu=True, use_vllm=True)
+    with pytest.raises(UserError, match="fast_inference=False"):
+        GRPOTrainer(model, lambda **_: [], args, Dataset.from_list([{"prompt": "1+2="}]), processing_class=tokenizer)
+
+
 def test_without_vllm_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="pip install"):
