@@ -1,16 +1,18 @@
-"""The paper's fourteen methods on a pretrained model: ``python -m tests.benchmarks.pretrained run|report``.
+"""The paper's fourteen methods on a pretrained model: ``python -m tests.benchmarks.pretrained run|base|report|pictures``.
 
 SmolLM2-135M-Instruct in fp32 (its folder in RLVR_LITE_SMOLLM2) learns sums and differences of two numbers up to 20: one worked
 example, the answer opened with the sum itself, so that it takes three tokens. It solves about a fifth of them at the start; 12 steps
 of 8 prompts x 8 answers follow. Each method first trains at three rates of one lattice of half decades around its own default (seed
 1000, validation problems; while the best lies on the edge, one more on that side, at most two), then at the best rate with five seeds,
 scored on 100 held-out problems x 8 answers. ``run`` takes the next piece of work that has no file in ``results/pretrained`` until none
-is left, so it goes on on any machine; ``report`` prints what is there.
+is left, so it goes on on any machine; ``base`` scores the untrained model once; ``report`` prints what is there and ``pictures``
+draws it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -21,11 +23,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlvr_lite.rewards import Verdict
 from rlvr_lite.tasks import ChainSum, Problem
 
 RESULTS = Path(__file__).parent / "results" / "pretrained"
+_BASE = RESULTS / "base.json"
+_PICTURES = Path(__file__).parents[2] / "notebooks" / "pictures"
+_DASHED: Mapping[str, Any] = {"color": "#8a8a8a", "linestyle": "--", "linewidth": 1}
+#: Equivalence margin, as a share of what LoRA gains over the untrained base: that of the claims.
+_MARGIN = 0.08
 METHODS = [
     "lora",
     "dora",
@@ -165,43 +173,132 @@ def do(method: str, place: int, seed: int, stage: str) -> None:
     file.write_text(json.dumps(facts, indent=1) + "\n")
 
 
+def untrained() -> None:
+    """Score the base as it is on the problems of the final runs, and keep it."""
+    import rlvr_lite
+    from rlvr_lite.evaluation import Score
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = rlvr_lite.train(
+            "ln_tuning", os.environ["RLVR_LITE_SMOLLM2"], Opened(operands=2, hi=20), out=Path(folder) / "run", seed=0,
+            progress=False, **{**PROTOCOL, "steps": 1, "eval_before": True}, **_EVALUATION["final"],
+        )  # fmt: skip
+        found = Score.read(run.directory / "eval" / "before.jsonl", "before")
+        scores = dict(zip(found.ids, found.by_problem()["avg@8"].tolist(), strict=True))
+    _BASE.write_text(json.dumps({"avg@8": sum(scores.values()) / len(scores), "by_problem": scores}, indent=1) + "\n")
+
+
+def finals() -> dict[str, NDArray[np.float64]]:
+    """Accuracy by method ``[S, P]`` on the seeds that all methods with a finished run have; a failed run counts as 0."""
+    runs: dict[str, list[dict[str, float] | None]] = {}
+    for method in METHODS:
+        best = searched(method)[1]
+        if best is None:
+            continue
+        done = [path(method, best, seed) for seed in SEEDS]
+        there = list(itertools.takewhile(Path.exists, done))
+        if there:
+            runs[method] = [json.loads(file.read_text())["by_problem"] for file in there]
+    seeds = min(map(len, runs.values()), default=0)
+    problems = sorted(next((run for rows in runs.values() for run in rows if run), {}))
+    return {
+        method: np.array([[run[k] if run else 0.0 for k in problems] for run in rows[:seeds]])
+        for method, rows in runs.items()
+    }
+
+
 def report() -> None:
-    """Accuracy by method over the seeds that are there, paired with LoRA, with the lattice beside it."""
-    from rlvr_lite.analysis.replication import compare_to_reference, seed_problem_interval
+    """Accuracy by method over the seeds that are there, paired with LoRA, and the search of each."""
+    from rlvr_lite.analysis.replication import compare_to_reference, in_words, seed_problem_interval
     from rlvr_lite.table import Table
 
-    rows, scores = [], {}
-    for method in METHODS:
-        places, best = searched(method)
-        tried = {f"{lattice(p):g}": value for p in places if (value := score(method, p, SEARCH_SEED)) is not None}
-        row: dict[str, Any] = {"method": method, "search": " ".join(f"{k}:{v:.2f}" for k, v in tried.items())}
-        if best is not None and all(score(method, best, seed) is not None for seed in SEEDS):
-            runs = [json.loads(path(method, best, seed).read_text())["by_problem"] for seed in SEEDS]
-            if all(runs):
-                scores[method] = np.array([[r[k] for k in sorted(r)] for r in runs])
-                found = seed_problem_interval(scores[method])
-                row |= {"rate": lattice(best), "avg@8": f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"}
+    scores = finals()
+    seeds = len(next(iter(scores.values()), []))
+    base = json.loads(_BASE.read_text())["avg@8"] if _BASE.exists() else math.nan
+    margin = _MARGIN * max(0.0, float(scores["lora"].mean()) - base) if "lora" in scores else 0.0
+    against = {c.method: c for c in compare_to_reference(scores, "lora", margin=margin)} if seeds > 1 else {}
+    rows = []
+    for method in sorted(scores, key=lambda m: -scores[m].mean()):
+        found, best = seed_problem_interval(scores[method]), searched(method)[1]
+        row: dict[str, Any] = {"method": method, "avg@8": f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"}
+        if method in against:
+            c = against[method]
+            row |= {
+                "against lora": f"{c.difference.value:+.3f} [{c.difference.low:+.3f}, {c.difference.high:+.3f}]",
+                "p (Holm)": f"{c.adjusted_p:.2g}",
+                "verdict": in_words(c.verdict, c.equivalent),
+            }
+        row["single seeds"] = ", ".join(f"{mean:.2f}" for mean in scores[method].mean(axis=1))
+        assert best is not None
+        tried = {p: score(method, p, SEARCH_SEED) for p in searched(method)[0]}
+        row |= {"rate": f"{lattice(best):g}", "search": " ".join(f"{lattice(p):g}:{v:.2f}" for p, v in tried.items())}
         rows.append(row)
-    if len(scores) > 1 and "lora" in scores:
-        for c in compare_to_reference(scores, "lora"):
-            next(r for r in rows if r["method"] == c.method)["against lora"] = (
-                f"{c.difference.value:+.3f} [{c.difference.low:+.3f}, {c.difference.high:+.3f}] {c.verdict}"
-            )
-    print(Table.of(rows, title="SmolLM2-135M-Instruct, sums of two numbers, five seeds"))
+    title = f"SmolLM2-135M-Instruct, sums and differences of two numbers, {seeds} seeds; untrained {base:.3f}; equivalence margin {margin:.3f}"
+    print(Table.of(rows, title=title).to_markdown())
+
+
+def pictures(folder: Path) -> None:
+    """Two pictures: what each method reached, and its search.
+
+    Args:
+        folder: for ``study-pretrained-methods.png`` and ``study-pretrained-search.png``.
+    """
+    from rlvr_lite.analysis.replication import seed_problem_interval
+    from rlvr_lite.figure import Figure
+    from tests.notebooks.render import save_small
+
+    scores = finals()
+    base = json.loads(_BASE.read_text())["avg@8"]
+    order = sorted(scores, key=lambda m: scores[m].mean())
+    reached = Figure(figsize=(5.6, 0.8 + 0.3 * len(order)), layout="constrained")
+    axes = reached.subplots()
+    for y, method in enumerate(order):
+        found = seed_problem_interval(scores[method])
+        colour = "#000000" if method == "lora" else "#0072B2"
+        axes.plot([found.low, found.high], [y, y], color=colour, linewidth=1.6)
+        axes.plot(
+            scores[method].mean(axis=1), [y] * len(scores[method]), "o", color="#E69F00", markersize=3.5, zorder=3
+        )
+        axes.plot([found.value], [y], "D", color=colour, markersize=5, zorder=4)
+    axes.axvline(base, **_DASHED)
+    axes.annotate("untrained", (base, len(order) - 0.4), fontsize=8, color="#555555", ha="center")
+    axes.set_yticks(range(len(order)), order)
+    axes.set_xlim(-0.02, 1.0)
+    axes.set_ylim(-0.7, len(order) + 0.1)
+    axes.set_xlabel("accuracy (avg@8): mean with 95 % interval, and single seeds")
+    axes.spines[["top", "right"]].set_visible(False)
+    save_small(reached._repr_png_(), folder / "study-pretrained-methods.png")
+    search = Figure(figsize=(7.2, 5.6), layout="constrained")
+    grid = search.subplots(math.ceil(len(METHODS) / 4), 4, sharey=True).ravel()
+    for axes, method in itertools.zip_longest(grid, METHODS):
+        if method is None:
+            axes.set_visible(False)
+            continue
+        tried = [(lattice(p), v) for p in searched(method)[0] if (v := score(method, p, SEARCH_SEED)) is not None]
+        axes.plot(*zip(*tried, strict=True), "o-", color="#0072B2", markersize=3.5, linewidth=1)
+        axes.axhline(base, **_DASHED)
+        axes.set_xscale("log")
+        axes.set_title(method, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    search.supxlabel("learning rate", fontsize=9)
+    search.supylabel("accuracy on validation problems, one seed", fontsize=9)
+    save_small(search._repr_png_(), folder / "study-pretrained-search.png")
 
 
 def main() -> None:
     """Run what is open, or print what is there."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("what", choices=["run", "report"])
+    options.add_argument("what", choices=["run", "base", "report", "pictures"])
     options.add_argument(
         "--methods", nargs="+", choices=METHODS, default=METHODS, help="only these, for a second process"
     )
     options.add_argument("--limit", type=int, help="end after so many runs")
     chosen = options.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
-    if chosen.what == "report":
-        report()
+    if chosen.what != "run":
+        {"base": untrained, "report": report, "pictures": lambda: pictures(_PICTURES)}[chosen.what]()
         return
     for number, item in enumerate(work(chosen.methods)):
         if chosen.limit is not None and number >= chosen.limit:
