@@ -51,7 +51,7 @@ class MergeAndUnmerge(TrainerCallback):
                     weight -= delta
 
 
-def drawn_anew(original: Tensor, scale: float, rank: int) -> Tensor:
+def drawn_anew(original: Tensor, rank: int) -> Tensor:
     """``W - s B0 A0`` from another randomised SVD, ``torch.svd_lowrank`` with four iterations."""
     u, s, v = torch.svd_lowrank(original.float(), rank, niter=4)
     return (original.float() - (u * s) @ v.T).to(original.dtype)
@@ -81,7 +81,7 @@ def one(method: str, precision: str, dropout: float, merged: bool, seed: int) ->
         found: dict[str, Any] = {"reward, last 5 steps": sum(history[-5:]) / 5, "drift of the base": max(drift)}
         found["sampled - scored, first step"] = gaps[0]
         found["as trained"] = score(model, base.tokenizer, task, seed, Path(folder) / "0")
-        anew = [drawn_anew(layer.original, layer.scaling[ADAPTER], layer.r[ADAPTER]) for layer in layers]
+        anew = [drawn_anew(layer.original, layer.lora_A[ADAPTER].anchor.shape[0]) for layer in layers]
         weights = {"base of the start": start, "on W": [layer.original for layer in layers]}
         if method == "pissa":
             weights["SVD anew"] = anew
