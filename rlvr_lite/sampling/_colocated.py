@@ -86,7 +86,7 @@ class ColocatedVLLM(Sampler):
             _LOG.warning("rank %d is more than vLLM's LoRA takes: it is given merged weights, which round", rank)
         self._lora = bool(room)
         options = {"enable_lora": True, "max_lora_rank": room, "max_loras": 1, **options} if room else options
-        dtype = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}[weight.dtype]
+        dtype = str(weight.dtype).removeprefix("torch.")
         options = {"enable_sleep_mode": cuda and sleep, "enforce_eager": not cuda, "max_model_len": longest, **options}
         self._folder = Path(tempfile.mkdtemp(prefix="rlvr-lite-vllm-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -96,7 +96,7 @@ class ColocatedVLLM(Sampler):
         self._sleeps, self._given, self._request = bool(options["enable_sleep_mode"]), 0, None
         if self._sleeps:
             self._llm.sleep(level=1)
-        self.precision = own.precision if own.precision != "nf4" else {"float16": "fp16"}.get(dtype, "bf16")
+        self.precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[dtype]
         self.weights = "vLLM's copy of the policy" + (
             ", the adapter as a LoRA" if self._lora else ", adapter and base as one"
         )

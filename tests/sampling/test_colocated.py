@@ -132,7 +132,9 @@ def test_a_base_that_is_trained_as_a_whole_is_refused() -> None:
 
 def test_a_base_in_four_bits_is_handed_over_dequantised(caplog: pytest.LogCaptureFixture) -> None:
     model, tokenizer = policy("lora", "nf4")
-    sampler_of(model, tokenizer)
+    sampler = sampler_of(model, tokenizer)
+    assert sampler.precision == {"float32": "fp32", "bfloat16": "bf16"}[Engine.last.options["dtype"]]
+    assert "dequantised" in sampler.weights
     assert "quantization_config" not in Engine.last.config
     shapes = {name: value.shape for name, value in Engine.last.base.items()}
     assert shapes == {name: value.shape for name, value in bases.load("tiny", "fp32").model.named_parameters()}

@@ -14,6 +14,7 @@ if ! test -d "$where"; then
 else
     # shellcheck disable=SC1091
     source "$where/bin/activate"
+    pip show --quiet rlvr-lite 2>/dev/null || pip install --quiet --no-deps -e "$root" # a saved adapter says its version
 fi
 cd "$root"
 # Other packages' warnings are not ours.
