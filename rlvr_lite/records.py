@@ -85,21 +85,25 @@ def _cannot_read(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot read {path}: {error.strerror or error}")
 
 
-def _cannot_write(path: Path, error: BaseException) -> UserError:
-    said = getattr(error, "strerror", None) or error
-    return UserError(f"cannot write {path}: {said}; free some space or choose another --out")
+def _cannot_write(path: Path, error: BaseException, named: str = "--out") -> UserError:
+    return UserError(
+        f"cannot write {path}: {getattr(error, 'strerror', None) or error}; free some space or choose another {named}"
+    )
 
 
-def make_folder(path: Path) -> Path:
-    """The folder, with all above it.
+def make_folder(path: Path, named: str = "--out") -> Path:
+    """The folder with all above it, their names on the disk too, so that what is synced in it can be found.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be made; ``named`` is how the caller chose it.
     """
     try:
+        fresh = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(fresh):
+            _sync(folder.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, named) from error
     return path
 
 
@@ -350,7 +354,7 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         temporary.mkdir()
         yield temporary
         write_manifest(temporary, (path for path in temporary.rglob("*") if path.is_file()), **facts)

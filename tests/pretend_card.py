@@ -50,7 +50,7 @@ class PretendCard(TorchFunctionMode):
 
     def __init__(self, capability: tuple[int, int] = (8, 6), memory: int = 12 * GIB, cards: int = 1):
         super().__init__()
-        self.capability, self.memory, self.cards = capability, memory, cards
+        self.capability, self.memory, self.cards, self.current = capability, memory, cards, 0
         self.waits: Counter[str] = Counter()
         self._places: dict[int, tuple[torch.device, Any]] = {}
         self._patches = ExitStack()
@@ -161,7 +161,7 @@ class PretendCard(TorchFunctionMode):
 
     def _whole(self, device: Any) -> torch.device:
         device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-        return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
+        return torch.device("cuda", self.current) if device.type == "cuda" and device.index is None else device
 
     def _move(self, name: str, tensor: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
         before = self.place(tensor)
@@ -225,7 +225,6 @@ class PretendCard(TorchFunctionMode):
             "is_available": True,
             "is_initialized": True,
             "device_count": self.cards,
-            "current_device": 0,
             "get_device_properties": facts,
             "get_device_capability": self.capability,
             "get_device_name": facts.name,
@@ -238,10 +237,12 @@ class PretendCard(TorchFunctionMode):
         answers |= dict.fromkeys(
             ("memory_allocated", "max_memory_allocated", "max_memory_reserved", "memory_reserved"), 0
         )
-        answers |= dict.fromkeys(("_lazy_init", "init", "set_device", "empty_cache"))
+        answers |= dict.fromkeys(("_lazy_init", "init", "empty_cache"))
         answers |= dict.fromkeys(("reset_peak_memory_stats", "ipc_collect", "manual_seed", "manual_seed_all"))
         self.graphs = self._patches.enter_context(pretend_graphs())
         given = {name: (lambda *a, value=value, **k: value) for name, value in answers.items()}
+        given["current_device"] = lambda: self.current
+        given["set_device"] = lambda device: setattr(self, "current", self._whole(device).index)
         given["synchronize"] = lambda device=None: self._wait("synchronize")
         given["get_rng_state"] = lambda device="cuda": torch.get_rng_state()
         given["set_rng_state"] = self._set_rng_state

@@ -43,9 +43,9 @@ SHORT: dict[str, Any] = {"max_completion_length": 8, "eval_problems": 0, "reward
 CHECKS = ("card", "attention", "gradients", "decoding", "fp16", "out of", "other")
 
 
-def life(card: PretendCard, method: str, out: Path, **changes: Any) -> dict[str, Any]:
+def life(card: PretendCard, method: str, out: Path, place: int = 0, **changes: Any) -> dict[str, Any]:
     """Train, go on from a checkpoint, score, look at the spectrum, export; and the waits of a step."""
-    base = bases.load("tiny")
+    base = bases.load("tiny", device=f"cuda:{place}")
     steps: list[Counter[str]] = []
     inner = GRPOTrainer.training_step
 
@@ -66,6 +66,7 @@ def life(card: PretendCard, method: str, out: Path, **changes: Any) -> dict[str,
     scored = run.evaluate(n=2, k=2, out=out / "scored")
     exported = run.export("merged" if method == "full" else "adapter", out / "exported")
     return {
+        "device": str(base.model.device),
         "status": run.status,
         "reason": run.summary["reason"],
         "steps": [row["step"] for row in run.metrics() if "loss" in row],
@@ -78,12 +79,15 @@ def life(card: PretendCard, method: str, out: Path, **changes: Any) -> dict[str,
 
 
 def main(out: Path, names: list[str]) -> dict[str, Any]:
-    """Lives of the methods on a card of capability 8.6, and the check-up on one of 7.5."""
+    """Lives of the methods on a card of capability 8.6, the last on a second one, and the check-up on one of 7.5."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    with PretendCard() as card:
+    with PretendCard(cards=2) as card:
         found["device"] = str(bases.load("tiny").device)
-        found["lives"] = {name: life(card, name, out / name, **(SHORT if i else {})) for i, name in enumerate(names)}
+        found["lives"] = {
+            name: life(card, name, out / name, int(name == names[-1]), **(SHORT if i else {}))
+            for i, name in enumerate(names)
+        }
         found["graphs"] = sum(graph.replays for graph in card.graphs)
         states = generator_states()
         restore_generators(states | {"cuda": states["cuda"] * 2})

@@ -114,7 +114,7 @@ def measure(plan: Plan) -> Report:
     except torch.OutOfMemoryError as error:
         reached = ", ".join(f"{phase} {size / GIB:.2f} GiB" for phase, size in meter.peaks.items())
         raise UserError(f"the step does not fit this card ({reached}): take what Plan.fit() gives") from error
-    facts = torch.cuda.get_device_properties(0)
+    facts = torch.cuda.get_device_properties(torch.cuda.current_device())
     free, total = torch.cuda.mem_get_info()
     device = {"name": facts.name, "capability": f"{facts.major}.{facts.minor}", "memory": facts.total_memory}
     measured = {phase: meter.peaks[phase] for phase in PHASES if phase in meter.peaks}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from transformers.training_args import ParallelMode
 
 from rlvr_lite import grpo
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.training._stock import GRPOConfig
 
-__all__ = ["arguments", "optimizer_of"]
+__all__ = ["arguments", "optimizer_of", "stay_on"]
 
 
 def arguments(
@@ -71,6 +72,17 @@ def arguments(
         vllm_enable_sleep_mode=True,
         **({} if engine is None else {"vllm_gpu_memory_utilization": engine}),
     )
+
+
+def stay_on(args: GRPOConfig, card: torch.device) -> None:
+    """Have a model trained on the card where it lies: transformers would use the first one, or all in DataParallel.
+
+    The card becomes the process's current one, as transformers makes the first.
+    """
+    if args.parallel_mode is not ParallelMode.DISTRIBUTED and args.device != card:
+        vars(args)["_setup_devices"] = card  # a cached property, which `device` reads
+        torch.cuda.set_device(card)
+    args._n_gpu = 1
 
 
 def optimizer_of(args: GRPOConfig) -> tuple[float, float, bool]:

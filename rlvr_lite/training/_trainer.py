@@ -26,7 +26,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.records import JsonLines
 from rlvr_lite.training import _engine as engine
 from rlvr_lite.training import _supported as supported
-from rlvr_lite.training._arguments import optimizer_of
+from rlvr_lite.training._arguments import optimizer_of, stay_on
 from rlvr_lite.training._at_once import CompletionsAtOnce, sampler_of
 from rlvr_lite.training._callbacks import Follow
 from rlvr_lite.training._collect import Collector, GenerationBatch
@@ -142,7 +142,7 @@ class GRPOTrainer(Objective):
             raise UserError("no reward: pass reward_funcs")
         device = getattr(model, "device", None)
         if device is not None and device.type == "cuda":
-            args._n_gpu = 1  # transformers would wrap the model in DataParallel on a two-GPU notebook
+            stay_on(args, device)
         own_forward = plain(model).__dict__.get("forward") if isinstance(model, nn.Module) else None
         precise = trained_values(model)
         fresh = not hasattr(model, "peft_config") and not changes_the_base(peft_config)

@@ -296,7 +296,8 @@ def under_load(strings: int, seed: int, spinners: int) -> Table:
     alone, loaded = passes
     assert [what for what, *_ in alone] == [what for what, *_ in loaded]
     apart = Counter(f"{a[1:]} then {b[1:]}" for a, b in zip(alone, loaded, strict=True) if a[1] != b[1])
-    note = f"verdicts that are equal: {len(alone) - apart.total():,} of {len(alone):,}; others: {dict(apart) or 'none'}"
+    open_ = Counter(reason for _, verdict, reason in loaded if verdict is None)
+    note = f"not judged: {dict(open_)}\nverdicts that are equal: {len(alone) - apart.total():,} of {len(alone):,}; others: {dict(apart) or 'none'}"
     return Table.of(rows, title="The same strings at another load", note=note)
 
 

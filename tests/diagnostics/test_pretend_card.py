@@ -37,6 +37,7 @@ def found(tmp_path_factory):
 def test_a_run_trains_resumes_is_scored_and_exported(found, method):
     life = found["lives"][method]
     assert found["device"] == "cuda:0"
+    assert life["device"] == ("cuda:1" if method == METHODS[-1] else "cuda:0")
     assert (life["status"], life["precision"]) == ("done", "bf16")
     assert life["steps"] == [1, 2, 3]
     assert life["scored"] == "Evaluation"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
+from rlvr_lite import grpo, methods
+from rlvr_lite.analysis.memory import Step
 from rlvr_lite.analysis.meter import Meter
+from rlvr_lite.config import AdapterConfig
+from rlvr_lite.planning import Runner
+from rlvr_lite.planning.measure import _CudaMeter as CudaMeter
+from tests.models import random_qwen2
 
 KIB = 1024
 
@@ -77,3 +84,33 @@ def test_positions_keep_their_values_beside_fake_features():
             assert isinstance(torch.zeros(3), FakeTensor)
             assert features.sum().item() == 0
             assert bool((features > 1).any()) is False
+
+
+class Paged(torch.optim.AdamW):
+    """In place of bitsandbytes', whose kernels run on a GPU only: moments that the allocator does not see."""
+
+    def step(self, closure=None):
+        super().step()
+        for state in self.state.values():
+            state["exp_avg"].is_paged = state["exp_avg_sq"].is_paged = True
+
+
+@pytest.mark.parametrize("kind", [Paged, torch.optim.AdamW])
+def test_paged_moments_are_part_of_what_is_measured(monkeypatch, kind):
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 1000)
+    model = methods.attach(random_qwen2(), "lora", AdapterConfig(rank=4), total_steps=1, seed=0)
+    step = Step(
+        prompts=1, group_size=2, prompt_length=4, completion_length=4, micro_batch=2, rows=2, checkpointing=False
+    )
+    meter = CudaMeter()
+    runner = Runner(model, "lora", torch.float32, step, "cpu", grpo.Packer(), meter)
+    monkeypatch.setattr(methods, "optimizer", lambda model, *_, **__: kind(_trained(model), lr=1e-3))
+    runner.step_once()
+    moments = 2 * sum(p.nbytes for p in _trained(model)) if kind is Paged else 0
+    assert meter.peaks["optimizer"] == meter.peaks["rollout"] == 1000 + moments
+
+
+def _trained(model):
+    return [p for p in model.parameters() if p.requires_grad]
