@@ -86,9 +86,8 @@ def _cannot_read(path: Path, error: OSError) -> UserError:
 
 
 def _cannot_write(path: Path, error: BaseException, named: str = "--out") -> UserError:
-    return UserError(
-        f"cannot write {path}: {getattr(error, 'strerror', None) or error}; free some space or choose another {named}"
-    )
+    said = getattr(error, "strerror", None) or error
+    return UserError(f"cannot write {path}: {said}; free some space or choose another {named}")
 
 
 def make_folder(path: Path, named: str = "--out") -> Path:
@@ -183,8 +182,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         while line := file.readline(_LONGEST_LINE + 1):
             number += 1
             if len(line) > _LONGEST_LINE:
-                most = f"{_LONGEST_LINE >> 20} MiB"
-                raise UserError(f"{path}, line {number} has more than {most}: write one row a line, or delete that one")
+                raise UserError(f"{path}, line {number} has more than 16 MiB: write one row a line, or delete that one")
             yield number, _decoded(path, line, before)
             before += len(line)
 
