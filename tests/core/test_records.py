@@ -21,14 +21,12 @@ from rlvr_lite.records import (
     JsonLines,
     atomic_directory,
     damage,
-    make_folder,
     read_json,
     read_jsonl,
     refuse_pickles,
     write_json,
     write_text,
 )
-from tests.disk import Disk
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -235,12 +233,3 @@ def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(hashlib, "file_digest", forbidden)
     with pytest.raises(UserError, match=r"weights: Permission denied"):
         damage(target)
-
-
-def test_what_is_synced_in_a_new_folder_is_found_after_a_power_cut(tmp_path):
-    left = []
-    with Disk(tmp_path, "cut", before=left.append):
-        make_folder(tmp_path / "a" / "b")
-        write_text(tmp_path / "a" / "b" / "c", "kept")
-        write_text(tmp_path / "d", "")
-    assert left[-1]["a/b/c"] == b"kept"
