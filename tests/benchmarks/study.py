@@ -1,7 +1,7 @@
-"""Studies as they are: ``python -m tests.benchmarks.study fourteen|real|false-positives [--out DIR]``.
+"""Studies as they are: ``python -m tests.benchmarks.study eight|false-positives [--out DIR]``.
 
-``fourteen`` compares the paper's methods on the embedded base, three seeds, each tuned. ``real`` compares four on
-SmolLM2-135M-Instruct (its folder in RLVR_LITE_SMOLLM2), two seeds. ``false-positives`` trains one method with many
+``eight`` compares eight methods on the bundled tiny model: a search with three seeds on one lattice, then ten seeds; the margin is a
+share of what LoRA gains. ``false-positives`` trains one method with many
 seeds and asks how often a study of three seeds would call it better than itself. All of them continue when called again.
 ``pictures --out STUDY FOLDER`` draws any study as the README shows it.
 """
@@ -9,10 +9,10 @@ seeds and asks how often a study of three seeds would call it better than itself
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,36 +20,15 @@ from rlvr_lite.analysis.replication import compare_to_reference
 from rlvr_lite.study import Study, compare
 from rlvr_lite.study.figures import forest, reward_curves
 from rlvr_lite.table import Table
-from tests.methods.cells import THE_PAPERS
 from tests.notebooks.render import FOLDER, save_small
 
-PAPER = "full,lora,rank1,rslora,lora_plus,lora_fa,dora,adalora,miss,pissa,milora,vera,ia3,ln_tuning"  # fmt: skip
+EIGHT = "lora,dora,adalora,miss,lora_plus,pissa,rank1,full"
 
 
-def fourteen(out: Path, engine: str, workers: int | None) -> Study:
-    """The methods of arXiv 2512.23165 on the embedded base."""
-    return compare(THE_PAPERS, out=out, engine=engine, workers=workers, zone=0.02)  # type: ignore[arg-type]
-
-
-def real(out: Path, engine: str, workers: int | None) -> Study:
-    """Four methods on a pretrained model and sums of two numbers, which it solves once in eight tries."""
-    return compare(
-        "lora,dora,pissa,ln_tuning",
-        os.environ["RLVR_LITE_SMOLLM2"],
-        "chain-sum",
-        seeds=2,
-        tune="none",
-        out=out,
-        engine=engine,  # type: ignore[arg-type]
-        workers=workers,
-        steps=16,
-        prompts_per_step=8,
-        max_completion_length=24,
-        task_options={"operands": 2, "hi": 20},
-        precision="bf16",
-        eval_problems=32,
-        eval_k=4,
-    )
+def eight(out: Path, engine: str, workers: int | None) -> Study:
+    """Eight methods of arXiv 2512.23165, each at the best rate of its own search."""
+    options: dict[str, Any] = {"tune": "lr", "search_seeds": 3, "seeds": 10, "margin": 0.08}
+    return compare(EIGHT, out=out, engine=engine, workers=workers, precision="fp32", eval_problems=200, **options)  # type: ignore[arg-type]
 
 
 def false_positives(out: Path, engine: str, workers: int | None, seeds: int = 12, studies: int = 200) -> Table:
@@ -84,7 +63,7 @@ def false_positives(out: Path, engine: str, workers: int | None, seeds: int = 12
 def main() -> None:
     """Run one of them and print what it found."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("what", choices=["fourteen", "real", "false-positives", "pictures"])
+    options.add_argument("what", choices=["eight", "false-positives", "pictures"])
     options.add_argument("folder", type=Path, nargs="?", default=FOLDER / "pictures", help="of the pictures")
     options.add_argument("--out", type=Path)
     options.add_argument("--engine", default="local")
@@ -99,7 +78,7 @@ def main() -> None:
         for name, figure in {"differences": forest, "rewards": reward_curves}.items():
             save_small(figure(Study.load(out))._repr_png_(), chosen.folder / f"study-{out.name}-{name}.png")
     else:
-        study = (fourteen if chosen.what == "fourteen" else real)(out, chosen.engine, chosen.workers)
+        study = eight(out, chosen.engine, chosen.workers)
         print(study, study.learning_rates, study.costs, sep="\n\n")
     print(f"{time.perf_counter() - started:.0f} s")
 
