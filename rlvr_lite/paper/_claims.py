@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlvr_lite.errors import UserError, as_html, unknown_name
+from rlvr_lite.paper._evidence import Evidence, Finding
 from rlvr_lite.paper._experiments import EXPERIMENTS, Experiment, Rate, Setting, cause_settings, setting
 from rlvr_lite.paper._measure import DECODINGS, decoded, ratios, shares, wrong_base
-from rlvr_lite.paper._rules import Evidence, Finding
 from rlvr_lite.paper._statements import DECODED, Claim, declared, misplaced
 from rlvr_lite.planning import Cost
 from rlvr_lite.records import is_file, make_folder, write_json, write_text

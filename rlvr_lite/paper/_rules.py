@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rlvr_lite.analysis.replication import Verdict as Direction
-from rlvr_lite.analysis.replication import equivalent, in_words, seed_problem_difference, verdict
-from rlvr_lite.analysis.statistics import Difference, holm, student_quantile
+from rlvr_lite.analysis.replication import equivalent, seed_problem_difference, verdict
+from rlvr_lite.analysis.statistics import holm
+from rlvr_lite.paper._evidence import (
+    Evidence,
+    Finding,
+    Judged,
+    Missing,
+    Rule,
+    Scores,
+    Verdict,
+    in_numbers,
+    over_seeds,
+    paired,
+)
 
 __all__ = [
-    "Evidence",
-    "Finding",
-    "Missing",
-    "Rule",
     "all_better",
     "all_equivalent",
     "all_worse",
@@ -35,147 +40,10 @@ __all__ = [
     "shares_match",
 ]
 
-Verdict = Literal["supported", "not supported", "undecided"]
-Scores = NDArray[np.float64]
 #: Shares of a random update's energy within which an update counts as random.
 _RANDOM = (0.9, 1.1)
 #: Decades to which the ratio of two searched rates is known.
 _RATIO_KNOWN = 0.5
-
-
-class Missing(Exception):
-    """A row that a rule needs has no result; the message says why."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that rules look at.
-
-    Attributes:
-        scores: avg@k of every seed and problem by row, ``[S, P]``; same problems, and seeds in the same order.
-        base: the untrained base's, ``[S, P]``.
-        ratios: energy over random by ``"ROW SIDE END"`` such as ``"lora left top"``, one number a seed.
-        shares: trained share of the paper's base by method, counted from its shapes, in percent.
-        margin: equivalence margin, in accuracy.
-        missing: why a row has no scores.
-        of_choice: variance of the rows that have a search of their own, by the choice of their learning rate.
-        doubt: ``f(row, effect)``, why such a row's search does not bear a verdict; empty where it does.
-        rates: learning rates of the rows that have a search of their own.
-    """
-
-    scores: Mapping[str, Scores] = field(default_factory=dict)
-    base: Scores | None = None
-    ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    shares: Mapping[str, float] = field(default_factory=dict)
-    margin: float = 0.0
-    missing: Mapping[str, str] = field(default_factory=dict)
-    of_choice: Mapping[str, float] = field(default_factory=dict)
-    doubt: Callable[[str, float], str] = lambda row, effect: ""
-    rates: Mapping[str, float] = field(default_factory=dict)
-
-    def of(self, row: str) -> Scores:
-        """A row's scores."""
-        if row not in self.scores:
-            raise Missing(f"{row}: {self.missing.get(row, 'not run')}")
-        return self.scores[row]
-
-    def against(self, row: str, reference: str) -> Difference:
-        """A row minus another, paired by problem and by the seeds that both have."""
-        both = row in self.of_choice and reference in self.of_choice  # rows at one and the same rate share its luck
-        chance = self.of_choice[row] + self.of_choice[reference] if both else 0.0
-        return _paired(self.of(row), self.of(reference), chance)
-
-    def against_base(self, row: str) -> Difference:
-        """A row minus the untrained base."""
-        if self.base is None:
-            raise Missing("the untrained base is not scored")
-        return _paired(self.of(row), self.base)
-
-    def family(self, rows: Sequence[str], reference: str) -> dict[str, Judged]:
-        """Rows against a reference, Holm over these rows."""
-        found = [self.against(row, reference) for row in rows]
-        adjusted = holm([difference.p_value for difference in found])
-        return {row: self._judged(row, reference, d, p) for row, d, p in zip(rows, found, adjusted, strict=True)}
-
-    def _judged(self, row: str, reference: str, d: Difference, p: float) -> Judged:
-        direction, within = verdict(d, p), equivalent(d, self.margin)
-        if row in self.of_choice and reference in self.of_choice:
-            behind = row if direction == "worse" else reference if direction == "better" else ""
-            open_ = bool(behind and self.doubt(behind, d.value))
-            direction = "search inconclusive" if open_ else direction
-            within = within and not open_ and not any(self.doubt(label, math.inf) for label in (row, reference))
-        return Judged(d, direction, within)
-
-    def ratio(self, name: str) -> Difference:
-        """Mean of a ratio over seeds, with Student's interval."""
-        if name not in self.ratios:
-            raise Missing(f"no spectrum of {name}: {self.missing.get(name.split()[0], 'not measured')}")
-        return _over_seeds(self.ratios[name])
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A difference, its direction after Holm's correction, and whether it lies within the equivalence margin."""
-
-    difference: Difference
-    direction: Direction
-    within: bool
-
-    @property
-    def words(self) -> str:
-        """Both together."""
-        return f"{_words(self.difference)} {in_words(self.direction, self.within)}"
-
-    @property
-    def matters(self) -> str:
-        """Equivalence first: a significant difference within the margin is equivalent where a claim is about its size."""
-        return "equivalent" if self.within else self.direction
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What may be said.
-
-    Attributes:
-        verdict: supported, not supported or undecided.
-        sentence: what was found, in one sentence.
-        effect: the number that decided; ``None`` where there is none.
-        low: lower end of its 95 % interval.
-        high: upper end.
-    """
-
-    verdict: Verdict
-    sentence: str
-    effect: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    @classmethod
-    def of(cls, said: Verdict, difference: Difference, sentence: str) -> Finding:
-        """With a difference as the effect."""
-        return cls(said, sentence, difference.value, difference.low, difference.high)
-
-
-Rule = Callable[[Evidence], Finding]
-
-
-def _paired(row: Scores, reference: Scores, of_choice: float = 0.0) -> Difference:
-    seeds = min(len(row), len(reference))
-    return seed_problem_difference(reference[:seeds], row[:seeds], of_choice=of_choice)
-
-
-def _over_seeds(values: Sequence[float]) -> Difference:
-    x = np.asarray(values, dtype=np.float64)
-    if x.size < 2:
-        raise Missing("one seed gives no interval")
-    error = float(x.std(ddof=1)) / math.sqrt(x.size)
-    half = student_quantile(0.975, x.size - 1) * error
-    value = float(x.mean())
-    return Difference(value, value - half, value + half, math.nan, error)
-
-
-def _words(d: Difference) -> str:
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
 
 def _decide(supports: bool, refutes: bool) -> Verdict:
@@ -236,7 +104,9 @@ def no_gain(row: str, reference: str) -> Rule:
     def rule(evidence: Evidence) -> Finding:
         d = evidence.against(row, reference)
         said = _decide(d.high <= evidence.margin, d.low > 0)
-        return Finding.of(said, d, f"{row} against {reference}: {_words(d)}, equivalence margin {evidence.margin:.3g}")
+        return Finding.of(
+            said, d, f"{row} against {reference}: {in_numbers(d)}, equivalence margin {evidence.margin:.3g}"
+        )
 
     return rule
 
@@ -247,7 +117,9 @@ def not_worse(row: str, reference: str) -> Rule:
     def rule(evidence: Evidence) -> Finding:
         d = evidence.against(row, reference)
         said = _decide(d.low >= -evidence.margin, d.high < 0)
-        return Finding.of(said, d, f"{row} against {reference}: {_words(d)}, equivalence margin {evidence.margin:.3g}")
+        return Finding.of(
+            said, d, f"{row} against {reference}: {in_numbers(d)}, equivalence margin {evidence.margin:.3g}"
+        )
 
     return rule
 
@@ -270,7 +142,7 @@ def below_base(row: str, others: Sequence[str]) -> Rule:
         also = f"; {len(below)} of {len(told)} other settings end below it" if told else ""
         also += f" ({', '.join(below)})" if below else ""
         also += f"; {len(failed)} have no score" if failed else ""
-        return Finding.of(_decide(d.high < 0, d.low > 0), d, f"{row} against the untrained base: {_words(d)}{also}")
+        return Finding.of(_decide(d.high < 0, d.low > 0), d, f"{row} against the untrained base: {in_numbers(d)}{also}")
 
     return rule
 
@@ -301,8 +173,8 @@ def falls_more(row: str, row_small: str, reference: str, reference_small: str) -
         a, a_small, b, b_small = (scores[:seeds] for scores in rows)
         d = seed_problem_difference(b - b_small, a - a_small)
         said = _decide(d.high < 0, d.low >= -evidence.margin)
-        told = f"{row} against {row_small}: {_words(_paired(a, a_small))}; {reference} against {reference_small}: {_words(_paired(b, b_small))}"
-        return Finding.of(said, d, f"{told}; difference {_words(d)}, equivalence margin {evidence.margin:.3g}")
+        told = f"{row} against {row_small}: {in_numbers(paired(a, a_small))}; {reference} against {reference_small}: {in_numbers(paired(b, b_small))}"
+        return Finding.of(said, d, f"{told}; difference {in_numbers(d)}, equivalence margin {evidence.margin:.3g}")
 
     return rule
 
@@ -358,7 +230,7 @@ def cause_is_direction(
                 [label for key, label in settings.items() if key[position] == level] for level in (harmless, suspect)
             )
             if one and other:
-                effects[name] = _paired(_mean(evidence, other), _mean(evidence, one))
+                effects[name] = paired(_mean(evidence, other), _mean(evidence, one))
         adjusted = holm([d.p_value for d in effects.values()])
         judged = {
             name: Judged(d, verdict(d, p), equivalent(d, evidence.margin))
@@ -407,8 +279,10 @@ def ratio_above_one(name: str, other: str = "") -> Rule:
             return Finding.of(said, first, f"{name}: {first.value:.2f}x random [{first.low:.2f}, {first.high:.2f}]")
         evidence.ratio(other)
         pairs = zip(evidence.ratios[name], evidence.ratios[other], strict=True)
-        d = _over_seeds([a - b for a, b in pairs])
-        return Finding.of(_decide(d.low > 0, d.high < 0), d, f"{name} minus {other}, in random updates: {_words(d)}")
+        d = over_seeds([a - b for a, b in pairs])
+        return Finding.of(
+            _decide(d.low > 0, d.high < 0), d, f"{name} minus {other}, in random updates: {in_numbers(d)}"
+        )
 
     return rule
 

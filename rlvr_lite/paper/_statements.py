@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlvr_lite.paper import _rules as rules
+from rlvr_lite.paper._evidence import Evidence, Finding, Missing, Rule
 from rlvr_lite.paper._experiments import EXPERIMENTS, FACTORS, Experiment, Setting, cause_settings, rank_at_its_rate
 from rlvr_lite.paper._measure import DECODINGS
-from rlvr_lite.paper._rules import Evidence, Finding, Missing, Rule
 
 __all__ = ["DECODED", "Claim", "declared", "misplaced"]
 

@@ -17,9 +17,9 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.paper import Finding, claims, declared, estimate
 from rlvr_lite.paper import _claims as verdicts
 from rlvr_lite.paper import _rules as rules
+from rlvr_lite.paper._evidence import Evidence
 from rlvr_lite.paper._experiments import EXPERIMENTS, FACTORS, cause_settings, setting
 from rlvr_lite.paper._measure import put_back, ratios, shares, wrong_base
-from rlvr_lite.paper._rules import Evidence
 from rlvr_lite.study._design import make_variants
 
 SEEDS, PROBLEMS = 5, 200
