@@ -85,21 +85,24 @@ def _cannot_read(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot read {path}: {error.strerror or error}")
 
 
-def _cannot_write(path: Path, error: BaseException) -> UserError:
+def _cannot_write(path: Path, error: BaseException, named: str = "--out") -> UserError:
     said = getattr(error, "strerror", None) or error
-    return UserError(f"cannot write {path}: {said}; free some space or choose another --out")
+    return UserError(f"cannot write {path}: {said}; free some space or choose another {named}")
 
 
-def make_folder(path: Path) -> Path:
-    """The folder, with all above it.
+def make_folder(path: Path, named: str = "--out") -> Path:
+    """The folder with all above it, their names on the disk too, so that what is synced in it can be found.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be made; ``named`` is how the caller chose it.
     """
     try:
+        fresh = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(fresh):
+            _sync(folder.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, named) from error
     return path
 
 
@@ -179,8 +182,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         while line := file.readline(_LONGEST_LINE + 1):
             number += 1
             if len(line) > _LONGEST_LINE:
-                most = f"{_LONGEST_LINE >> 20} MiB"
-                raise UserError(f"{path}, line {number} has more than {most}: write one row a line, or delete that one")
+                raise UserError(f"{path}, line {number} has more than 16 MiB: write one row a line, or delete that one")
             yield number, _decoded(path, line, before)
             before += len(line)
 
@@ -323,6 +325,8 @@ def write_manifest(directory: Path, files: Iterable[Path], **facts: Any) -> None
         for path in sorted(files):
             _sync(path)
             hashes[path.relative_to(directory).as_posix()] = hash_file(path)
+        for folder in sorted({directory / parent for name in hashes for parent in Path(name).parents}):
+            _sync(folder)  # the names of these files
     except OSError as error:
         raise _cannot_write(directory / MANIFEST, error) from error
     write_json(directory / MANIFEST, {**facts, "files": hashes})
@@ -350,7 +354,7 @@ def atomic_directory(target: Path, **facts: Any) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         temporary.mkdir()
         yield temporary
         write_manifest(temporary, (path for path in temporary.rglob("*") if path.is_file()), **facts)

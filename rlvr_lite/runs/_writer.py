@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from rlvr_lite.errors import UserError
-from rlvr_lite.records import read_json, write_json
+from rlvr_lite.records import make_folder, read_json, write_json
 
 __all__ = ["Busy", "lock_beside", "sweep", "writer"]
 
@@ -51,8 +51,8 @@ def writer(
     """
     fresh = not lock.parent.exists()
     note = lock.with_name(f"{lock.name}.json")
+    make_folder(lock.parent, folder)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
         held = _acquire(lock, note, wait, step, folder)
     except OSError as error:
         raise UserError(f"cannot write in {lock.parent}: {error.strerror or error}; choose another {folder}") from error

@@ -69,9 +69,9 @@ class Store:
             )
             if strange and not manifest.exists():
                 raise UserError(f"{self.root} holds other files: choose an empty or new --out")
-            self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot use {self.root}: {error.strerror}; choose another --out") from error
+        make_folder(self.root)
         with writer(self.root / ".lock", "opening the study", wait=True):  # or one loses the other's rows
             sweep(self.root, names=(MANIFEST,))
             if manifest.exists():

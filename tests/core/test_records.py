@@ -21,12 +21,15 @@ from rlvr_lite.records import (
     JsonLines,
     atomic_directory,
     damage,
+    make_folder,
     read_json,
     read_jsonl,
     refuse_pickles,
     write_json,
+    write_manifest,
     write_text,
 )
+from tests.disk import Disk
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -233,3 +236,25 @@ def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(hashlib, "file_digest", forbidden)
     with pytest.raises(UserError, match=r"weights: Permission denied"):
         damage(target)
+
+
+def test_what_is_synced_in_a_new_folder_is_found_after_a_power_cut(tmp_path):
+    left = []
+    with Disk(tmp_path, "cut", before=left.append):
+        make_folder(tmp_path / "a" / "b")
+        write_text(tmp_path / "a" / "b" / "c", "kept")
+        write_text(tmp_path / "d", "")
+    assert left[-1]["a/b/c"] == b"kept"
+
+
+def test_a_manifest_that_survives_a_power_cut_names_files_that_do(tmp_path):
+    left = []
+    with Disk(tmp_path, "cut", before=left.append):
+        make_folder(tmp_path / "run" / "eval")
+        log = JsonLines(tmp_path / "run" / "eval" / "before.jsonl")
+        log.append({"a": 1})
+        write_manifest(tmp_path / "run", [log.path])
+        write_text(tmp_path / "later", "")
+    with_manifest = [state for state in left if "run/manifest.json" in state]
+    assert with_manifest
+    assert all(state["run/eval/before.jsonl"] == b'{"a": 1}\n' for state in with_manifest)
