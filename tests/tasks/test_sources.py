@@ -290,7 +290,7 @@ def test_what_is_no_file_is_one_line_and_does_not_wait(tmp_path, suffix):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", set(tasks.SUFFIXES) - {".parquet"})
+@pytest.mark.parametrize("suffix", sorted(set(tasks.SUFFIXES) - {".parquet"}))
 def test_a_line_of_a_gigabyte_is_refused_before_it_is_read(tmp_path, suffix):
     path = tmp_path / f"long{suffix}"
     path.write_text(f"{GOOD[0]}\n")
