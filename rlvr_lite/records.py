@@ -154,9 +154,8 @@ def _decoded(path: Path, data: bytes, before: int = 0) -> str:
         raise UserError(f"{path} is UTF-16 text: save it as UTF-8")
     try:
         return data.decode("utf-8" if before else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        at = f"{error.reason} at byte {before + error.start}"
-        raise UserError(f"{path} is not UTF-8 text ({at}): save it as UTF-8") from error
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is not UTF-8 text ({e.reason} at byte {before + e.start}): save it as UTF-8") from e
 
 
 def read_text(path: Path) -> str:
@@ -178,9 +177,8 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         UserError: the file is missing or is not UTF-8, or a line has more than 16 MiB, of which no more is read.
     """
     with _reading(path) as file:
-        number = before = 0
-        while line := file.readline(_LONGEST_LINE + 1):
-            number += 1
+        before = 0
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), 1):
             if len(line) > _LONGEST_LINE:
                 raise UserError(f"{path}, line {number} has more than 16 MiB: write one row a line, or delete that one")
             yield number, _decoded(path, line, before)
