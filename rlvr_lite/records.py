@@ -85,9 +85,9 @@ def _cannot_read(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot read {path}: {error.strerror or error}")
 
 
-def _cannot_write(path: Path, error: BaseException, named: str = "--out") -> UserError:
+def _cannot_write(path: Path, error: BaseException) -> UserError:
     said = getattr(error, "strerror", None) or error
-    return UserError(f"cannot write {path}: {said}; free some space or choose another {named}")
+    return UserError(f"cannot write {path}: {said}; free some space or choose another --out")
 
 
 def make_folder(path: Path, named: str = "--out") -> Path:
@@ -102,7 +102,7 @@ def make_folder(path: Path, named: str = "--out") -> Path:
         for folder in reversed(fresh):
             _sync(folder.parent)
     except OSError as error:
-        raise _cannot_write(path, error, named) from error
+        raise UserError(f"cannot write in {path}: {error.strerror or error}; choose another {named}") from error
     return path
 
 

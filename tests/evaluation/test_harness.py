@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {"n": 6, "k": 3, "progress": False}
 def make_run(folder: Path, method: str = "lora", *, status: str = "done", trained: float = 0.05, **config: Any) -> Path:
     """A finished run on the embedded base whose adapter was moved at random."""
     base = bases.load("tiny")
-    filled = RunConfig(method=method, prompt_style="bare", precision="fp32", **config)
+    filled = RunConfig(method=method, prompt_style="bare", precision="fp32", steps=1, learning_rate=1e-3, **config)
     adapter = methods.resolve(method, filled.adapter, base.scale)
     model = methods.attach(base.model, method, adapter, total_steps=1, seed=0)
     torch.manual_seed(1)
