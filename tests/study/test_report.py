@@ -264,7 +264,7 @@ def test_negative_differences_and_powers_sort_as_numbers(chromium, tmp_path):
     assert _column(chromium, 1) == ["-0.3 [0, 1]", "2e-05", "+0.1 [0, 1]", "9%", "1,200", "–"]
 
 
-@pytest.mark.parametrize("width", [320, 390, 1200])
+@pytest.mark.parametrize("width", [320, 390, 800, 1280])
 def test_only_tables_are_wider_than_a_phone(chromium, file, width):
     chromium.size(width)
     chromium.open(file)
