@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.records import JsonLines, make_folder, read_json, write_json
 
 __all__ = ["GREEDY", "Sample", "SampleLog", "facts_file"]
@@ -93,9 +93,10 @@ class SampleLog:
         wanted = json.loads(json.dumps(facts))
         self.notes: dict[str, Any] = dict(notes or {})
         if sidecar.exists():
-            stored = read_json(sidecar)
-            _refuse_other(path, stored.get("facts", {}), wanted)
-            self.notes.update(stored.get("notes", {}))
+            with as_written(sidecar, "delete it with the samples beside it"):
+                stored = read_json(sidecar)
+                _refuse_other(path, stored.get("facts", {}), wanted)
+                self.notes.update(stored.get("notes", {}))
         elif self._lines.position:
             raise UserError(f"{path} exists without {sidecar.name}: move it away, or choose another --out")
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,15 @@ _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
 _PLAIN = re.compile(r"[\w.^$\\-]*")  # a name, anchored perhaps; nothing that can be matched in two ways
 _PREFIX = "base_model.model."
-#: What makes PEFT load further code, data or tokenizers, or build another model than the base.
+#: What makes PEFT load further code, data or tokenizers, build another model than the base, or adapt some prompts only.
 _REACHING = ("megatron_config", "corda_config", "eva_config", "layer_replication", "tokenizer_kwargs")
+_REACHING += ("alora_invocation_tokens", "arrow_config")
 _MIXED = ("XLORA", "POLY")
 #: Named by PEFT in every adapter without a task type, for `AutoPeftModel` to import: not handed on, as the base is given.
 _CLASS = "auto_mapping"
+#: Names that PEFT matches with nothing.
+_UNMATCHED = ("base_model_name_or_path", "revision", "peft_version")
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 def check_stranger(adapter: Path, base: str) -> dict[str, Any]:
@@ -86,18 +90,27 @@ def load_stranger(model: nn.Module, adapter: Path, base: str) -> nn.Module:
         built.inference_mode = True
         found = peft.PeftModel.from_pretrained(model, str(adapter), config=built).eval()
         tensors = peft.utils.load_peft_weights(str(adapter), device="cpu")
-        expected = set(peft.get_peft_model_state_dict(found, save_embedding_layers=False))
+        expected = peft.get_peft_model_state_dict(found, save_embedding_layers=False)
         unknown = set(peft.set_peft_model_state_dict(found, tensors).unexpected_keys)
     except UserError:
         raise
     except Exception as error:  # PEFT meets files that it was not written for with errors of every kind
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the adapter in {adapter} does not fit this base ({said})") from error
-    missing = expected - set(tensors)
+        said = [line.strip() for line in str(error).splitlines() if "Error(s) in loading" not in line]
+        raise UserError(
+            f"the adapter in {adapter} does not fit this base ({(said or [type(error).__name__])[0]})"
+        ) from error
+    missing = set(expected) - set(tensors)
     if missing or unknown or not tensors:
         raise UserError(
             f"the adapter in {adapter} does not fit this base: of {len(expected)} tensors {len(missing)} are missing"
             f"{_such(missing)} and {len(unknown)} have no place{_such(unknown)}; give the base it was trained on"
+        )
+    kinds = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    other = [name for name, kind in kinds.items() if (kind in _FLOATS) != expected[name].is_floating_point()]
+    if other:
+        raise UserError(
+            f"the adapter in {adapter} holds {kinds[other[0]]}{_such(other)}, which is no type that PEFT saves there: "
+            "save it in float32 or bfloat16"
         )
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
@@ -163,16 +176,35 @@ def _refuse_unbounded(adapter: Path, config: Mapping[str, Any], shapes: Mapping[
         raise UserError(f"the adapter in {adapter} has a rank_pattern or alpha_pattern that is no mapping")
     for rank in (*(config.get(name) for name in ("r", "init_r", "target_r")), *by_module[0].values()):
         if isinstance(rank, int | float) and not 0 < rank <= max(largest, 1):
-            raise UserError(f"the adapter in {adapter} names a rank of {rank:.3g}, which no tensor of it has")
-    patterns = [*by_module[0], *by_module[1]]
-    for name in ("exclude_modules", "layers_pattern"):
-        value = config.get(name) or ()
-        patterns += value if isinstance(value, list) else [value] if value else []
-    for pattern in patterns:
-        if not _PLAIN.fullmatch(str(pattern)):
-            raise UserError(f"the adapter in {adapter} chooses modules by the pattern {pattern!r}: name them instead")
+            raise UserError(f"the adapter in {adapter} names a rank of {str(rank)[:20]}, which no tensor of it has")
+    for alpha in (config.get("lora_alpha"), config.get("alpha"), *by_module[1].values()):
+        if isinstance(alpha, int | float) and alpha <= 0:
+            raise UserError(
+                f"the adapter in {adapter} names an alpha of {alpha}, with which it is not what was trained"
+            )
+    for name, value in config.items():
+        if name in _UNMATCHED or (name == "target_modules" and isinstance(value, str)):
+            continue
+        for leaf in _leaves(value):
+            if isinstance(leaf, str) and not _PLAIN.fullmatch(leaf):
+                raise UserError(
+                    f"the adapter in {adapter} has the pattern {leaf!r} in {name}: name the modules instead"
+                )
+            if isinstance(leaf, float) and not math.isfinite(leaf):
+                raise UserError(f"the adapter in {adapter} is configured with a number that is not finite, in {name}")
     targets = config.get("target_modules")
     if isinstance(targets, list) and not all(isinstance(name, str) for name in targets):
         raise UserError(f"the adapter in {adapter} names target_modules that are no names")
-    if any(isinstance(v, float) and not math.isfinite(v) for v in config.values()):
-        raise UserError(f"the adapter in {adapter} is configured with a number that is not finite")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """All that a value of JSON holds, keys too."""
+    rest = [value]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest += [*value, *value.values()]
+        elif isinstance(value, list):
+            rest += value
+        else:
+            yield value

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlvr_lite import methods
-from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.errors import UserError, as_written, unknown_name
 from rlvr_lite.exports import _gguf_file as gguf_file
 from rlvr_lite.exports import _hub as hub
 from rlvr_lite.exports._model_card import card
@@ -152,7 +152,8 @@ def _is_made(target: Path, run: RunRecord, wish: _Wish) -> bool:
     """Whether this very export stands there already, as after a dry run."""
     if not (target / EXPORT_FILE).is_file():
         return False
-    stored = read_json(target / EXPORT_FILE)
+    with as_written(target / EXPORT_FILE, "delete the folder and export again"):
+        stored = dict(read_json(target / EXPORT_FILE))
     return stored.get("label") == wish.label and stored.get("adapter") == run.adapter_hash
 
 

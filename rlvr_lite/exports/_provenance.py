@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.exports._gguf_file import read_gguf
 from rlvr_lite.exports._reference import Distance, Reference, logits, stored_distance
 from rlvr_lite.exports._trained import load_base, quietly
@@ -62,6 +62,8 @@ def load_export(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBa
         UserError: this is no export, its base is gone or was changed, or a file cannot be read.
     """
     path, facts = _opened(directory)
+    with as_written(path / EXPORT_FILE, "export again"):
+        facts = {**facts, "form": facts["form"], "base": dict(facts["base"])}
     with quietly():
         return open_form(path, facts)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rlvr_lite import evaluation, methods, tasks
 from rlvr_lite.config import AdapterConfig, SamplingConfig
+from rlvr_lite.errors import as_written
 from rlvr_lite.exports import base_in_training, updates_of
 from rlvr_lite.records import make_folder, read_json, write_json
 
@@ -36,8 +37,11 @@ def ratios(row: Row, cache: Path) -> dict[str, list[float]]:
 
     make_folder(cache)
     path = cache / f"{row.label}.json"
-    if path.exists() and read_json(path)["seeds"] == list(row.runs):
-        return read_json(path)["ratios"]
+    if path.exists():
+        with as_written(path, "delete it"):
+            stored = read_json(path)
+            if stored["seeds"] == list(row.runs):
+                return dict(stored["ratios"])
     found: dict[str, list[float]] = {}
     for run in row.runs.values():
         spectrum = compare_updates({row.label: updates_of(run)}, cache=cache).runs[0]

@@ -120,7 +120,10 @@ class Store:
         """Why a trial failed."""
         run = self.run(trial)
         if is_file(run.directory / _FAILURE):
-            return str(read_json(run.directory / _FAILURE)["error"])
+            try:
+                return str(read_json(run.directory / _FAILURE)["error"])
+            except (UserError, LookupError, TypeError):
+                return f"{run.directory / _FAILURE} is damaged: repeat the call"
         broken = run.damage()
         return f"{run.directory} is damaged ({broken}): delete it and repeat the call" if broken else run.reason
 

@@ -30,11 +30,14 @@ def gold_of(value: Any) -> tuple[str | None, str]:
         return None, "is empty"
     if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
         return None, f"is a {type(value).__name__}, not text or a number"
+    if isinstance(value, numbers.Integral):
+        whole = int(value)  # of any size; beyond 4,300 digits Python writes none
+        return (str(whole), "") if whole.bit_length() < 14_000 else (None, "is a number of thousands of digits")
     if not isinstance(value, str):
         if not math.isfinite(value):
             return None, f"is {value}, which is no answer"
         number = float(value)
-        return str(value) if isinstance(value, int) or not number.is_integer() else str(int(number)), ""
+        return str(int(number)) if number.is_integer() else str(value), ""
     text = value
     if "####" in text:
         text = text.rpartition("####")[2]

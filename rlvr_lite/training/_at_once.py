@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rlvr_lite import resolve, sampling
 from rlvr_lite.analysis import memory
 from rlvr_lite.config import RunConfig
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.records import read_json, write_json
 from rlvr_lite.training._engine import engine_options
 
@@ -30,7 +30,8 @@ class CompletionsAtOnce:
     def __init__(self, planned: int | None, path: Path | None):
         self.rows, self._path = planned, path
         if path is not None and path.exists():
-            kept = int(read_json(path)["completions_at_once"])
+            with as_written(path, "delete it"):
+                kept = int(read_json(path)["completions_at_once"])
             self.rows = kept if planned is None else min(kept, planned)
 
     def lower(self, rows: int) -> None:

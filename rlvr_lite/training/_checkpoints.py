@@ -8,6 +8,7 @@ and need no state.
 from __future__ import annotations
 
 import logging
+import pickle
 import random
 import re
 import shutil
@@ -17,13 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers.trainer_callback import TrainerState
 
-from rlvr_lite.errors import UserError
-from rlvr_lite.records import atomic_directory, damage
+from rlvr_lite.errors import UserError, as_written, first_line
+from rlvr_lite.records import MANIFEST, atomic_directory, damage, is_file, read_json
 from rlvr_lite.training._codec import read_state, write_state
 
 __all__ = [
+    "check",
     "generator_states",
     "newest_good",
     "optimizer_and_scheduler",
@@ -35,6 +39,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+_STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -64,6 +69,23 @@ def newest_good(folder: Path, wanted: Callable[[Path], bool] = lambda path: True
     return whole[0] if whole else None
 
 
+def check(checkpoint: Path) -> None:
+    """Refuse a checkpoint that somebody names and that is not what was written, of this trainer's or of TRL's.
+
+    Raises:
+        UserError: it is missing or damaged; says what of it.
+    """
+    if not is_file(checkpoint / _STATE):
+        raise UserError(f"{checkpoint} is no checkpoint: it has no {_STATE}")
+    ours = is_file(checkpoint / MANIFEST) or is_file(checkpoint / "logs.json")
+    if ours and (broken := damage(checkpoint)):
+        raise UserError(f"the checkpoint is damaged ({broken}): resume from another, or start anew")
+    with as_written(checkpoint / _STATE, "resume from another checkpoint, or start anew"):
+        step = read_json(checkpoint / _STATE)["global_step"]
+        if type(TrainerState.load_from_json(str(checkpoint / _STATE)).global_step) is not int or step < 0:
+            raise ValueError(f"global_step is {step!r}")
+
+
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` checkpoints."""
     for _, path in _numbered(folder)[:-keep]:
@@ -82,7 +104,7 @@ def write(target: Path, state: dict[str, Any], trainer_state: str, *, policy: Ca
     with atomic_directory(target, parts=sorted(state)) as folder:
         for name, value in state.items():
             write_state(folder, name, value)
-        (folder / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
+        (folder / _STATE).write_text(trainer_state, encoding="utf-8")
         policy(folder)
 
 
@@ -102,7 +124,12 @@ def optimizer_and_scheduler(checkpoint: Path) -> tuple[Any, Any]:
     files = checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"
     if not all(file.is_file() for file in files):
         raise UserError(f"{checkpoint} has no optimizer (save_only_model=True): start a new run from its weights")
-    optimizer, scheduler = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
+    try:
+        optimizer, scheduler = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:  # cut short, or not of tensors alone
+        raise UserError(
+            f"an optimizer.pt or scheduler.pt in {checkpoint} cannot be read: {first_line(error)}"
+        ) from error
     return optimizer, scheduler
 
 
@@ -110,14 +137,22 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The tensors that PEFT or transformers wrote there, by the names in their files.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or they are damaged.
     """
     files = sorted([*checkpoint.glob("adapter_model.safetensors"), *checkpoint.glob("model*.safetensors")])
     if not files:
         raise UserError(
             f"{checkpoint} holds no weights in safetensors: choose a checkpoint folder of this trainer or TRL's"
         )
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+    try:
+        found = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    except SafetensorError as error:
+        raise UserError(
+            f"the weights in {checkpoint} are truncated or not safetensors ({error}): copy it again"
+        ) from error
+    if broken := sorted(name for name, tensor in found.items() if not tensor.isfinite().all()):
+        raise UserError(f"the weights in {checkpoint} are not finite ({broken[0]}): resume from another checkpoint")
+    return found
 
 
 def generator_states() -> dict[str, Any]:

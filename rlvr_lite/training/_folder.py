@@ -12,7 +12,7 @@ from typing import Any
 
 from rlvr_lite import methods
 from rlvr_lite.config import RunConfig, to_json
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.records import write_json, write_text
 from rlvr_lite.resolve import BOOKKEEPING
 from rlvr_lite.runs import RunDirectory, RunRecord, reopen
@@ -57,13 +57,13 @@ def _holds(directory: RunDirectory, asked: RunConfig, sources: Mapping[str, str]
             raise UserError(f"{root} holds other files: choose an empty or new --out")
         return False
     record = RunRecord(root)
-    before = record.env.get("asked", {})
+    with as_written(directory.env):
+        before, known = dict(record.env.get("asked", {})), dict(record.env.get("sources", {}))
     for name, value in json.loads(to_json(asked)).items():
         if name not in (*BOOKKEEPING, "steps") and before.get(name) != value:
             raise UserError(
                 f"{root} holds a run with {name} = {before.get(name)!r}, not {value!r}: choose another --out"
             )
-    known = record.env.get("sources", {})
     for name, source in sources.items():
         if known.get(name, source) != source:
             raise UserError(

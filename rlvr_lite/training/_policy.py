@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from rlvr_lite import methods
@@ -77,8 +77,8 @@ def load_weights(model: Any, found: dict[str, Tensor]) -> None:
     """
     try:
         if hasattr(model, "peft_config"):
-            result = set_peft_model_state_dict(model, found)
-            odd = [*result.unexpected_keys, *(name for name in result.missing_keys if "lora_" in name)]
+            missing = set(get_peft_model_state_dict(model, save_embedding_layers=False)) - set(found)
+            odd = [*set_peft_model_state_dict(model, found).unexpected_keys, *sorted(missing)]
         else:
             missing, unexpected = model.load_state_dict(found, strict=False)
             odd = [*unexpected, *(set(missing) - set(model.all_tied_weights_keys))]

@@ -128,7 +128,7 @@ class Resumable(GRPOTrainer):
         """As in TRL; ``True`` resumes from the newest whole checkpoint of ``output_dir``.
 
         Raises:
-            UserError: there is no such checkpoint, or somebody else trains in ``output_dir``.
+            UserError: there is no such checkpoint, it is damaged, or somebody else trains in ``output_dir``.
         """
         with alone_in(Path(self.args.output_dir), self.processes):
             return self._train_alone(resume_from_checkpoint, *args, **kwargs)
@@ -141,6 +141,7 @@ class Resumable(GRPOTrainer):
                     f"{self.args.output_dir} has no whole checkpoint: call train() without resume_from_checkpoint"
                 )
         if resume_from_checkpoint:
+            checkpoints.check(Path(resume_from_checkpoint))
             resume_from_checkpoint = str(resume_from_checkpoint)
             if self._is_last(Path(resume_from_checkpoint)):  # transformers would go on one step too far
                 return TrainOutput(self.state.global_step, 0.0, {})

@@ -131,6 +131,15 @@ def test_a_log_without_its_facts_is_refused(tmp_path: Path) -> None:
         run(log=log)
 
 
+def test_a_log_whose_facts_are_damaged_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "a.jsonl"
+    run(log=log)
+    for data in ("null", "[]", '{"facts": []}', '{"facts": null}', '{"facts"', ""):
+        log.with_suffix(".config.json").write_text(data)
+        with pytest.raises(UserError, match="config"):
+            run(log=log)
+
+
 def test_running_out_of_memory_halves_the_batch_and_changes_nothing() -> None:
     class Small(FakeSampler):
         def sample(self, prompts: Any, k: int, *rest: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ def test_the_class_that_peft_notes_is_not_imported(adapter: Path) -> None:
         ({"rank_pattern": {"(a+)+$": 4}}, "pattern"),
         ({"rank_pattern": 5}, "mapping"),
         ({"exclude_modules": "(a+)+!"}, "pattern"),
+        ({"modules_to_save": ["(([a-z_.0-9]+)+)+!"]}, "pattern"),
+        ({"layers_to_transform": [0], "layers_pattern": ["(a+)+!"]}, "pattern"),
+        ({"alpha_pattern": {"q_proj": float("nan")}}, "not finite"),
+        ({"lora_alpha": 0}, "alpha"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora"),
+        ({"r": 10**400}, "rank"),
+        ({"r": 8}, "size mismatch"),
+        ({"layers_to_transform": [99]}, "does not fit"),
         ({"base_model_name_or_path": "Qwen/Qwen2.5-7B"}, "Qwen2.5-7B"),
         ({"base_model_name_or_path": "/etc/passwd"}, "passwd"),
         ({"layer_replication": [[0, 3]] * 3000}, "layer_replication"),
@@ -124,9 +133,34 @@ def test_tensors_that_are_not_those_of_the_configuration(adapter: Path, how: str
     assert "\n" not in str(caught.value)
 
 
+def test_a_catastrophic_pattern_of_another_method_is_never_matched(adapter: Path) -> None:
+    kept = {"base_model_name_or_path": "tiny", "peft_type": "IA3", "target_modules": TARGETS}
+    (adapter / "adapter_config.json").write_text(json.dumps(kept | {"feedforward_modules": "(([a-z_.0-9]+)+)+!"}))
+    with pytest.raises(UserError, match="pattern"):
+        load(adapter)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_numbers_that_are_no_weights_are_not_cast_to_some(adapter: Path, kind: torch.dtype) -> None:
+    tensors = load_file(weights(adapter))
+    first = next(iter(tensors))
+    save_file(tensors | {first: tensors[first].to(kind)}, weights(adapter))
+    with pytest.raises(UserError, match=str(kind).removeprefix("torch.")):
+        load(adapter)
+
+
 @pytest.mark.parametrize("data", [b"", (2**62).to_bytes(8, "little") + b"{}", pickle.dumps([1]) + bytes(100)])
 def test_a_file_of_weights_that_is_none(adapter: Path, data: bytes) -> None:
     weights(adapter).write_bytes(data)
+    with pytest.raises(UserError):
+        load(adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_pipe_is_not_waited_for(adapter: Path, name: str) -> None:
+    (adapter / name).unlink()
+    os.mkfifo(adapter / name)
     with pytest.raises(UserError):
         load(adapter)
 

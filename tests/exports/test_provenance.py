@@ -107,6 +107,13 @@ def test_what_is_no_export_is_refused(where, tmp_path):
         rlvr_lite.verify_export(tmp_path / where)
 
 
+@pytest.mark.parametrize("data", ["null", "[]", "{}", '{"form": "lora", "base": null}', '{"form"', ""])
+def test_what_an_export_says_of_itself_is_damaged(data, tmp_path):
+    (tmp_path / "export.json").write_text(data)
+    with pytest.raises(UserError, match=r"export\.json"):
+        exports.load_export(tmp_path)
+
+
 def test_a_pickle_in_an_export_is_refused(copy):
     folder = copy()
     (folder / "extra.bin").write_bytes(b"\x80\x04.")

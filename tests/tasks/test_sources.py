@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tracemalloc
@@ -98,6 +99,8 @@ def test_texts_of_a_table_stay_as_they_are_written(tmp_path):
         (0, "0"),
         (2.5, "2.5"),
         (27.0, "27"),
+        (2**60 + 1, str(2**60 + 1)),
+        (10**400, "1" + "0" * 400),
         (["3"], "3"),
         ("$\\frac12$", "\\frac12"),
         ("\\$5", "\\$5"),
@@ -281,8 +284,11 @@ def test_what_is_no_file_is_one_line_and_does_not_wait(tmp_path, suffix):
     (tmp_path / f"latin{suffix}").write_bytes(b'{"problem": "\xe9", "answer": "1"}\n')
     (tmp_path / f"none{suffix}").write_bytes(b"")
     (tmp_path / f"zeros{suffix}").write_bytes(bytes(4096))
+    (tmp_path / f"gzip{suffix}").write_bytes(gzip.compress("\n".join(GOOD).encode()))
+    (tmp_path / f"binary{suffix}").write_bytes(bytes(range(256)) * 9)
     names = [
-        tmp_path / f"{stem}{suffix}" for stem in ("dir", "pipe", "loop", "utf16", "latin", "none", "zeros", "gone")
+        tmp_path / f"{stem}{suffix}"
+        for stem in ("dir", "pipe", "loop", "utf16", "latin", "none", "zeros", "gzip", "binary")
     ]
     for name in [*names, f"/dev/zero{suffix}", f"{'a' * 5000}{suffix}", f"\0{suffix}", f"x\n\x1b[31mred{suffix}"]:
         with pytest.raises(UserError) as caught:

@@ -7,11 +7,12 @@ import functools
 import pytest
 
 import rlvr_lite
-from rlvr_lite.config import RunConfig
+from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json, write_json
 from rlvr_lite.runs import RunDirectory, source_hash
 from rlvr_lite.training import Run
+from rlvr_lite.training._at_once import CompletionsAtOnce
 from rlvr_lite.training._folder import is_done
 
 SMALL = {
@@ -82,6 +83,22 @@ def test_what_a_run_killed_at_its_very_start_leaves_is_not_taken_for_somebodys_f
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="other files"):
         is_done(files, RunConfig(), {})
+
+
+@pytest.mark.parametrize("facts", [{"asked": None}, {"asked": [1]}, {"asked": {}, "sources": 3}])
+def test_what_a_run_noted_of_itself_is_damaged(tmp_path, facts):
+    files = RunDirectory(tmp_path)
+    files.config.write_text(to_json(RunConfig()))
+    write_json(files.env, facts)
+    with pytest.raises(UserError, match=r"env\.json is damaged"):
+        is_done(files, RunConfig(), {})
+
+
+@pytest.mark.parametrize("data", ["null", "[]", "{}", '{"completions_at_once": null}', "{"])
+def test_a_number_that_was_kept_is_damaged(tmp_path, data):
+    (tmp_path / "kept.json").write_text(data)
+    with pytest.raises(UserError, match=r"kept\.json"):
+        CompletionsAtOnce(None, tmp_path / "kept.json")
 
 
 def _reward(source: str, **bound):

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rlvr_lite.errors import UserError
 from rlvr_lite.training import _checkpoints as checkpoints
@@ -98,6 +99,49 @@ def test_a_torn_checkpoint_is_skipped_and_named(tmp_path, caplog):
     assert torch.equal(_weights(made), _weights(again))
 
 
+@pytest.mark.parametrize("name", ["trainer_state", "logs", "generators", "trained", "manifest"])
+def test_a_named_checkpoint_that_is_damaged_is_refused_in_one_line(tmp_path, name):
+    trainer(tmp_path, max_steps=1, save_strategy="steps", save_steps=1).train()
+    file = tmp_path / "checkpoint-1" / f"{name}.json"
+    again = trainer(tmp_path, max_steps=3)
+    before = _weights(again)
+    for data in ("null", "[]", "{}", '{"global_step": "3"}', '{"global_step"', "", None):
+        file.unlink() if data is None else file.write_text(data)
+        with pytest.raises(UserError) as caught:
+            again.train(resume_from_checkpoint=str(file.parent))
+        assert "\n" not in str(caught.value)
+        assert torch.equal(_weights(again), before)
+    assert checkpoints.newest_good(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "data", ["null", "[]", "{}", '{"global_step": "3"}', '{"global_step": 1, "x": 2}', "[1", "", None]
+)
+def test_the_state_of_a_checkpoint_of_trl_that_is_damaged_is_refused_in_one_line(tmp_path, data):
+    if data is not None:
+        (tmp_path / "trainer_state.json").write_text(data)
+    with pytest.raises(UserError) as caught:
+        checkpoints.check(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_trl_that_are_damaged_are_refused_in_one_line(tmp_path):
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    for data in (b"", bytes(range(256)), None):
+        if data is None:
+            save_file({"w": torch.tensor([1.0, float("nan")])}, folder / "adapter_model.safetensors")
+        else:
+            (folder / "adapter_model.safetensors").write_bytes(data)
+            (folder / "optimizer.pt").write_bytes(data)
+            (folder / "scheduler.pt").write_bytes(data)
+            with pytest.raises(UserError, match=r"optimizer\.pt"):
+                checkpoints.optimizer_and_scheduler(folder)
+        with pytest.raises(UserError, match="weights in"):
+            checkpoints.weights(folder)
+
+
 def test_resume_without_a_checkpoint_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match="no whole checkpoint"):
         trainer(tmp_path).train(resume_from_checkpoint=True)
@@ -116,12 +160,9 @@ def test_a_checkpoint_of_another_adapter_is_refused(tmp_path):
 
 
 def test_a_generation_batch_missing_from_its_checkpoint_is_an_error(tmp_path):
-    made = trainer(tmp_path, max_steps=4, num_iterations=2, save_strategy="steps", save_steps=1)
-    made.train()
-    checkpoint = tmp_path / "checkpoint-1"
-    (checkpoint / "generation_batch.json").unlink()
+    trainer(tmp_path, max_steps=1, save_strategy="steps", save_steps=1).train()
     with pytest.raises(UserError, match="rollouts of its generation batch"):
-        trainer(tmp_path, max_steps=4, num_iterations=2).train(resume_from_checkpoint=str(checkpoint))
+        trainer(tmp_path, max_steps=4, num_iterations=2).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
 @pytest.fixture
