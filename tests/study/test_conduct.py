@@ -19,6 +19,7 @@ from rlvr_lite.study._report_words import verdict_words
 from rlvr_lite.study._store import Store
 from rlvr_lite.training import train
 from tests.study import fake_engine
+from tests.study.fake import make_design
 
 SETTINGS = {"seeds": 3, "eval_problems": 40, "eval_k": 4, "progress": False, "steps": 4}
 
@@ -141,6 +142,15 @@ def test_a_method_that_breaks_is_reported_in_its_row_and_the_rest_goes_on(study)
     mended, done = study("s")  # what broke off is tried again
     assert mended.rows["dora"].problem == ""
     assert all(key.startswith("dora") for key in done)
+
+
+@pytest.mark.parametrize("data", ["null", "[]", "{}", '{"error"', ""])
+def test_a_failure_whose_note_is_damaged_is_a_failure(tmp_path, data):
+    store, trial = Store(tmp_path), make_design(("lora",), tune="none").known({})[-1]
+    store.fail(trial, "no room")
+    next(tmp_path.rglob("failure.json")).write_text(data)
+    assert store.state(trial) == "failed"
+    assert "failure.json is damaged" in store.reason(trial)
 
 
 def test_a_seed_that_fails_leaves_its_row_without_a_verdict(study):

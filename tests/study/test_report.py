@@ -189,16 +189,6 @@ def test_a_study_of_failures_renders(tmp_path):
     assert "under way" not in text
 
 
-@pytest.mark.parametrize("data", ["null", "[]", '{"error"', "{}", ""])
-def test_a_failure_whose_note_is_damaged_is_a_failure(tmp_path, data):
-    study = make_study(tmp_path, make_design(("lora", "dora"), tune="none"), failing={"dora": "no room"})
-    for note in tmp_path.rglob("failure.json"):
-        note.write_text(data, encoding="utf-8")
-    rows = {row["row"]: row["verdict"] for row in study.leaderboard}
-    assert "failure.json is damaged" in rows["dora"]
-    assert "failure.json is damaged" in write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
-
-
 # ---- notebook and Markdown ----------------------------------------------------------------------------------------
 
 
