@@ -34,6 +34,8 @@ _MIXED = ("XLORA", "POLY")
 _CLASS = "auto_mapping"
 #: Names that PEFT matches with nothing.
 _UNMATCHED = ("base_model_name_or_path", "revision", "peft_version")
+#: What PEFT saves beside an adapter where tokens were added.
+_EMBEDDINGS = {"embed_tokens", "lm_head"}
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -100,13 +102,15 @@ def load_stranger(model: nn.Module, adapter: Path, base: str) -> nn.Module:
             f"the adapter in {adapter} does not fit this base ({(said or [type(error).__name__])[0]})"
         ) from error
     missing = set(expected) - set(tensors)
+    unknown |= {name for name in set(tensors) - set(expected) if not _EMBEDDINGS & set(name.split("."))}  # of the base
     if missing or unknown or not tensors:
         raise UserError(
             f"the adapter in {adapter} does not fit this base: of {len(expected)} tensors {len(missing)} are missing"
             f"{_such(missing)} and {len(unknown)} have no place{_such(unknown)}; give the base it was trained on"
         )
     kinds = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
-    other = [name for name, kind in kinds.items() if (kind in _FLOATS) != expected[name].is_floating_point()]
+    whole = {name for name, tensor in expected.items() if not tensor.is_floating_point()}  # such as SHiRA's places
+    other = [name for name, kind in kinds.items() if (kind in _FLOATS) == (name in whole)]
     if other:
         raise UserError(
             f"the adapter in {adapter} holds {kinds[other[0]]}{_such(other)}, which is no type that PEFT saves there: "

@@ -116,13 +116,14 @@ def test_a_configuration_that_is_none(adapter: Path, text: str) -> None:
         load(adapter)
 
 
-@pytest.mark.parametrize("how", ["no keys", "half", "one more", "shapes", "not finite", "none"])
+@pytest.mark.parametrize("how", ["no keys", "half", "one more", "of the base", "shapes", "not finite", "none"])
 def test_tensors_that_are_not_those_of_the_configuration(adapter: Path, how: str) -> None:
     tensors = load_file(weights(adapter))
     changed = {
         "no keys": {f"foo.{name}": tensor for name, tensor in tensors.items()},
         "half": dict(list(tensors.items())[::2]),
         "one more": tensors | {"base_model.model.extra.weight": torch.zeros(2)},
+        "of the base": tensors | {"base_model.model.model.norm.weight": torch.zeros(128)},
         "shapes": {name: torch.zeros(3, 3) for name in tensors},
         "not finite": {name: tensor * float("nan") for name, tensor in tensors.items()},
         "none": {},
