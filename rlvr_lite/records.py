@@ -14,8 +14,9 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rlvr_lite.errors import UserError
 
@@ -129,7 +130,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
+def _reading(path: Path) -> Iterator[BufferedReader]:
     """A file to read from; whatever keeps it from being read as one line."""
     try:
         with open(path, "rb", opener=_at_once) as file:

@@ -27,8 +27,15 @@ _CONFIG = "adapter_config.json"
 _PLAIN = re.compile(r"[\w.^$\\-]*")  # a name, anchored perhaps; nothing that can be matched in two ways
 _PREFIX = "base_model.model."
 #: What makes PEFT load further code, data or tokenizers, build another model than the base, or adapt some prompts only.
-_REACHING = ("megatron_config", "corda_config", "eva_config", "layer_replication", "tokenizer_kwargs")
-_REACHING += ("alora_invocation_tokens", "arrow_config")
+_REACHING = (
+    "megatron_config",
+    "corda_config",
+    "eva_config",
+    "layer_replication",
+    "tokenizer_kwargs",
+    "alora_invocation_tokens",
+    "arrow_config",
+)
 _MIXED = ("XLORA", "POLY")
 #: Named by PEFT in every adapter without a task type, for `AutoPeftModel` to import: not handed on, as the base is given.
 _CLASS = "auto_mapping"
