@@ -306,6 +306,8 @@ def main() -> None:
     chosen = options.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
     if chosen.what != "run":
+        if chosen.methods is not METHODS or chosen.limit is not None:
+            options.error("--methods and --limit are for run: leave them out")
         {"base": untrained, "report": report, "pictures": lambda: pictures(_PICTURES)}[chosen.what]()
         return
     for number, item in enumerate(work(chosen.methods)):
