@@ -14,8 +14,9 @@ which 28 follow: with the layers' own forward, with :func:`rlvr_lite.methods.lea
 
     RLVR_LITE_SMOLLM2=folder python -m tests.benchmarks.rollout --methods lora dora --precision nf4
 
-CPU time of rollouts of SmolLM2 in turns, as medians: of the lean loop over that of the loop with the layers' own
-forward, and over that of generate. What is prepared once for all rollouts of a policy stands beside.
+CPU time of rollouts of SmolLM2 in turns, as medians: of the lean loop over that of the same loop with the layers' own
+forward, over that of the plain loop that looks at every token (the reference of tests/sampling), and over that of
+generate. What is prepared once for all rollouts of a policy stands beside.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from rlvr_lite.sampling import rollout, row_keys, way
 from rlvr_lite.table import Table
 from tests.benchmarks.grpo_core import peft_model
 from tests.models import random_qwen2
+from tests.sampling.reference import plain_rollout
 
 EOS, PAD = 1, 0
 
@@ -207,12 +209,12 @@ def counted(names: list[str]) -> Table:
 def in_turns(method: str, precision: str, tokens: int, repeats: int) -> dict[str, Any]:
     """CPU seconds of a rollout of 4 x 4 rows and so many tokens by each side, in turns, and of what is prepared for all of them."""
     torch.manual_seed(0)
-    half = torch.bfloat16 if precision == "nf4" else None  # as a card computes
+    half = None
     base = bases.load(os.environ["RLVR_LITE_SMOLLM2"], precision, compute_dtype=half)  # type: ignore[arg-type]
     model = methods.attach(base.model, method, AdapterConfig(rank=32, alpha=64.0), total_steps=100, seed=0).eval()
     ids, mask = torch.randint(5, 40_000, (4, 48)), torch.ones(4, 48, dtype=torch.long)
     mask[0, :12] = 0
-    cast = nullcontext if precision == "fp32" else lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    cast = nullcontext if base.compute_dtype == torch.float32 else lambda: torch.autocast("cpu", dtype=torch.bfloat16)
     options: Any = {"group_size": 4, "eos_ids": [], "pad_id": 0, "row_keys": row_keys(0, rows=16)}
     drawing = SamplingConfig(max_completion_length=tokens)
 
@@ -226,6 +228,9 @@ def in_turns(method: str, precision: str, tokens: int, repeats: int) -> dict[str
         with mock.patch("rlvr_lite.sampling._decode.lean", return_value=nullcontext()):
             rollout(model, ids, mask, sampling=drawing, **options)
 
+    def plain() -> None:
+        plain_rollout(model, ids, mask, sampling=drawing, **options)
+
     def generate() -> None:
         repeated = (x.repeat_interleave(4, 0) for x in (ids, mask))
         given = dict(zip(("input_ids", "attention_mask"), repeated, strict=True))
@@ -234,7 +239,7 @@ def in_turns(method: str, precision: str, tokens: int, repeats: int) -> dict[str
             model.generate(**given, do_sample=True, top_k=0, top_p=1.0, **limits)  # type: ignore[operator]
 
     prepared: list[float] = []
-    sides = {"lean": lean, "own": own, "generate": generate}
+    sides = {"lean": lean, "own": own, "plain": plain, "generate": generate}
     spent: dict[str, list[float]] = {name: [] for name in sides}
     with cast():
         way(model)
@@ -245,7 +250,7 @@ def in_turns(method: str, precision: str, tokens: int, repeats: int) -> dict[str
                 if turn:  # the first has costs of its own
                     spent[name].append(time.process_time() - start - (prepared[-1] if name == "lean" else 0))
     seconds = {name: statistics.median(times) for name, times in spent.items()} | {"prepared": min(prepared)}
-    ratios = {f"lean / {name}": round(seconds["lean"] / seconds[name], 3) for name in ("own", "generate")}
+    ratios = {f"lean / {name}": round(seconds["lean"] / seconds[name], 3) for name in ("own", "plain", "generate")}
     return {"method": method, "base": precision, **{k: round(v, 2) for k, v in seconds.items()}, **ratios}
 
 

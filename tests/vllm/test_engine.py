@@ -1,4 +1,4 @@
-"""vLLM's own code on a CPU, beside the model that is trained: ``tests/vllm/run.sh`` makes its environment and runs this."""
+"""vLLM's own code on a CPU, beside the model that is trained: ``tests/vllm/install.sh`` adds it to an environment."""
 
 from __future__ import annotations
 
