@@ -192,7 +192,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:  # not JSON, a number of thousands of digits, too deep
-        raise UserError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON ({error}): mend it, copy it again or make it anew") from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

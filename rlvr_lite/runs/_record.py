@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rlvr_lite.config import RunConfig, from_json
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.records import (
     MANIFEST,
     JsonLines,
@@ -149,9 +149,11 @@ class RunRecord:
 
     @staticmethod
     def is_run(path: Path) -> bool:
-        """Whether a directory is that of a run, and not of a model, which has a ``config.json`` too."""
+        """Whether a directory is that of a run, damaged or not, and not of a model, which has a ``config.json`` too."""
         if not is_file(path / "config.json"):
             return False
+        if is_file(path / "metrics.jsonl"):
+            return True
         stored = read_json(path / "config.json")
         return isinstance(stored, dict) and {"method", "base", "task"} <= set(stored)
 
@@ -237,7 +239,8 @@ class RunRecord:
     def rollouts(self, step: int | None = None) -> list[dict[str, Any]]:
         """Sampled completions with their rewards: of the optimizer step ``step``, or all."""
         rows = self.files.rollouts.rows()
-        return rows if step is None else [row for row in rows if row["step"] == step]
+        with as_written(self.files.rollouts.path):
+            return rows if step is None else [row for row in rows if row["step"] == step]
 
     def damage(self) -> str | None:
         """Which file of a finished run is not what it was; ``None`` if all are, or the run is under way."""

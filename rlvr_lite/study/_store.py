@@ -244,6 +244,7 @@ def _tuples(overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def _slug(text: str) -> str:
-    """A file name that no two texts share."""
-    plain = re.sub(r"[^A-Za-z0-9._=+-]", "-", text)[:80]
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    """A file name that no two texts share, also where capitals are small letters, and that leads nowhere else."""
+    plain = re.sub(r"[^a-z0-9._=+-]|^\.", "-", text.lower())[:80]
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:6]
+    return plain if plain == text else f"{plain}-{digest}"

@@ -116,6 +116,12 @@ class Study:
         return np.stack([self._by_problem(trial) for trial in trials])
 
     @property
+    def base_problem(self) -> str:
+        """Why the untrained base has no score; empty where it has one, or is yet to be scored."""
+        failed = next((trial for trial in self.design.base_trials() if self._store.state(trial) == "failed"), None)
+        return "" if failed is None else f"seed {failed.config.seed} failed: {self._store.reason(failed)}"
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is left to do; rows may have failed."""
         return all(self._store.state(trial) != "open" for trial in self.trials)
@@ -265,6 +271,8 @@ class Study:
             rows.append(trials)
         if self.base is not None:
             rows.append({"row": "untrained base", self.metric: str(seed_problem_interval(self.base)), "trained": 0})
+        elif self.base_problem:
+            rows.append({"row": "untrained base", "verdict": self.base_problem})
         return Table.of(rows, title=self.title, note=self._note())
 
     def _order(self, label: str) -> tuple[bool, bool, float]:

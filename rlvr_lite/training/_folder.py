@@ -40,7 +40,7 @@ def is_done(directory: RunDirectory, asked: RunConfig, sources: Mapping[str, str
         sources: hashes of what of it is code, by name.
 
     Raises:
-        UserError: it holds another run, or something else.
+        UserError: it holds another run, or something else, or a finished run of which a file is not what it was.
     """
     try:
         return _holds(directory, asked, sources)
@@ -57,6 +57,8 @@ def _holds(directory: RunDirectory, asked: RunConfig, sources: Mapping[str, str]
             raise UserError(f"{root} holds other files: choose an empty or new --out")
         return False
     record = RunRecord(root)
+    if broken := record.settled and record.damage():
+        raise UserError(f"{root} is damaged ({broken}): copy it again, or delete it and repeat the call")
     with as_written(directory.env):
         before, known = dict(record.env.get("asked", {})), dict(record.env.get("sources", {}))
     for name, value in json.loads(to_json(asked)).items():

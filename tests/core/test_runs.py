@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rlvr_lite import load
+from rlvr_lite import evaluate, load
 from rlvr_lite.commands._show import show
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json
@@ -94,9 +94,21 @@ def test_other_types_in_a_study_are_shown_or_one_line(tmp_path):
 def test_rows_of_other_types_are_one_line(run, capsys):
     (run.directory / "metrics.jsonl").write_text('{"reward": 1.0}\n')
     (run.directory / "rollouts.jsonl").write_text('{"step": 1}\n')
-    for ask in (lambda: load(run.directory).plot(), lambda: show(run.directory, samples=1)):
+    found = load(run.directory)
+    for ask in (found.plot, lambda: show(run.directory, samples=1)):
         with pytest.raises(UserError, match="damaged"):
             ask()
+    (run.directory / "rollouts.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"rollouts\.jsonl is damaged"):
+        found.rollouts(step=1)
+
+
+@pytest.mark.parametrize("config", ["null", "[]", "{}"])
+def test_a_run_whose_configuration_is_lost_is_not_taken_for_a_model(run, config):
+    (run.directory / "metrics.jsonl").write_text("")
+    (run.directory / "config.json").write_text(config)
+    with pytest.raises(UserError, match=r"config\.json"):
+        evaluate(str(run.directory), "chain-sum:test", n=1, k=1)
 
 
 def test_a_run_whose_manifest_was_not_written_is_not_finished(run):
@@ -121,6 +133,15 @@ def test_a_damaged_run_of_a_study_is_named_and_the_others_are_shown(tmp_path):
     assert store.state(trial) == "failed"
     assert "eval/after.jsonl" in store.reason(trial)
     assert "lora" in str(Study.load(tmp_path).leaderboard)
+
+
+def test_a_base_whose_answers_are_damaged_is_named(tmp_path):
+    make_study(tmp_path, make_design(("lora", "dora"), tune="none", seeds=(0,)))
+    (tmp_path / "base-seed-0" / "eval" / "before.jsonl").write_text("")
+    study = Study.load(tmp_path)
+    assert study.base is None
+    for said in (str(study), study.to_markdown(), study.report().read_text()):
+        assert "before.jsonl" in said
 
 
 def test_what_is_stopped_claims_nothing(run):

@@ -153,6 +153,16 @@ def test_a_failure_whose_note_is_damaged_is_a_failure(tmp_path, data):
     assert "failure.json is damaged" in store.reason(trial)
 
 
+def test_rows_of_any_name_have_folders_of_their_own_in_the_study(tmp_path):
+    labels = ["lora", "LoRA", ".", "..", "../../x", "a/b", "a-b", "A/b", ".lock", "\ud800", "\0", "x" * 300, "x" * 301]
+    store, plan = Store(tmp_path), make_design(dict.fromkeys(labels, "lora"), tune="none")
+    paths = {store.path(trial) for trial in plan.known({})}
+    assert len({str(path).lower() for path in paths}) == len(paths) == 2 * (1 + len(labels))
+    rows = {path.parent for path in paths} - {tmp_path}
+    assert {folder.resolve().parent for folder in rows} == {tmp_path / "runs"}
+    assert len({store.lease(trial) for trial in plan.known({})}) == len(paths)
+
+
 def test_a_seed_that_fails_leaves_its_row_without_a_verdict(study):
     def work(root, trial):
         if trial.key == "dora/seed-1":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_the_same_call_returns_the_finished_run(run):
     again = rlvr_lite.train("dora", out=run.directory, **SMALL)
     assert again == run
     assert before == {path: path.stat().st_mtime_ns for path in run.directory.rglob("*")}
+
+
+def test_the_same_call_does_not_return_a_finished_run_that_was_changed(run, tmp_path):
+    folder = shutil.copytree(run.directory, tmp_path / "copy")
+    summary = folder / "summary.json"
+    summary.write_text(summary.read_text().replace('"steps": 3', '"steps": 4'))
+    with pytest.raises(UserError, match=r"damaged \(.*summary\.json"):
+        rlvr_lite.train("dora", out=folder, **SMALL)
 
 
 def test_a_directory_of_another_run_is_refused(run):
