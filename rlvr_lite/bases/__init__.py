@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rlvr_lite.bases._decode_check import check_decode
     from rlvr_lite.bases._examine import admitted, blank, config_object, examine
     from rlvr_lite.bases._load import load, load_for, native_dtype
+    from rlvr_lite.bases._prompting import rendered
     from rlvr_lite.bases._proven import list_bases
     from rlvr_lite.bases._shape import shape_of
 
@@ -36,6 +37,7 @@ __all__ = [
     "locate",
     "native_dtype",
     "read_config",
+    "rendered",
     "shape_of",
     "with_activations",
 ]
@@ -53,6 +55,7 @@ _HOMES = {
     "load": "_load",
     "load_for": "_load",
     "native_dtype": "_load",
+    "rendered": "_prompting",
     "shape_of": "_shape",
     "with_activations": "_activations",
 }

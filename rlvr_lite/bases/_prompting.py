@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlvr_lite.deadline import time_limit
 from rlvr_lite.errors import UserError
 
-__all__ = ["adds_bos", "end_of_turn", "plain_template", "preset"]
+__all__ = ["adds_bos", "end_of_turn", "plain_template", "preset", "rendered"]
 
 _LOG = logging.getLogger(__name__)
 _MARK = "rlvr-lite-ends-here"
+_LONGEST_RENDERING = 10.0  # seconds; a prompt takes milliseconds
+_ENDED: set[str] = set()  # chat templates that are known to come to an end
 
 
 def adds_bos(tokenizer: Any) -> bool:
@@ -59,11 +62,38 @@ def _plain(tokenizer: Any) -> str:
     return str(tokenizer.chat_template).replace("generation %}", "if true %}").replace("endgeneration", "endif")
 
 
+def rendered(tokenizer: Any, turns: Sequence[Mapping[str, Any]], **how: Any) -> str:
+    """The text that the chat template makes of a chat.
+
+    It runs in jinja's sandbox, which keeps a stranger's template away from Python and files but lets it loop for ever:
+    until it has come to an end once, a limit breaks it off.
+
+    Args:
+        tokenizer: with the template.
+        turns: each with ``role`` and ``content``.
+        **how: of transformers' ``apply_chat_template``, and variables of the template.
+
+    Raises:
+        UserError: it came to no end within 10 s; what the template itself raises may be anything.
+    """
+    template = str(tokenizer.chat_template)
+    with time_limit(None if template in _ENDED else _LONGEST_RENDERING):
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
+    _ENDED.add(template)
+    return text
+
+
 def end_of_turn(tokenizer: Any, known: set[int]) -> int | None:
-    """The special token that the chat template writes after an answer, if it is not among the known end tokens."""
+    """The special token that the chat template writes after an answer, if it is not among the known end tokens.
+
+    Raises:
+        UserError: the template does not come to an end.
+    """
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
     try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        text = rendered(tokenizer, turns)
+    except UserError as error:
+        raise UserError(f"the chat template of this base {error}: mend it") from error
     except Exception:  # templates may want anything: then nothing can be said
         return None
     after = text.rpartition(_MARK)[2].strip()

@@ -174,11 +174,23 @@ def load_policy(policy: Policy) -> Policy:
     elif policy.adapter is not None:
         model = load_stranger(base.model, policy.adapter, policy.base)
     facts["precision"], facts["revision"] = base.precision, base.revision
+    if policy.adapter is not None and recorded is None:
+        _refuse_overflow(policy.adapter, model, base.tokenizer)
     parity = None
     if recorded is not None:
         parity = check_fingerprint(model, base.tokenizer, recorded, base_distance=away)
     style = policy.style or SCALES[base.scale].prompt_style
     return replace(policy, facts=facts, style=style, model=model, tokenizer=base.tokenizer, parity=parity)
+
+
+def _refuse_overflow(adapter: Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """An adapter that nothing is known of is looked at on a text before it is scored."""
+    from rlvr_lite.sampling import check_overflow, encode
+
+    try:
+        check_overflow(model, encode(tokenizer, ["1 + 1 ="])[0].to(next(model.parameters()).device))
+    except UserError as error:
+        raise UserError(f"the adapter in {adapter} does not fit this base: {error}") from error
 
 
 def _recorded(adapter: Path | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from rlvr_lite.sampling._choice import choose
 from rlvr_lite.sampling._colocated import ColocatedVLLM
 from rlvr_lite.sampling._decode import Rollout, rollout
 from rlvr_lite.sampling._keys import row_keys
-from rlvr_lite.sampling._limits import check_copy, check_engine, check_room, fitted
+from rlvr_lite.sampling._limits import check_copy, check_engine, check_overflow, check_room, fitted
 from rlvr_lite.sampling._longest import longest_of, longest_prompt, task_prompt
 from rlvr_lite.sampling._portions import Portion, even_portions, joined, plan_portions, sample_portions
 from rlvr_lite.sampling._sampler import (
@@ -38,6 +38,7 @@ __all__ = [
     "VLLMSampler",
     "check_copy",
     "check_engine",
+    "check_overflow",
     "check_room",
     "choose",
     "encode",

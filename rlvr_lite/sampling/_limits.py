@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 
 from rlvr_lite import methods
 from rlvr_lite.errors import UserError
-from rlvr_lite.grpo import OutputHead, eval_mode, feed, position_limit
+from rlvr_lite.grpo import OutputHead, eval_mode, feed, output_head, position_limit
 
-__all__ = ["check_copy", "check_engine", "check_finite", "check_length", "check_room", "fitted"]
+__all__ = ["check_copy", "check_engine", "check_finite", "check_length", "check_overflow", "check_room", "fitted"]
 
 
 def check_length(head: OutputHead, prompt: int, completion: int) -> None:
@@ -84,7 +85,7 @@ def check_finite(
     row = int(broken.nonzero()[0])
     prompt = row // max(1, len(tokens) // len(input_ids))
     ids = torch.cat([input_ids[prompt][attention_mask[prompt].bool()], tokens[row]])[None]
-    where = _first_broken(model, head, ids)
+    where = _first_broken(model, head, ids) or "the output head"
     precision = str(head.weight.dtype).removeprefix("torch.")
     wider = "bf16 or fp32" if head.weight.dtype == torch.float16 else "fp32"
     advice = (
@@ -93,15 +94,34 @@ def check_finite(
     raise UserError(f"the logits are not finite in {precision}: {where} is the first that is not; {advice}")
 
 
+def check_overflow(model: nn.Module, input_ids: Tensor) -> None:
+    """Refuse a policy whose weights, each of them finite, give numbers that overflow once they are multiplied.
+
+    A norm that squares them makes zeros of infinity again, so that finite logits prove nothing.
+
+    Args:
+        model: the policy.
+        input_ids: a text, ``[1, T]``.
+
+    Raises:
+        UserError: naming the module that is the first to give what is not finite, or no longer once it is squared.
+    """
+    where = _first_broken(model, output_head(model), input_ids, torch.finfo(torch.float32).max ** 0.5)
+    if where:
+        raise UserError(f"its numbers overflow in {where}: they are damaged, or the update diverged")
+
+
 @torch.no_grad()
-def _first_broken(model: nn.Module, head: OutputHead, ids: Tensor) -> str:
-    """Name of the innermost module that is the first to give what is not finite."""
+def _first_broken(model: nn.Module, head: OutputHead, ids: Tensor, largest: float = math.inf) -> str:
+    """Name of the innermost module that is the first to give what is not finite, or is larger; empty if none does."""
     found: list[str] = []
     names = {module: name for name, module in head.causal_lm.named_modules()}
 
     def look(module: nn.Module, _: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
-        if not found and isinstance(first, Tensor) and first.is_floating_point() and not first.isfinite().all():
+        if found or not isinstance(first, Tensor) or not first.is_floating_point():
+            return
+        if not (first.isfinite() & (first.abs() <= largest)).all():
             found.append(names[module])
 
     hooks = [module.register_forward_hook(look) for module in names]
@@ -112,7 +132,7 @@ def _first_broken(model: nn.Module, head: OutputHead, ids: Tensor) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else "the output head"
+    return found[0] if found else ""
 
 
 def check_copy(asked: bool | str, precision: str, backend: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rlvr_lite import bases
 from rlvr_lite.errors import UserError, printable
 from rlvr_lite.grpo import output_head
 
@@ -82,8 +83,8 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Messages, template: Mappi
     turns = [dict(turn) for turn in prompt]
     opened = bool(turns) and turns[-1].get("role") == "assistant"
     how = {"continue_final_message": opened, "add_generation_prompt": not opened}
-    try:  # in jinja's sandbox, which keeps a stranger's template away from Python; what it raises may be anything
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, **how, **(template or {})))
+    try:  # what a stranger's template raises may be anything
+        return bases.rendered(tokenizer, turns, **how, **(template or {}))
     except Exception as error:
         said = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise UserError(

@@ -117,6 +117,19 @@ def test_a_strangers_template_runs_nothing_and_fails_in_one_line(
     assert not (folder / "taken").exists()
 
 
+def test_a_template_without_an_end_is_broken_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abcd") + "{% endfor %}" * 4
+    monkeypatch.setattr("rlvr_lite.bases._prompting._LONGEST_RENDERING", 0.2)
+    with_template(folder, loops)
+    with pytest.raises(UserError, match="template of this base did not return"):
+        bases.load(str(folder))
+    with_template(folder, "{% if messages | length == 1 %}" + loops + "{% endif %}{{ messages[-1].content }}")
+    tokenizer = bases.load(str(folder)).tokenizer
+    tokenizer.chat_template += " "  # as if it had not come to an end yet
+    with pytest.raises(UserError, match="did not return"):
+        sampling.render(tokenizer, CHAT)
+
+
 def test_a_template_that_is_none_is_refused(folder: Path) -> None:
     with_template(folder, "{% for m in messages %}")
     with pytest.raises(UserError, match="cannot be read"):

@@ -21,6 +21,7 @@ FLOORS = {
     "lazy": 0,
     "host": 1,
     "typed": 0.5,
+    "deadline": 1,
     "config": 1,
     "figure": 1,
     "options": 2,

@@ -13,7 +13,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from rlvr_lite import bases
+from rlvr_lite import bases, methods
+from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation._policies import describe_policy, load_policy
 
@@ -87,6 +88,8 @@ def test_the_class_that_peft_notes_is_not_imported(adapter: Path) -> None:
         ({"layers_to_transform": [0], "layers_pattern": ["(a+)+!"]}, "pattern"),
         ({"alpha_pattern": {"q_proj": float("nan")}}, "not finite"),
         ({"lora_alpha": 0}, "alpha"),
+        ({"lora_alpha": -8}, "alpha"),
+        ({"r": 0}, "rank"),
         ({"alora_invocation_tokens": [1, 2]}, "alora"),
         ({"r": 10**400}, "rank"),
         ({"r": 8}, "size mismatch"),
@@ -132,6 +135,31 @@ def test_tensors_that_are_not_those_of_the_configuration(adapter: Path, how: str
     with pytest.raises(UserError) as caught:
         load(adapter)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [3e38, 1e25, 1e21])
+def test_numbers_that_overflow_once_they_are_multiplied(adapter: Path, size: float) -> None:
+    tensors = load_file(weights(adapter))
+    save_file({name: torch.full_like(tensor, size) for name, tensor in tensors.items()}, weights(adapter))
+    with pytest.raises(UserError, match="overflow in"):
+        load(adapter)
+
+
+def test_a_scale_that_overflows(adapter: Path) -> None:
+    configure(adapter, lora_alpha=1e300)
+    with pytest.raises(UserError, match="overflow in"):
+        load(adapter)
+
+
+def test_an_adapter_of_this_package_without_a_fingerprint(tmp_path: Path) -> None:
+    model = methods.attach(bases.load("tiny").model, "lora", AdapterConfig(), total_steps=1, seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 3e38
+    methods.save(model, tmp_path / "adapter")
+    with pytest.raises(UserError, match="overflow in"):
+        load(tmp_path / "adapter")
 
 
 def test_a_catastrophic_pattern_of_another_method_is_never_matched(adapter: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from math_verify import parse, verify
 
+from rlvr_lite.deadline import time_limit
 from rlvr_lite.errors import UserError
-from rlvr_lite.training._guard import AsyncGuardedReward, GuardedReward, failures_of, guard, time_limit
+from rlvr_lite.training._guard import AsyncGuardedReward, GuardedReward, failures_of, guard
 from rlvr_lite.training._parallel import Processes
 from tests.training.helpers import trainer
 
