@@ -130,7 +130,8 @@ class Chat:
                 print(self.ask(question.strip()), end="\n\n")
 
     def _typed(self) -> Iterable[str]:
-        print(f"{self.config.method} on {self.config.base}, trained on {self.config.task}; empty input or exit ends.")
+        config = self.config
+        print(printable(f"{config.method} on {config.base}, trained on {config.task}; empty input or exit ends."))
         while True:
             try:
                 question = input("> ")

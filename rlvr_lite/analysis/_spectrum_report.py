@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlvr_lite.analysis._spectrum_energy import SHARES, SideEnergy
 from rlvr_lite.analysis._spectrum_records import Average, MatrixSpectrum, Overlap, RunSpectrum, mean
-from rlvr_lite.errors import UserError, as_html, unknown_name
+from rlvr_lite.errors import UserError, as_html, printable, unknown_name
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Spectrum:
 
     def __str__(self) -> str:
         parts = ["\n".join(self.words()), str(self.table())]
-        return "\n\n".join(parts + ([str(self.overlap_table())] if self.overlaps else []))
+        return printable("\n\n".join(parts + ([str(self.overlap_table())] if self.overlaps else [])))
 
     def _repr_html_(self) -> str:
         words = "".join(f"<li>{as_html(line)}</li>" for line in self.words())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rlvr_lite import methods
-from rlvr_lite.errors import UserError, as_written, unknown_name
+from rlvr_lite.errors import UserError, as_written, printable, unknown_name
 from rlvr_lite.exports import _gguf_file as gguf_file
 from rlvr_lite.exports import _hub as hub
 from rlvr_lite.exports._model_card import card
@@ -279,4 +279,4 @@ def _report(target: Path, facts: Mapping[str, Any], reference: Reference, measur
     ]
     if facts["failed"]:
         lines.append(f"  warning: this run failed its proof: {facts['failed']}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))

@@ -14,7 +14,7 @@ from rlvr_lite import bases, methods, resolve, tasks
 from rlvr_lite.analysis import memory
 from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
 from rlvr_lite.config import RunConfig, replace_fields, scale_of
-from rlvr_lite.errors import UserError, as_html
+from rlvr_lite.errors import UserError, as_html, printable
 from rlvr_lite.grpo import position_limit
 from rlvr_lite.methods import footprint
 from rlvr_lite.options import RunOptions, with_options
@@ -304,7 +304,7 @@ class Plan:
         return f"Plan({self.title!r}, peak {self.peak / GIB:.1f} GiB)"
 
     def __str__(self) -> str:
-        return "\n".join([str(self.table), "", *self.advice, f"Cost: {self.cost}.", "", str(self.knobs)])
+        return printable("\n".join([str(self.table), "", *self.advice, f"Cost: {self.cost}.", "", str(self.knobs)]))
 
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{as_html(sentence)}</p>" for sentence in (*self.advice, f"Cost: {self.cost}."))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, printable
 from rlvr_lite.records import make_folder, read_json, write_json
 
 __all__ = ["Busy", "lock_beside", "sweep", "writer"]
@@ -81,7 +81,7 @@ def _acquire(lock: Path, note: Path, wait: bool, step: Callable[[], int] | None,
                 waiting = "wait for it (wait=True, --wait) or " if folder == "--out" else ""
                 raise Busy(f"{_who(lock, note, step)}: {waiting}choose another {folder}") from None
             if not said:
-                logger.warning("waiting: %s", _who(lock, note, step))
+                logger.warning("waiting: %s", printable(_who(lock, note, step)))
             said = True
             time.sleep(0.2)
             continue

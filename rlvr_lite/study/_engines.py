@@ -58,8 +58,7 @@ def engine(
         root: of the study; for a cluster on a file system that all its machines see.
         given: the reward functions and the task that came in memory.
         workers: trials at once of ``process`` (by default one a GPU, or one without) and, without a GPU, of ``ray``.
-        address: of a running Ray cluster; by default one is started on this machine. Ray listens on every interface: in a
-            network with strangers set ``RAY_AUTH_MODE=token`` and ``RAY_AUTH_TOKEN`` (Ray 2.52) before Ray is imported.
+        address: of a running Ray cluster; by default one is started on this machine.
 
     Raises:
         UserError: the engine does not exist, Ray is not installed, or what was given cannot be sent to its workers.

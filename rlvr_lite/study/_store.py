@@ -8,6 +8,7 @@ import json
 import re
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,10 +121,10 @@ class Store:
         """Why a trial failed."""
         run = self.run(trial)
         if is_file(run.directory / _FAILURE):
-            try:
-                return str(read_json(run.directory / _FAILURE)["error"])
-            except (UserError, LookupError, TypeError):
-                return f"{run.directory / _FAILURE} is damaged: repeat the call"
+            with suppress(UserError, LookupError, TypeError):
+                if isinstance(said := read_json(run.directory / _FAILURE)["error"], str):
+                    return said
+            return f"{run.directory / _FAILURE} is damaged: repeat the call"
         broken = run.damage()
         return f"{run.directory} is damaged ({broken}): delete it and repeat the call" if broken else run.reason
 

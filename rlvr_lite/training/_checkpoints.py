@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.trainer_callback import TrainerState
 
-from rlvr_lite.errors import UserError, as_written, first_line
+from rlvr_lite.errors import UserError, as_written, first_line, printable
 from rlvr_lite.records import MANIFEST, atomic_directory, damage, is_file, read_json
 from rlvr_lite.training._codec import read_state, write_state
 
@@ -65,7 +65,7 @@ def newest_good(folder: Path, wanted: Callable[[Path], bool] = lambda path: True
                 return path
             whole.append(path)
         else:
-            logger.warning("skipping a damaged checkpoint: %s", problem)
+            logger.warning("skipping a damaged checkpoint: %s", printable(problem))
     return whole[0] if whole else None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite import grpo, sampling
+from rlvr_lite.errors import printable
 from rlvr_lite.rewards import extract, unreadable_golds
 from rlvr_lite.training._checkpoints import generator_states, restore_generators
 from rlvr_lite.training._scoring import combine
@@ -96,7 +97,7 @@ class Preflight:
         ]
         if self.sampled_from:
             lines.append(f"rollouts from {self.sampled_from}")
-        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings())])
+        return printable("\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings())]))
 
 
 def preflight(trainer: GRPOTrainer, *, scored_on: int | None = None, reads_boxes: bool = True) -> Preflight:

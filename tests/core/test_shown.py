@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 import rlvr_lite
-from rlvr_lite.conversation import Reply
+from rlvr_lite.config import RunConfig
+from rlvr_lite.conversation import Chat, Reply
 from rlvr_lite.errors import UserError
 from rlvr_lite.figure import Figure, plot_label
 from rlvr_lite.sampling import Completion
 from rlvr_lite.table import Table
 from rlvr_lite.training import training_curves
+from rlvr_lite.training._preflight import Preflight
 from tests.study.fake import make_design, make_study
 
 HOSTILE = "\x1b[31m<b>red\x1b[2J\x00\u202e\u200f\x1b]8;;http://x\x1b\\$\\frac{ \x07\x9b5m\ud800"
@@ -41,6 +43,18 @@ def test_a_conversation():
     reply = Reply(HOSTILE, answer, answer)
     assert _plain(str(reply), reply._repr_html_())
     assert not _markup(reply._repr_html_())
+
+
+def test_a_conversation_with_the_run_of_a_stranger(capsys, monkeypatch):
+    talk = object.__new__(Chat)
+    talk.config = RunConfig(task=HOSTILE)
+    monkeypatch.setattr("builtins.input", lambda _: "")
+    talk.talk()
+    assert _plain(capsys.readouterr().out)
+
+
+def test_what_a_preflight_found_in_data_of_a_stranger():
+    assert _plain(str(Preflight(8, 24, 0.0, 0.0, 0.0, 0.5, 1.0, unreadable_golds=(HOSTILE,), sampled_from=HOSTILE)))
 
 
 def test_a_study_its_report_and_its_plots(tmp_path):

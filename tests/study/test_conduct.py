@@ -144,7 +144,7 @@ def test_a_method_that_breaks_is_reported_in_its_row_and_the_rest_goes_on(study)
     assert all(key.startswith("dora") for key in done)
 
 
-@pytest.mark.parametrize("data", ["null", "[]", "{}", '{"error"', ""])
+@pytest.mark.parametrize("data", ["null", "[]", "{}", '{"error"', '{"error": null}', '{"error": [1]}', ""])
 def test_a_failure_whose_note_is_damaged_is_a_failure(tmp_path, data):
     store, trial = Store(tmp_path), make_design(("lora",), tune="none").known({})[-1]
     store.fail(trial, "no room")
