@@ -201,7 +201,9 @@ class Evaluation(Mapping[str, Score]):
         if not isinstance(stored, dict) or stored.get("evaluation") != _FORMAT:
             raise UserError(f"{target} is not an evaluation of this version: evaluate again")
         with as_written(target):
-            return cls._read(target, stored)
+            found = cls._read(target, stored)
+            str(found)  # what it is shown by is asked of every field
+        return found
 
     @classmethod
     def _read(cls, target: Path, stored: dict[str, Any]) -> Evaluation:

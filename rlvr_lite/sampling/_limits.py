@@ -119,9 +119,10 @@ def _first_broken(model: nn.Module, head: OutputHead, ids: Tensor, largest: floa
 
     def look(module: nn.Module, _: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
-        if found or not isinstance(first, Tensor) or not first.is_floating_point():
+        if found or not isinstance(first, Tensor) or not first.is_floating_point() or not first.numel():
             return
-        if not (first.isfinite() & (first.abs() <= largest)).all():
+        size = float(first.abs().amax())
+        if not (math.isfinite(size) and size <= largest):
             found.append(names[module])
 
     hooks = [module.register_forward_hook(look) for module in names]

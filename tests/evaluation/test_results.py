@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,18 @@ def test_a_saved_evaluation_comes_back_whole(tmp_path: Path) -> None:
         Evaluation.load(tmp_path / "other.json")
     with pytest.raises(UserError, match="does not exist"):
         Evaluation.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["policy", "sampling", "parity", "seed", "style", "benchmarks"])
+@pytest.mark.parametrize("value", [None, [], "x", {"a": 1}], ids=str)
+def test_facts_of_other_types_are_shown_or_one_line(tmp_path: Path, name: str, value: Any) -> None:
+    make().save(tmp_path)
+    path = tmp_path / "evaluation.json"
+    stored = json.loads(path.read_text())
+    stored.pop("sha256", None)  # a stranger's may have none
+    path.write_text(json.dumps(stored | {name: value}))
+    with suppress(UserError):
+        assert str(Evaluation.load(tmp_path))
 
 
 def test_the_texts_are_found_again(tmp_path: Path) -> None:
