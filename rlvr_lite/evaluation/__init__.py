@@ -4,7 +4,12 @@ from rlvr_lite.analysis.statistics import paired_difference
 from rlvr_lite.evaluation._harness import evaluate
 from rlvr_lite.evaluation._loading import ProblemSet, load_problems
 from rlvr_lite.evaluation._metrics import avg_at_k, length_quantiles, maj_at_k, pass_at_k, pass_curve
-from rlvr_lite.evaluation._policies import check_fingerprint, fingerprint, fingerprint_distance
+from rlvr_lite.evaluation._policies import (
+    check_fingerprint,
+    fingerprint,
+    fingerprint_distance,
+    recorded_fingerprint,
+)
 from rlvr_lite.evaluation._power import power_table
 from rlvr_lite.evaluation._presets import PRESETS, Preset
 from rlvr_lite.evaluation._results import EVALUATION_FILE, Evaluation, compare_evaluations
@@ -41,6 +46,7 @@ __all__ = [
     "pass_at_k",
     "pass_curve",
     "power_table",
+    "recorded_fingerprint",
     "rescore",
     "score",
 ]

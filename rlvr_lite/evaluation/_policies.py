@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import SCALES, Option, Precision, PromptStyle
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.evaluation._strangers import load_stranger
 from rlvr_lite.records import damage, hash_file, read_json, refuse_pickles
 from rlvr_lite.runs import RunRecord
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Policy", "check_fingerprint", "describe_policy", "fingerprint", "load_policy"]
+__all__ = ["Policy", "check_fingerprint", "describe_policy", "fingerprint", "load_policy", "recorded_fingerprint"]
 
 #: Largest difference of logits, relative to the largest, that a reload may show in each precision.
 PARITY_LIMIT: Mapping[str, float] = {"fp32": 1e-4, "nf4": 5e-2, "bf16": 5e-2, "fp16": 2e-2}
@@ -165,7 +166,7 @@ def load_policy(policy: Policy) -> Policy:
     template = facts.get("chat_template_kwargs")
     base = bases.load(policy.base, facts["precision"], revision=facts["revision"], chat_template_kwargs=template)
     model: nn.Module = base.model
-    recorded = _recorded(policy.adapter) if policy.run is not None else None
+    recorded = None if policy.run is None or policy.adapter is None else recorded_fingerprint(policy.adapter)
     if recorded is not None and not recorded["precision"] == base.precision == facts["precision"]:
         recorded = None  # asked for in another precision than it was trained in
     away = fingerprint_distance(base.model, base.tokenizer, recorded) if recorded is not None else None
@@ -193,11 +194,26 @@ def _refuse_overflow(adapter: Path, model: nn.Module, tokenizer: PreTrainedToken
         raise UserError(f"the adapter in {adapter} does not fit this base: {error}") from error
 
 
-def _recorded(adapter: Path | None) -> dict[str, Any] | None:
-    """The fingerprint that was saved with a run's adapter, if it was."""
-    assert adapter is not None
-    found = read_json(adapter / "rlvr_lite.json")["facts"].get("fingerprint")
-    return dict(found) if found is not None else None
+def recorded_fingerprint(adapter: Path) -> dict[str, Any] | None:
+    """The fingerprint that was saved with the adapter of a run; ``None`` if none was.
+
+    Raises:
+        UserError: what stands there is none.
+    """
+    import torch
+
+    path = adapter / "rlvr_lite.json"
+    with as_written(path):
+        found = read_json(path)["facts"].get("fingerprint")
+        if found is None:
+            return None
+        tokens, values = torch.tensor(found["tokens"]), torch.tensor(found["logits"])
+        texts = [text for text in found["prompts"] if isinstance(text, str)]
+        if found["precision"] not in PARITY_LIMIT or not len(texts) == len(tokens) == len(found["prompts"]) > 0:
+            raise ValueError("of no prompts, or of a precision that is none")
+        if tokens.dim() != 2 or tokens.shape != values.shape or tokens.is_floating_point() or tokens.min() < 0:
+            raise ValueError("tokens without logits")
+    return dict(found)
 
 
 def fingerprint(
@@ -233,7 +249,10 @@ def fingerprint_distance(model: nn.Module, tokenizer: PreTrainedTokenizerBase, r
     import torch
 
     expected = torch.tensor(recorded["logits"])
-    found = _logits(model, tokenizer, recorded["prompts"]).gather(-1, torch.tensor(recorded["tokens"]))
+    logits, tokens = _logits(model, tokenizer, recorded["prompts"]), torch.tensor(recorded["tokens"])
+    if int(tokens.max()) >= logits.shape[-1]:  # of another vocabulary
+        return math.inf
+    found = logits.gather(-1, tokens)
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 

@@ -109,10 +109,10 @@ def load_trained(run: RunRecord) -> Trained:
     Raises:
         UserError: the base is gone or was changed, or the policy answers otherwise than the trained one did.
     """
-    from rlvr_lite.evaluation import fingerprint_distance
+    from rlvr_lite.evaluation import fingerprint_distance, recorded_fingerprint
 
     base, tokenizer = load_base(base_of(run), exact=False)
-    recorded = run.adapter["facts"].get("fingerprint")
+    recorded = recorded_fingerprint(run.files.adapter)
     away = fingerprint_distance(base, tokenizer, recorded) if recorded and precision_of(run) != "fp32" else None
     model = methods.load(base, run.files.adapter)
     parity = _parity(run, model, tokenizer, recorded, away)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import AdapterConfig, from_json
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.methods._attached import attach_blank
 from rlvr_lite.methods._attachment import attachment
 from rlvr_lite.methods._hash import base_hash
@@ -79,12 +79,14 @@ def load(base_model: nn.Module, directory: Path | str, trainable: bool = False) 
     """
     directory = Path(directory)
     description = _read_description(directory)
-    if base_hash(base_model) != description["base"]["hash"]:
+    with as_written(directory / DESCRIPTION):
+        hashed, name = str(description["base"]["hash"]), str(description["method"])
+        adapter = from_json(AdapterConfig, json.dumps(description["adapter"]))
+        total_steps, seed = int(description["total_steps"]), int(description["seed"])
+    if base_hash(base_model) != hashed:
         raise UserError(f"{directory} was trained on another base: load the base named in its {DESCRIPTION}")
-    name = description["method"]
     method = get(name)
-    adapter = from_json(AdapterConfig, json.dumps(description["adapter"]))
-    model = attach_blank(base_model, name, adapter, total_steps=description["total_steps"], seed=description["seed"])
+    model = attach_blank(base_model, name, adapter, total_steps=total_steps, seed=seed)
     if method.trains_base:
         load_trainable_state(model, _read_tensors(directory / _FULL_WEIGHTS))
     elif method.own_state:

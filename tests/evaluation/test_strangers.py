@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from rlvr_lite import bases, methods
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation._policies import describe_policy, load_policy
+from rlvr_lite.records import read_json, write_manifest
+from rlvr_lite.runs import RunDirectory, RunRecord, finish
+from tests.exports.helpers import made_run
 
 TARGETS = ["q_proj", "v_proj"]
 
@@ -160,6 +164,48 @@ def test_an_adapter_of_this_package_without_a_fingerprint(tmp_path: Path) -> Non
     methods.save(model, tmp_path / "adapter")
     with pytest.raises(UserError, match="overflow in"):
         load(tmp_path / "adapter")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_run(tmp_path_factory.mktemp("runs") / "lora").directory
+
+
+def rehash(run: Path) -> None:
+    """The hashes of a run as somebody would make them who changed it."""
+    files = RunDirectory(run)
+    write_manifest(files.adapter, [path for path in files.adapter.iterdir() if path.name != "manifest.json"])
+    finish(files, RunRecord(run).summary)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tokens": [[10**9]]}, {"logits": [[float("nan")] * 16] * 8}, {"logits": "x"}, {"precision": "x"}, {"prompts": [3] * 8}, {"prompts": []}],
+    ids=str,
+)  # fmt: skip
+def test_a_fingerprint_that_is_none_proves_nothing(made: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = shutil.copytree(made, tmp_path / "run")
+    path = run / "adapter" / "rlvr_lite.json"
+    stored = read_json(path)
+    stored["facts"]["fingerprint"] |= changes
+    path.write_text(json.dumps(stored))
+    rehash(run)
+    with pytest.raises(UserError, match=r"rlvr_lite\.json is damaged|not the trained one"):
+        load_policy(describe_policy(run))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"base": None}, {"method": ["lora"]}, {"adapter": []}, {"adapter": {"rank": 10**9}}, {"adapter": {"rank": 0}}, {"total_steps": "x"}, {"total_steps": -1}, {"facts": None}],
+    ids=str,
+)  # fmt: skip
+def test_what_is_noted_beside_an_adapter_is_of_other_types(made: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = shutil.copytree(made, tmp_path / "run")
+    path = run / "adapter" / "rlvr_lite.json"
+    path.write_text(json.dumps(read_json(path) | changes))
+    rehash(run)
+    with pytest.raises(UserError):
+        load_policy(describe_policy(run))
 
 
 def test_a_catastrophic_pattern_of_another_method_is_never_matched(adapter: Path) -> None:
