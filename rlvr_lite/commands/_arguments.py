@@ -250,7 +250,7 @@ def _checked(option: str, kind: Any, value: str) -> str:
 def for_tyro(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command whose options of a run show their type and default in the help, and are ``None`` where not given."""
     signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
-    usual = RunConfig()
+    usual = vars(RunConfig())
 
     def run(*args: Any, **options: Any) -> Any:
         return command(*args, **options)
@@ -259,7 +259,7 @@ def for_tyro(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, parameter in signature.parameters.items():
         hint = hints[name]
         if parameter.default is None and get_origin(hint) is not Annotated:
-            default = getattr(usual, name, None)
+            default = usual.get(name)
             said = "" if default in (None, (), {}) else f"(default: {_words(default)})"
             hint = Annotated[hint, tyro.conf.arg(metavar=_metavar(_kind(hint)), help_behavior_hint=said)]
         shown[name] = hint

@@ -205,6 +205,9 @@ def test_help_and_version_are_no_mistake(capsys):
         main(["tasks", "--help"])
     assert left.value.code == 0
     assert "List the tasks" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    assert "AdapterConfig" not in capsys.readouterr().out  # an option that only shares its name with a property
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
