@@ -21,10 +21,12 @@ __all__ = [
     "Host",
     "Obstacle",
     "Process",
+    "check_fork",
     "check_host",
     "describe",
     "obstacles",
     "others_of",
+    "this_card",
     "this_host",
     "versions",
 ]
@@ -44,6 +46,7 @@ _PACKAGES = (
 )
 _GIB = 2**30
 _MUCH = 0.1  # of a card's memory: what a desktop takes is less
+_CONTEXT = _GIB  # at most, of this process, beside its tensors
 _NVIDIA = "0x10de"
 _SAID: set[str] = set()  # a process loads many bases
 
@@ -78,7 +81,8 @@ class Host:
         capability: its compute capability, such as ``(7, 5)``.
         memory: its bytes.
         free: bytes of them that nobody holds.
-        others: processes of others on it.
+        own: bytes of them that this process holds for tensors.
+        others: processes of others on it, as far as they can be seen.
         architectures: that PyTorch has kernels for, such as ``sm_75``.
         forked: whether CUDA was in use before this process was forked, so that it cannot be used here.
         bitsandbytes: CUDA versions that its wheel has libraries for, such as ``(12, 8)``; ``None`` if it is not installed.
@@ -94,6 +98,7 @@ class Host:
     capability: tuple[int, int] = (0, 0)
     memory: int = 0
     free: int = 0
+    own: int = 0
     others: tuple[Process, ...] = ()
     architectures: tuple[str, ...] = ()
     forked: bool = False
@@ -177,14 +182,15 @@ def _kernels(host: Host) -> list[Obstacle]:
 
 
 def _crowded(host: Host) -> list[Obstacle]:
-    held = sum(process.memory for process in host.others)
+    held, by = sum(process.memory for process in host.others), ""
+    if host.others:
+        most = max(host.others, key=lambda process: process.memory)
+        by = f"most by {most.name}, process {most.pid}"
+    elif not host.own:  # a container sees no process outside of it
+        held, by = host.memory - host.free - _CONTEXT, "which cannot be seen from here, as in a container"
     if host.memory == 0 or held < _MUCH * host.memory:
         return []
-    most = max(host.others, key=lambda process: process.memory)
-    said = (
-        f"{held / _GIB:.1f} of {host.memory / _GIB:.1f} GiB of {host.name} are in use by others "
-        f"(most by {most.name}, process {most.pid})"
-    )
+    said = f"{held / _GIB:.1f} of {host.memory / _GIB:.1f} GiB of {host.name} are in use by others ({by})"
     remedy = "end them, or name another card in CUDA_VISIBLE_DEVICES"
     return [Obstacle("memory", said, remedy, fatal=False)]
 
@@ -219,13 +225,42 @@ def check_host(precision: str) -> None:
                 logger.warning("%s", found)
 
 
+def check_fork() -> None:
+    """Refuse a process that cannot use CUDA because its parent did.
+
+    Raises:
+        UserError: it was forked after CUDA had been in use.
+    """
+    if _forked():
+        raise UserError(str(obstacles(Host(forked=True))[0]))
+
+
+def _forked() -> bool:
+    import torch
+
+    # Asking for cards is enough for PyTorch to call a fork bad, on machines without any too.
+    return bool(getattr(torch.cuda, "_is_in_bad_fork", lambda: False)()) and _driver() is not None
+
+
+def this_card() -> Any:
+    """PyTorch's properties of the card that this process uses; ``None`` where it finds none.
+
+    Raises:
+        UserError: CUDA was in use before this process was forked.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    check_fork()
+    return torch.cuda.get_device_properties(torch.cuda.current_device())
+
+
 def this_host() -> Host:
     """The facts of this machine."""
     import torch
 
-    driver = _driver()
-    # Asking for cards is enough for PyTorch to call a fork bad, on machines without any too.
-    forked = driver is not None and bool(getattr(torch.cuda, "_is_in_bad_fork", lambda: False)())
+    driver, forked = _driver(), _forked()
     known: dict[str, Any] = {
         "nvidia": _on_the_bus(),
         "driver": driver,
@@ -235,9 +270,8 @@ def this_host() -> Host:
         "forked": forked,
         "bitsandbytes": _bitsandbytes(),
     }
-    if forked or not torch.cuda.is_available():
+    if forked or (card := this_card()) is None:
         return Host(**known)
-    card = torch.cuda.get_device_properties(torch.cuda.current_device())
     free, total = torch.cuda.mem_get_info()
     return Host(
         **known,
@@ -246,6 +280,7 @@ def this_host() -> Host:
         capability=(card.major, card.minor),
         memory=total,
         free=free,
+        own=torch.cuda.memory_reserved(),
         others=_others(),
         architectures=tuple(torch.cuda.get_arch_list()),
     )
@@ -274,8 +309,7 @@ def describe() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": "cpu",
     }
-    if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(torch.cuda.current_device())
+    if not _forked() and (card := this_card()) is not None:
         facts |= {
             "device": card.name,
             "capability": f"{card.major}.{card.minor}",

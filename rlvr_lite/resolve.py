@@ -16,6 +16,7 @@ from rlvr_lite import bases, grpo, methods, rewards, sampling
 from rlvr_lite.analysis import memory
 from rlvr_lite.config import SCALES, AdapterConfig, Optim, Precision, RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.host import this_card
 from rlvr_lite.runs import source_hash, written_as
 from rlvr_lite.tasks import StoredTask
 
@@ -88,17 +89,15 @@ class BaseFacts:
     @classmethod
     def ahead(cls, asked: RunConfig) -> BaseFacts:
         """Those of a base before a weight is loaded, as far as its configuration tells them."""
-        from torch import cuda
-
         model = bases.admitted(asked.base, bases.locate(asked.base, asked.revision).config)
         layout = methods.Layout.of_model(model)
         held, positions = layout.in_4_bits() if asked.precision == "nf4" else layout, grpo.position_limit(model.config)
         found = cls(scale_of(held.parameters), asked.precision, held, positions=positions)
-        if asked.sampler != "vllm" or not cuda.is_available():
+        if asked.sampler != "vllm" or (card := this_card()) is None:
             return found
         size = 4 if asked.precision == "fp32" else 2  # whether both fit is said before a weight is loaded
         shape = bases.with_activations(bases.shape_of(asked.base, model.config.to_dict()), size)
-        return dataclasses.replace(found, shape=shape, card=cuda.get_device_properties(0).total_memory, itemsize=size)
+        return dataclasses.replace(found, shape=shape, card=card.total_memory, itemsize=size)
 
 
 # ---- what is asked --------------------------------------------------------------------------------------------------

@@ -15,14 +15,17 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import takewhile
 from typing import Any
 from unittest import mock
 
-import bitsandbytes  # noqa: F401 - it would look for the library of a card that is not there
+import bitsandbytes  # it would look for the library of a card that is not there
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from rlvr_lite import host
 from tests.pretend_graph import pretend_graphs
 
 GIB = 2**30
@@ -40,19 +43,40 @@ class PretendCard(TorchFunctionMode):
 
     Args:
         capability: compute capability.
-        memory: bytes; a single tensor beyond them is an out-of-memory error.
-        cards: how many PyTorch finds.
+        memory: bytes; what is known to lie there beyond them is an out-of-memory error. What autograd made is not known.
+        cards: in the machine; ``CUDA_VISIBLE_DEVICES`` decides which of them PyTorch finds, as on a real one.
+        forked: this process is one that was forked from another, which was using CUDA.
+        driver: version of NVIDIA's, and the CUDA that it serves; ``None`` for a machine without.
+        built: the CUDA that PyTorch was built for; one newer than the driver's leaves no card to be found.
+        others: bytes that other processes hold, which nvidia-smi lists if ``listed``.
 
     Attributes:
         graphs: that were recorded.
         waits: of the host for the card, by ``what file:line`` of this package or of the library that waits.
     """
 
-    def __init__(self, capability: tuple[int, int] = (8, 6), memory: int = 12 * GIB, cards: int = 1):
+    def __init__(
+        self,
+        capability: tuple[int, int] = (8, 6),
+        memory: int = 12 * GIB,
+        cards: int = 1,
+        forked: bool = False,
+        driver: tuple[str, tuple[int, int]] | None = ("570.1", (12, 8)),
+        built: str = "12.8",
+        others: int = 0,
+        listed: bool = True,
+    ):
         super().__init__()
-        self.capability, self.memory, self.cards, self.current = capability, memory, cards, 0
+        self.capability, self.memory, self.forked, self.current = capability, memory, forked, 0
+        named = torch.cuda._parse_visible_devices()
+        #: The cards that can be seen; one that does not exist hides those named after it.
+        self.seen = list(takewhile(lambda name: isinstance(name, int) and name < cards, named))
+        served = driver is not None and int(built.partition(".")[0]) <= driver[1][0]
+        self.cards, self.held, self.most, self.others = len(self.seen) if served else 0, 0, 0, others
+        self.used = False  # CUDA begins with the first use
+        self._driver, self._built, self._listed = driver, built, listed
         self.waits: Counter[str] = Counter()
-        self._places: dict[int, tuple[torch.device, Any]] = {}
+        self._places: dict[int, tuple[torch.device, Any, int]] = {}
         self._patches = ExitStack()
 
     def __enter__(self) -> PretendCard:
@@ -80,14 +104,22 @@ class PretendCard(TorchFunctionMode):
         if tensor.device.type != "cpu":
             return
         storage = tensor.untyped_storage()
-        key = storage._cdata
-        self._places[key] = device, weakref.ref(storage, lambda _: self._places.pop(key, None))
+        key, size = storage._cdata, storage.nbytes() if device.type == "cuda" else 0
+        self.used = self.used or device.type == "cuda"
+        self._gone(key)
+        self._places[key] = device, weakref.ref(storage, lambda _: self._gone(key)), size
+        self.held += size
+        self.most = max(self.most, self.held)
+
+    def _gone(self, key: int) -> None:
+        if (known := self._places.pop(key, None)) is not None:
+            self.held -= known[2]
 
     # ---- every call of torch ----------------------------------------------------------------------------------
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "").partition(".")[0]  # an operator's has its overload
         owner = getattr(getattr(func, "__self__", None), "__name__", "")
         if name == "__get__":
             return self._attribute(func, owner, args)
@@ -115,11 +147,11 @@ class PretendCard(TorchFunctionMode):
             if cuda and "can't allocate memory" in str(error):
                 raise torch.OutOfMemoryError(f"pretend card: {error}") from error
             raise
-        if cuda and isinstance(made, Tensor) and made.nbytes > self.memory:
-            raise torch.OutOfMemoryError(f"pretend card: {made.nbytes:,} bytes of {self.memory:,}")
         for x in _tensors(made):
             if self.place(x) is None and (target or not tensors):  # what autograd made stays open
                 self._put(x, target or CPU)
+        if cuda and self.held + self.others > self.memory:
+            raise torch.OutOfMemoryError(f"pretend card: {self.held + self.others:,} bytes of {self.memory:,}")
         return made
 
     def _backward(self, tensors: Any, gradients: Any = None, keep: bool | None = None, *_: Any, **kwargs: Any) -> None:
@@ -191,7 +223,7 @@ class PretendCard(TorchFunctionMode):
         if target.type == "cpu" and before is not None:
             self._wait("copy to the CPU")
         if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
-            made = made.clone()
+            made = torch.ops.aten._to_copy.default(made)
         self._put(made, target)
         return made
 
@@ -212,43 +244,53 @@ class PretendCard(TorchFunctionMode):
 
     def _patch(self) -> None:
         cuda = torch.cuda
-        facts = types.SimpleNamespace(
-            name="Pretend card",
-            major=self.capability[0],
-            minor=self.capability[1],
-            total_memory=self.memory,
-            multi_processor_count=28,
-            uuid="pretend",
-        )
         stream = types.SimpleNamespace(synchronize=lambda: None, wait_stream=lambda s: None, cuda_stream=0)
         answers: dict[str, Any] = {
-            "is_available": True,
-            "is_initialized": True,
+            "is_available": self.cards > 0,
+            "_is_in_bad_fork": self.forked,
             "device_count": self.cards,
-            "get_device_properties": facts,
-            "get_device_capability": self.capability,
-            "get_device_name": facts.name,
-            "is_bf16_supported": self.capability >= (8, 0),
-            "mem_get_info": (self.memory, self.memory),
             "get_arch_list": ["sm_75", "sm_80", "sm_86", "sm_90"],
             "current_stream": stream,
             "default_stream": stream,
         }
-        answers |= dict.fromkeys(
-            ("memory_allocated", "max_memory_allocated", "max_memory_reserved", "memory_reserved"), 0
-        )
-        answers |= dict.fromkeys(("_lazy_init", "init", "empty_cache"))
-        answers |= dict.fromkeys(("reset_peak_memory_stats", "ipc_collect", "manual_seed", "manual_seed_all"))
-        self.graphs = self._patches.enter_context(pretend_graphs())
+        answers |= dict.fromkeys(("init", "empty_cache", "ipc_collect", "manual_seed", "manual_seed_all"))
         given = {name: (lambda *a, value=value, **k: value) for name, value in answers.items()}
-        given["current_device"] = lambda: self.current
-        given["set_device"] = lambda device: setattr(self, "current", self._whole(device).index)
-        given["synchronize"] = lambda device=None: self._wait("synchronize")
-        given["get_rng_state"] = lambda device="cuda": torch.get_rng_state()
-        given["set_rng_state"] = self._set_rng_state
-        given["get_rng_state_all"] = lambda: [torch.get_rng_state() for _ in range(self.cards)]
+        asked: dict[str, Any] = {  # of a card that is in use, or is from here on
+            "_lazy_init": lambda: None,
+            "current_device": lambda: self.current,
+            "set_device": lambda device: setattr(self, "current", self._whole(device).index),
+            "get_device_properties": self._facts_of,
+            "get_device_capability": lambda device=None: self.capability,
+            "get_device_name": lambda device=None: self._facts_of(device).name,
+            "is_bf16_supported": lambda *_: self.capability >= (8, 0),
+            "mem_get_info": lambda device=None: (self.memory - self.held - self.others, self.memory),
+            "memory_allocated": lambda device=None: self.held,
+            "memory_reserved": lambda device=None: self.held,
+            "max_memory_allocated": lambda device=None: self.most,
+            "max_memory_reserved": lambda device=None: self.most,
+            "reset_peak_memory_stats": lambda device=None: setattr(self, "most", self.held),
+            "synchronize": lambda device=None: self._wait("synchronize"),
+            "get_rng_state": lambda device="cuda": torch.get_rng_state(),
+            "set_rng_state": self._set_rng_state,
+            "get_rng_state_all": lambda: [torch.get_rng_state() for _ in range(self.cards)],
+        }
+        given["is_initialized"] = lambda: self.used and not self.forked
+        given |= {name: self._usable(value) for name, value in asked.items()}
+        self.graphs = self._patches.enter_context(pretend_graphs())
         for name, value in given.items():
             self._patches.enter_context(mock.patch.object(cuda, name, value))
+        self._patches.enter_context(mock.patch.object(torch.version, "cuda", self._built))
+        machine = {"_on_the_bus": True, "_driver_cuda": self._driver and self._driver[1]}
+        for name, value in machine.items():
+            self._patches.enter_context(mock.patch.object(host, name, return_value=value))
+        self._patches.enter_context(mock.patch.object(host, "_nvidia_smi", self._nvidia_smi))
+        # A tensor that is saved for the backward pass says where it really lies.
+        metadata = torch.utils.checkpoint._allowed_determinism_checks_to_fns
+        self._patches.enter_context(mock.patch.dict(metadata, default=lambda x: {"shape": x.shape, "dtype": x.dtype}))
+        # What bitsandbytes asks of its library for a card.
+        paging = {"get_paged": self._paged, "fill": lambda x, value: x.fill_(value), "prefetch_tensor": lambda x: None}
+        for name, value in paging.items():
+            self._patches.enter_context(mock.patch.object(bitsandbytes.functional, name, value))
         self._patches.enter_context(
             mock.patch.object(cuda.amp.common, "amp_definitely_not_available", return_value=False)
         )
@@ -269,6 +311,47 @@ class PretendCard(TorchFunctionMode):
             self._patches.enter_context(mock.patch.object(owner, "autocast", Autocast))
         # transformers would load weights in threads, which know nothing of this.
         self._patches.enter_context(mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"))
+
+    def _usable(self, call: Any) -> Any:
+        """A call of torch.cuda that fails where this process, or the machine, has no card to use."""
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            if self.forked:
+                raise RuntimeError("pretend card: Cannot re-initialize CUDA in forked subprocess")
+            if not self.cards:
+                raise RuntimeError("pretend card: No CUDA GPUs are available")
+            self.used = True
+            return call(*args, **kwargs)
+
+        return called
+
+    def _facts_of(self, device: Any = None) -> Any:
+        """Of the card, whose name has the number that the machine knows it by."""
+        index = self.current if device is None else self._whole(device).index
+        return types.SimpleNamespace(
+            name=f"Pretend card {self.seen[index]}",
+            major=self.capability[0],
+            minor=self.capability[1],
+            total_memory=self.memory,
+            multi_processor_count=28,
+            uuid="pretend",
+        )
+
+    def _nvidia_smi(self, query: str) -> list[list[str]]:
+        if self._driver is None:
+            return []
+        if "driver_version" in query:
+            return [[self._driver[0]]]
+        return (
+            [["GPU-pretend", "7", "/usr/bin/other", str(self.others // 2**20)]] if self._listed and self.others else []
+        )
+
+    def _paged(self, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Memory that card and host share; it counts for neither."""
+        made: Any = torch.zeros(shape, dtype=dtype, device=CPU)
+        self._gone(made.untyped_storage()._cdata)
+        made.is_paged, made.page_deviceid = True, device.index
+        return made
 
     def _set_rng_state(self, state: Tensor, device: Any = 0) -> None:
         index = device if isinstance(device, int) else self._whole(device).index

@@ -1,4 +1,7 @@
-"""What a run lives through, on a pretend card: ``python -m tests.pretend_life OUT METHOD...`` prints one JSON object."""
+"""What a run lives through, on a pretend card: ``python -m tests.pretend_life OUT METHOD...`` prints one JSON object.
+
+A method after ``only`` is trained, proven and loaded back, but neither resumed, scored nor exported.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ import torch  # noqa: E402
 import rlvr_lite  # noqa: E402
 from rlvr_lite import bases  # noqa: E402
 from rlvr_lite.diagnostics._subject import Subject  # noqa: E402
-from rlvr_lite.training import GRPOTrainer, generator_states, restore_generators  # noqa: E402
+from rlvr_lite.tasks import _generated  # noqa: E402
+from rlvr_lite.training import GRPOTrainer, _workflow, generator_states, restore_generators  # noqa: E402
+from tests import pretend_host  # noqa: E402
 
 RUN: dict[str, Any] = {
     "prompts_per_step": 2,
@@ -40,12 +45,29 @@ def alternating(completions: list[Any], **_: Any) -> list[float]:
 
 #: Of all methods but the first.
 SHORT: dict[str, Any] = {"max_completion_length": 8, "eval_problems": 0, "rewards": [alternating]}
+#: One of each way that a policy is written in.
+EXPORTED: dict[str, Any] = {"dora": "adapter", "full": "merged", "lora_fa": "adapter"}
+#: Of a method that is only trained; where activations are recomputed, a layer's devices are asked for twice.
+ONCE: dict[str, Any] = {"save_steps": 0, "gradient_checkpointing": True}
 CHECKS = ("card", "attention", "gradients", "decoding", "fp16", "out of", "other")
 
 
 def life(card: PretendCard, method: str, out: Path, place: int = 0, **changes: Any) -> dict[str, Any]:
     """Train, go on from a checkpoint, score, look at the spectrum, export; and the waits of a step."""
     base = bases.load("tiny", device=f"cuda:{place}")
+    found, run = trained(card, method, base, out, max_hours=1e-9, **changes)
+    assert run.status == "stopped"
+    found, run = trained(card, method, base, out, **changes)
+    found["scored"] = type(run.evaluate(n=1, k=2, out=out / "scored")).__name__
+    found["spectrum"] = type(rlvr_lite.spectrum(run)).__name__
+    if method in EXPORTED:
+        exported = run.export(EXPORTED[method], out / "exported")
+        found["exported"] = sorted(path.name for path in Path(exported).iterdir())
+    return found
+
+
+def trained(card: PretendCard, method: str, base: bases.Base, out: Path, **changes: Any) -> tuple[dict[str, Any], Any]:
+    """A run of two steps, or what is left of it, and the waits of its last."""
     steps: list[Counter[str]] = []
     inner = GRPOTrainer.training_step
 
@@ -55,16 +77,8 @@ def life(card: PretendCard, method: str, out: Path, place: int = 0, **changes: A
         steps.append(card.waits - before)
         return loss
 
-    GRPOTrainer.training_step = watched  # type: ignore[method-assign]
-    try:
-        settings = RUN | changes
-        stopped = rlvr_lite.train(method, base, "chain-sum", out=out, steps=3, max_hours=1e-9, **settings)
-        assert stopped.status == "stopped"
-        run = rlvr_lite.train(method, base, "chain-sum", out=out, steps=3, **settings)
-    finally:
-        GRPOTrainer.training_step = inner  # type: ignore[method-assign]
-    scored = run.evaluate(n=2, k=2, out=out / "scored")
-    exported = run.export("merged" if method == "full" else "adapter", out / "exported")
+    with mock.patch.object(GRPOTrainer, "training_step", watched):
+        run = rlvr_lite.train(method, base, "chain-sum", out=out, steps=2, **RUN | changes)
     return {
         "device": str(base.model.device),
         "status": run.status,
@@ -72,30 +86,33 @@ def life(card: PretendCard, method: str, out: Path, place: int = 0, **changes: A
         "steps": [row["step"] for row in run.metrics() if "loss" in row],
         "precision": run.config.precision,
         "waits": dict(steps[-1].most_common(60)),
-        "scored": type(scored).__name__,
-        "spectrum": type(rlvr_lite.spectrum(run)).__name__,
-        "exported": sorted(path.name for path in Path(exported).iterdir()),
-    }
+    }, run
 
 
-def main(out: Path, names: list[str]) -> dict[str, Any]:
+def main(out: Path, names: list[str], only: list[str]) -> dict[str, Any]:
     """Lives of the methods on a card of capability 8.6, the last on a second one, and the check-up on one of 7.5."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    with PretendCard(cards=2) as card:
-        found["device"] = str(bases.load("tiny").device)
+    # Ten thousand problems are no other than a hundred.
+    with PretendCard(cards=2) as card, mock.patch.object(_generated, "_MOST", 100):
+        found["device"] = str((base := bases.load("tiny")).device)
         found["lives"] = {
-            name: life(card, name, out / name, int(name == names[-1]), **(SHORT if i else {}))
-            for i, name in enumerate(names)
+            names[0]: life(card, names[0], out / names[0])  # looks ahead, as all would
         }
+        with mock.patch.object(_workflow._Stages, "_look_ahead", return_value=None):
+            for name in names[1:]:
+                found["lives"][name] = life(card, name, out / name, int(name == names[-1]), **SHORT)
+            found["trained"] = {name: trained(card, name, base, out / name, **SHORT | ONCE)[0] for name in only}
         found["graphs"] = sum(graph.replays for graph in card.graphs)
         states = generator_states()
         restore_generators(states | {"cuda": states["cuda"] * 2})
     with PretendCard(capability=(7, 5)), mock.patch.object(Subject, "large", lambda subject, *_: subject.base):
         checks = rlvr_lite.doctor(only=CHECKS, progress=False).checks
         found["checks"] = {check.name: [check.verdict, check.figure] for check in checks}
-    return found
+    return found | pretend_host.main(out / "hosts")
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2:])))
+    names = sys.argv[2:]
+    cut = names.index("only") if "only" in names else len(names)
+    print(json.dumps(main(Path(sys.argv[1]), names[:cut], names[cut + 1 :])))

@@ -21,7 +21,7 @@ from rlvr_lite.bases._unsloth import load_unsloth
 from rlvr_lite.config import Precision, RunConfig, scale_of
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.grpo import remove_dropout
-from rlvr_lite.host import check_host
+from rlvr_lite.host import check_fork, check_host
 
 __all__ = ["load", "load_for"]
 
@@ -134,6 +134,8 @@ def _device(device: str | torch.device | None) -> torch.device:
         raise UserError(f"unknown device {device!r}: give cpu, cuda or cuda:1") from error
     if place.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {device} needs a CUDA GPU, and PyTorch finds none: leave --device out")
+    if place.type == "cuda":
+        check_fork()
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no {device}: PyTorch finds {torch.cuda.device_count()} GPUs, counted from 0")
     if place.type == "cuda" and place.index is None:

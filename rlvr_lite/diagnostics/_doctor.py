@@ -17,7 +17,7 @@ from rlvr_lite.diagnostics import _attention, _life, _machine, _memory, _numbers
 from rlvr_lite.diagnostics._check import Check, Finding, carry_out
 from rlvr_lite.diagnostics._subject import Subject
 from rlvr_lite.errors import as_html, unknown_name
-from rlvr_lite.host import this_host
+from rlvr_lite.host import obstacles, this_host
 from rlvr_lite.progress import bar
 from rlvr_lite.table import Table
 from rlvr_lite.training import threads
@@ -110,7 +110,7 @@ def check_names() -> tuple[str, ...]:
 def doctor(*, only: Sequence[str] = (), progress: bool = True) -> Diagnosis:
     """Check this machine: what is computed here against what it should be, and how fast it is. Some two minutes.
 
-    On a CPU what needs a card is skipped. A check that breaks is one that failed, and the others go on.
+    On a CPU, or where the card cannot be used, what needs one is skipped. A check that breaks is one that failed, and the others go on.
 
     Args:
         only: names of checks, or the beginnings of them; by default all.
@@ -126,12 +126,13 @@ def doctor(*, only: Sequence[str] = (), progress: bool = True) -> Diagnosis:
         if not any(_asked(known, name) for known in _CHECKS):
             raise unknown_name("check", name, _CHECKS)
     host = this_host()
-    device = torch.device("cuda", torch.cuda.current_device()) if host.cards else torch.device("cpu")
+    useless = any(found.fatal and found.precision is None for found in obstacles(host))
+    device = torch.device("cuda", torch.cuda.current_device()) if host.cards and not useless else torch.device("cpu")
     chosen = [name for name in _CHECKS if not only or any(_asked(name, part) for part in only)]
     checks = []
     with (
         tempfile.TemporaryDirectory(prefix="rlvr-lite-doctor-") as folder,
-        threads(torch.get_num_threads() if host.cards else 1),
+        threads(1 if device.type == "cpu" else torch.get_num_threads()),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # libraries talking to their developers would tear the bar

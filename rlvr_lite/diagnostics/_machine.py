@@ -50,8 +50,8 @@ def driver(subject: Subject) -> Finding:
 
 def card(subject: Subject) -> Finding:
     """What the card can compute."""
-    subject.needs_card()
     host = subject.host
+    _there(host)
     if (found := _about(host, "capability")) is not None:
         return Finding(found.said, "bf16 and fused kernels", False, found.remedy)
     return Finding(f"{host.name}, compute capability {host.capability[0]}.{host.capability[1]}, 1 of {host.cards}")
@@ -59,8 +59,8 @@ def card(subject: Subject) -> Finding:
 
 def shared_card(subject: Subject) -> Finding:
     """Who else holds its memory."""
-    subject.needs_card()
     host = subject.host
+    _there(host)
     found = _about(host, "memory")
     if found is not None:
         return Finding(found.said, "10 % of its memory", False, found.remedy)
@@ -104,6 +104,12 @@ def report_line(host: Host) -> str:
             f"driver {host.driver or 'unknown'}, CUDA {host.torch_cuda})"
         )
     return f"For a report: {known}; {platform.platform()}, {os.cpu_count()} cores; {where}."
+
+
+def _there(host: Host) -> None:
+    """There may be one that nothing runs on."""
+    if not host.cards:
+        raise Skipped("needs a CUDA GPU")
 
 
 def _about(host: Host, *kinds: str) -> Obstacle | None:

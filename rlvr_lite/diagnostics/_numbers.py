@@ -150,8 +150,9 @@ def eight_bit_moments(subject: Subject) -> Finding:
     import bitsandbytes
 
     source = torch.Generator().manual_seed(0)
-    start = torch.randn(256, 256, generator=source)
-    gradients = [start + torch.randn(256, 256, generator=source) for _ in range(20)]
+    shape = (320, 320)  # what is smaller than 1e5 numbers is not paged
+    start = torch.randn(shape, generator=source)
+    gradients = [start + torch.randn(shape, generator=source) for _ in range(20)]
     moved = []
     for kind in (bitsandbytes.optim.PagedAdamW8bit, torch.optim.AdamW):
         weight = nn.Parameter(start.clone().to(subject.device))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.methods._layout import Layout, Linear
-from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target, swapped
+from rlvr_lite.methods._lora import ADAPTER, as_own, attach_config, per_target, swapped
 from rlvr_lite.methods._rates import rates
 from rlvr_lite.methods._registry import register
 from rlvr_lite.methods._spec import Build, Method, Shapes
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 def _build(model: nn.Module, build: Build) -> nn.Module:
     import torch
     from peft import DeloraConfig
-    from peft.tuners.delora.layer import DeloraLayer
+    from peft.tuners.delora.layer import DeloraLayer, DeloraLinear
     from torch import nn
 
+    from rlvr_lite.methods._normalised import NormalisedLinear
     from rlvr_lite.methods._starts import weight_of
 
     theirs = DeloraLayer.reset_delora_parameters
@@ -45,6 +46,7 @@ def _build(model: nn.Module, build: Build) -> nn.Module:
         if isinstance(layer, DeloraLayer):
             held = layer.delora_w_norm[ADAPTER].float()
             layer.delora_w_norm[ADAPTER] = held if held.is_meta else weight_of(layer.get_base_layer()).norm(dim=0)
+    as_own(attached, DeloraLinear, NormalisedLinear)
     return attached
 
 
@@ -80,7 +82,7 @@ register(
         uses=frozenset({"rank", "targets"}),
         options={"delora_lambda": 15.0},
         allowed={"delora_lambda": (1e-6, 1e6)},
-        layer="delora.DeloraLinear",
+        layer="rlvr_lite.NormalisedLinear",
         cost=(1.08, 1.31),
         memory={
             "nf4": (38.8, 14.65, 0.0, 0.0, 11.1),

@@ -16,6 +16,7 @@ from rlvr_lite.analysis.memory import GIB, Adapter, Shape, Step
 from rlvr_lite.config import RunConfig, replace_fields, scale_of
 from rlvr_lite.errors import UserError, as_html, printable
 from rlvr_lite.grpo import position_limit
+from rlvr_lite.host import this_card
 from rlvr_lite.methods import footprint
 from rlvr_lite.options import RunOptions, with_options
 from rlvr_lite.planning import _advice as advice
@@ -163,13 +164,9 @@ def make(
 
 
 def _this_card() -> Card | None:
-    """The first card of this machine."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    facts = torch.cuda.get_device_properties(0)
-    return Card(facts.name, int(facts.total_memory / USABLE), facts.major + facts.minor / 10)
+    """The card that this process uses."""
+    facts = this_card()
+    return None if facts is None else Card(facts.name, int(facts.total_memory / USABLE), facts.major + facts.minor / 10)
 
 
 @dataclass(frozen=True)

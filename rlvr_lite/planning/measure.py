@@ -13,6 +13,7 @@ import torch
 from rlvr_lite import bases, grpo, methods
 from rlvr_lite.analysis.memory import GIB, PHASES
 from rlvr_lite.errors import UserError
+from rlvr_lite.host import this_card
 from rlvr_lite.planning._dry_run import Runner
 from rlvr_lite.planning._planned import Plan
 from rlvr_lite.records import write_json
@@ -99,7 +100,7 @@ def measure(plan: Plan) -> Report:
     Raises:
         UserError: there is no CUDA GPU, or the step does not fit.
     """
-    if not torch.cuda.is_available():
+    if (facts := this_card()) is None:
         raise UserError("measuring needs a CUDA GPU, and PyTorch finds none: take --dry-run, which needs none")
     config, meter = plan.config, _CudaMeter()
     torch.cuda.empty_cache()
@@ -114,7 +115,6 @@ def measure(plan: Plan) -> Report:
     except torch.OutOfMemoryError as error:
         reached = ", ".join(f"{phase} {size / GIB:.2f} GiB" for phase, size in meter.peaks.items())
         raise UserError(f"the step does not fit this card ({reached}): take what Plan.fit() gives") from error
-    facts = torch.cuda.get_device_properties(torch.cuda.current_device())
     free, total = torch.cuda.mem_get_info()
     device = {"name": facts.name, "capability": f"{facts.major}.{facts.minor}", "memory": facts.total_memory}
     measured = {phase: meter.peaks[phase] for phase in PHASES if phase in meter.peaks}

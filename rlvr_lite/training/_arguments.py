@@ -16,13 +16,19 @@ __all__ = ["arguments", "optimizer_of", "stay_on"]
 
 
 def arguments(
-    config: RunConfig, compute_dtype: torch.dtype, output: Path, processes: int = 1, engine: float | None = None
+    config: RunConfig,
+    compute_dtype: torch.dtype,
+    device: torch.device,
+    output: Path,
+    processes: int = 1,
+    engine: float | None = None,
 ) -> GRPOConfig:
     """The settings of a filled configuration.
 
     Args:
         config: the run, every field filled in.
         compute_dtype: of the base's activations; decides mixed precision.
+        device: where the base lies.
         output: where checkpoints go.
         processes: how many share a step.
         engine: share of the card that a vLLM engine may fill; ``None`` for TRL's.
@@ -35,10 +41,10 @@ def arguments(
         raise UserError(
             f"{rows} completions a step cannot be shared by {processes} processes: make prompts_per_step a multiple of {processes}"
         )
-    cuda, loss = torch.cuda.is_available(), grpo.losses.get(config.loss)
+    loss = grpo.losses.get(config.loss)
     return GRPOConfig(
         output_dir=str(output),
-        use_cpu=not cuda,
+        use_cpu=device.type == "cpu",
         bf16=compute_dtype == torch.bfloat16,
         fp16=compute_dtype == torch.float16,
         per_device_train_batch_size=rows // processes,

@@ -156,13 +156,13 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def generator_states() -> dict[str, Any]:
-    """The state of every global random generator: Python's, NumPy's, PyTorch's on the CPU and on each GPU."""
+    """The state of every global random generator: Python's, NumPy's, PyTorch's on the CPU and on each GPU in use."""
     states: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": np.random.get_state(),  # noqa: NPY002 - the global generator is what a data set may draw from
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
 
@@ -176,6 +176,6 @@ def restore_generators(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         for card, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(state, card)

@@ -15,18 +15,18 @@ __all__ = ["peak_memory_bytes", "reset_peak_memory", "threads"]
 
 def reset_peak_memory() -> None:
     """Begin a new measurement for :func:`peak_memory_bytes`, where the system can (CUDA, Linux)."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes() -> int | None:
-    """Most memory held at once since the last reset: allocated on the GPU if there is one, else resident.
+    """Most memory held at once since the last reset: allocated on the GPU if one is in use, else resident.
 
     ``None`` where unknown. What an earlier run left with the allocator of a shared process counts as resident.
     """
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     try:
         import resource

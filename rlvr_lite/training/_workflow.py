@@ -336,7 +336,7 @@ class _Stages:
         trainer = GRPOTrainer(
             model,
             list(self.objective.functions),
-            arguments(config, self.loaded.compute_dtype, folder, self.processes.count, share),
+            arguments(config, self.loaded.compute_dtype, self.loaded.device, folder, self.processes.count, share),
             dataset(self.task, config.prompt_style or "instruct"),
             processing_class=self.loaded.tokenizer,
             optimizers=(optimizer, scheduler),

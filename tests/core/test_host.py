@@ -54,6 +54,7 @@ IN_THE_WAY = [
         False,
         ("10.0 of 15.0 GiB", "python, process 41"),
     ),
+    (dataclasses.replace(T4, free=4 * GIB), "memory", False, ("10.0 of 15.0 GiB", "container")),
     (dataclasses.replace(T4, torch_cuda="13.0"), "bitsandbytes", True, ("13.0", "11.8, 12.8", "pip install")),
 ]
 
@@ -69,6 +70,7 @@ def test_each_is_one_line_with_a_way_out(facts, about, fatal, words):
 
 def test_a_desktop_on_the_card_is_nobody_in_the_way():
     assert not obstacles(dataclasses.replace(T4, others=(Process(7, "Xorg", GIB),)))
+    assert not obstacles(dataclasses.replace(T4, free=4 * GIB, own=9 * GIB))
 
 
 def test_a_base_is_refused_only_where_it_could_not_run(monkeypatch, caplog):

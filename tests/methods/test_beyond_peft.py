@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from peft.tuners.boft.layer import BOFTLayer
-from peft.tuners.delora.layer import DeloraLayer
+from peft.tuners.delora.layer import DeloraLayer, DeloraLinear
 from peft.tuners.gralora import layer as gralora
 from peft.tuners.shira import layer as shira
 from torch import nn
@@ -91,6 +91,14 @@ def test_deloras_norms_are_those_of_the_weights_it_stands_on(base):
     weight = methods._starts.weight_of(layer.get_base_layer())
     assert layer.delora_w_norm["default"].dtype == torch.float32
     assert torch.allclose(layer.delora_w_norm["default"], weight.norm(dim=0))
+
+
+def test_delora_holds_in_fp16_while_b_is_zero_where_pefts_layer_overflows():
+    layer = next(m for m in cells.attach("fp16", "delora").modules() if isinstance(m, DeloraLayer))
+    x = 100 * torch.randn(8, layer.in_features, generator=torch.Generator().manual_seed(0)).half()
+    with torch.autocast("cpu", torch.float16):
+        assert layer(x).isfinite().all()
+        assert not DeloraLinear.forward(layer, x).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_step_that_cannot_be_shared_evenly_is_refused():
 
     config = RunConfig(prompts_per_step=3, group_size=5)
     with pytest.raises(UserError, match="prompts_per_step"):
-        arguments(config, torch.float32, Path("never"), 2)
+        arguments(config, torch.float32, torch.device("cpu"), Path("never"), 2)
 
 
 def _launch(out: Path, processes: int) -> Run:
