@@ -33,17 +33,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = (
-    "rlvr-lite",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "datasets",
-    "accelerate",
-    "bitsandbytes",
-    "math-verify",
-)
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "math-verify")
 _GIB = 2**30
 _MUCH = 0.1  # of a card's memory: what a desktop takes is less
 _CONTEXT = _GIB  # at most, of this process, beside its tensors
@@ -191,8 +181,7 @@ def _crowded(host: Host) -> list[Obstacle]:
     if host.memory == 0 or held < _MUCH * host.memory:
         return []
     said = f"{held / _GIB:.1f} of {host.memory / _GIB:.1f} GiB of {host.name} are in use by others ({by})"
-    remedy = "end them, or name another card in CUDA_VISIBLE_DEVICES"
-    return [Obstacle("memory", said, remedy, fatal=False)]
+    return [Obstacle("memory", said, "end them, or name another card in CUDA_VISIBLE_DEVICES", fatal=False)]
 
 
 def _four_bits(host: Host) -> list[Obstacle]:
@@ -261,15 +250,9 @@ def this_host() -> Host:
     import torch
 
     driver, forked = _driver(), _forked()
-    known: dict[str, Any] = {
-        "nvidia": _on_the_bus(),
-        "driver": driver,
-        "driver_cuda": _driver_cuda(),
-        "torch_cuda": torch.version.cuda,
-        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "forked": forked,
-        "bitsandbytes": _bitsandbytes(),
-    }
+    known: dict[str, Any] = {"nvidia": _on_the_bus(), "driver": driver, "driver_cuda": _driver_cuda(), "forked": forked}
+    known |= {"torch_cuda": torch.version.cuda, "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    known |= {"bitsandbytes": _bitsandbytes()}
     if forked or (card := this_card()) is None:
         return Host(**known)
     free, total = torch.cuda.mem_get_info()
@@ -289,7 +272,7 @@ def this_host() -> Host:
 def versions() -> dict[str, str]:
     """Installed versions of the packages that decide a result."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in ("rlvr-lite", *_LIBRARIES):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -27,6 +27,7 @@ from rlvr_lite.training import GRPOTrainer, _workflow, generator_states, restore
 from tests import pretend_host  # noqa: E402
 
 RUN: dict[str, Any] = {
+    "steps": 3,  # stopped after one; the next has what is done once
     "prompts_per_step": 2,
     "group_size": 4,
     "max_completion_length": 24,
@@ -46,9 +47,9 @@ def alternating(completions: list[Any], **_: Any) -> list[float]:
 #: Of all methods but the first.
 SHORT: dict[str, Any] = {"max_completion_length": 8, "eval_problems": 0, "rewards": [alternating]}
 #: One of each way that a policy is written in.
-EXPORTED: dict[str, Any] = {"dora": "adapter", "full": "merged", "lora_fa": "adapter"}
+EXPORTED: dict[str, Any] = {"full": "merged", "lora_fa": "adapter"}
 #: Of a method that is only trained; where activations are recomputed, a layer's devices are asked for twice.
-ONCE: dict[str, Any] = {"save_steps": 0, "gradient_checkpointing": True}
+ONCE: dict[str, Any] = {"steps": 2, "save_steps": 0, "gradient_checkpointing": True}
 CHECKS = ("card", "attention", "gradients", "decoding", "fp16", "out of", "other")
 
 
@@ -67,7 +68,7 @@ def life(card: PretendCard, method: str, out: Path, place: int = 0, **changes: A
 
 
 def trained(card: PretendCard, method: str, base: bases.Base, out: Path, **changes: Any) -> tuple[dict[str, Any], Any]:
-    """A run of two steps, or what is left of it, and the waits of its last."""
+    """A run, or what is left of it, and the waits of its last step."""
     steps: list[Counter[str]] = []
     inner = GRPOTrainer.training_step
 
@@ -78,7 +79,7 @@ def trained(card: PretendCard, method: str, base: bases.Base, out: Path, **chang
         return loss
 
     with mock.patch.object(GRPOTrainer, "training_step", watched):
-        run = rlvr_lite.train(method, base, "chain-sum", out=out, steps=2, **RUN | changes)
+        run = rlvr_lite.train(method, base, "chain-sum", out=out, **RUN | changes)
     return {
         "device": str(base.model.device),
         "status": run.status,
