@@ -5,6 +5,7 @@ A method after ``only`` is trained, proven and loaded back, but neither resumed,
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import warnings
@@ -93,6 +94,7 @@ def trained(card: PretendCard, method: str, base: bases.Base, out: Path, **chang
 def main(out: Path, names: list[str], only: list[str]) -> dict[str, Any]:
     """Lives of the methods on a card of capability 8.6, the last on a second one, and the check-up on one of 7.5."""
     torch.set_num_threads(1)
+    gc.freeze()  # runs collect: what was imported stays
     found: dict[str, Any] = {}
     # Ten thousand problems are no other than a hundred.
     with PretendCard(cards=2) as card, mock.patch.object(_generated, "_MOST", 100):

@@ -20,7 +20,7 @@ pytestmark = [
 METHODS = ("lora", "dora", "adalora", "vera", "full", "lora_fa")
 EXPORTED = ("full", "lora_fa")
 #: Differ in their layers only, which training, proof and loading back go through.
-TRAINED = ("miss", "pissa", "oft", "ia3", "ln_tuning", "delora")
+TRAINED = ("miss", "pissa", "oft", "ia3", "ln_tuning")
 #: Of a step of two groups with prompts of two lengths, rollout included: 24 decoded tokens have two looks of the host.
 MOST_WAITS = 120
 #: By one source line, but where each layer's norm is looked at once a step.
