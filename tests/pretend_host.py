@@ -74,6 +74,11 @@ def begun(out: Path, lines: Lines, **changes: Any) -> dict[str, Any]:
     return {"device": device, "said": lines.said, "refused": refused, "written": device is None and out.exists()}
 
 
+def nothing(completions: list[Any], **_: Any) -> list[float]:
+    """A reward that no group has variance in."""
+    return [0.0] * len(completions)
+
+
 def failed(*only: str) -> list[str]:
     """The lines of the checks that failed."""
     checks = rlvr_lite.doctor(only=only, progress=False).checks
@@ -98,7 +103,12 @@ def main(out: Path) -> dict[str, Any]:
             visible[str(value)] = found
     with PretendCard():
         run = rlvr_lite.train("lora", bases.load("tiny", device="cpu"), "chain-sum", out=out / "on the CPU", **RUN)
-    return {"machines": machines, "visible": visible, "base on the CPU": [run.status, run.config.precision]}
+    with PretendCard(capability=(7, 5)):
+        flat = rlvr_lite.train("lora", "tiny", "chain-sum", out=out / "flat", rewards=[nothing], **RUN)
+    both = {"base on the CPU": run, "no signal in fp16": flat}
+    return {"machines": machines, "visible": visible} | {
+        name: [made.status, made.config.precision] for name, made in both.items()
+    }
 
 
 if __name__ == "__main__":

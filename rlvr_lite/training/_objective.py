@@ -139,6 +139,8 @@ class Objective(Resumable):
         for p in parameters:  # a step without signal still is a step of the optimizer, as with a loss of zero
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
+        if self.accelerator.scaler is not None:  # it begins with the first loss that it is given, and there may be none
+            self.accelerator.scaler.scale(total)
         self.processes.add([total, *(p.grad for p in parameters if p.grad is not None)])
         self._log_micro_batches(batch, informative)
         penalty = methods.penalty(self.model, self.method) if self.method is not None else None

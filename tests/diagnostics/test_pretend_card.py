@@ -107,5 +107,9 @@ def test_a_base_on_the_cpu_is_trained_there_beside_a_card(found):
     assert found["base on the CPU"] == ["done", "fp32"]
 
 
+def test_a_first_step_without_signal_is_one_in_fp16_too(found):
+    assert found["no signal in fp16"] == ["done", "fp16"]
+
+
 def test_decoding_steps_are_replayed_from_graphs(found):
     assert found["graphs"] > 3 * 24  # of 24 tokens a rollout in three steps, all but the first of each shape
