@@ -63,7 +63,11 @@ def check_stranger(adapter: Path, base: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{adapter / _CONFIG} is not the configuration of an adapter: it is no JSON object")
     kind = config.get("peft_type")
-    known = {str(getattr(name, "value", name)): cls for name, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    known = {
+        str(getattr(name, "value", name)): cls
+        for name, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if cls.__module__.startswith("peft.")  # not a method of ours, which only some processes have told PEFT of
+    }
     if not isinstance(kind, str) or kind not in known or kind in _MIXED or hasattr(known[kind], "num_virtual_tokens"):
         raise UserError(f"the adapter in {adapter} is of type {kind!r}, which is no PEFT method on layers of a model")
     reaching = [name for name in _REACHING if config.get(name)]

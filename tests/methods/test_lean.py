@@ -19,7 +19,7 @@ from tests.methods import cells
 LEAN = [
     n
     for n in methods.names()
-    if n not in ("full", "ia3", "ln_tuning", "road", "c3a", "boft", "delora", "gralora", "shira")
+    if n not in ("full", "ia3", "ln_tuning", "road", "c3a", "boft", "delora", "gralora", "shira", "quanta")
 ]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "nf4-bf16": torch.bfloat16}
 _QUICK = ("fp32", "nf4-bf16")
