@@ -59,7 +59,7 @@ class TensorLinear(nn.Module, BaseTunerLayer):
         axes = axes_of(max(self.in_features, self.out_features), config.axes)
         if axes is None:
             raise ValueError(f"{base_layer} cannot be split into {config.axes} axes")
-        self.axes = axes
+        self.axes, self.merged_adapters = axes, []
         self._disable_adapters, self._active_adapter = False, adapter
         self.adapter_layer_names = tuple(f"{_PREFIX}{m}_{n}" for m, n in pairs(len(axes)))
         self.other_param_names = tuple(f"{name}_start" for name in self.adapter_layer_names)
@@ -125,7 +125,9 @@ class TensorLinear(nn.Module, BaseTunerLayer):
 def _on_axes(x: Tensor, matrix: Tensor, m: int, n: int) -> Tensor:
     """``matrix [d_m d_n, d_m d_n]`` on the axes m and n of ``x [B, d_1 .. d_N]``."""
     moved = x.movedim((m + 1, n + 1), (-2, -1))
-    return F.linear(moved.flatten(-2), matrix).view(moved.shape).movedim((-2, -1), (m + 1, n + 1))
+    # As one product of matrices, which a batch of small ones is not, whatever requires a gradient.
+    said = F.linear(moved.reshape(-1, len(matrix)), matrix)
+    return said.view(moved.shape).movedim((-2, -1), (m + 1, n + 1))
 
 
 class _TensorModel(BaseTuner):
