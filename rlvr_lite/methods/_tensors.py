@@ -59,7 +59,7 @@ class TensorLinear(nn.Module, BaseTunerLayer):
         axes = axes_of(max(self.in_features, self.out_features), config.axes)
         if axes is None:
             raise ValueError(f"{base_layer} cannot be split into {config.axes} axes")
-        self.axes, self.merged_adapters = axes, []
+        self.axes, self.merged_adapters = axes, list[str]()
         self._disable_adapters, self._active_adapter = False, adapter
         self.adapter_layer_names = tuple(f"{_PREFIX}{m}_{n}" for m, n in pairs(len(axes)))
         self.other_param_names = tuple(f"{name}_start" for name in self.adapter_layer_names)
