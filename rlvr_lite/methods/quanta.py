@@ -79,6 +79,12 @@ register(
         options={"axes": 4},
         allowed={"axes": (2, 8)},
         layer="rlvr_lite.TensorLinear",
+        cost=(4.35, 2.69),
+        memory={
+            "nf4": (98.1, 96.37, 55.83, 0.34, 23.2),
+            "bf16": (98.1, 96.37, 55.83, 0.34, 23.2),
+            "fp32": (183.2, 176.6, 101.05, 0.61, 36.6),
+        },
         frozen=_frozen,
     )
 )
