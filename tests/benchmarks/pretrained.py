@@ -283,6 +283,8 @@ def report() -> None:
         f"untrained {base:.3f}; equivalence margin {margin:.3f}, {_MARGIN:g} of what LoRA gains; Holm over all with several seeds"
     )
     print(Table.of(rows).to_markdown())
+    if missing := [method for method in METHODS if method not in scores]:
+        print(f"\nthe search is not done of {', '.join(missing)}")
 
 
 def pictures(folder: Path) -> None:
@@ -323,7 +325,8 @@ def pictures(folder: Path) -> None:
         if method is None:
             axes.set_visible(False)
             continue
-        tried = [(lattice(p), _mean(row)) for p, row in searched(method)[0].items() if None not in row]
+        ran = {lattice(p): [s for s in row if s is not None] for p, row in searched(method)[0].items()}
+        tried = [(rate, _mean(row)) for rate, row in ran.items() if row]
         axes.plot(*zip(*tried, strict=True), "o-", color="#0072B2", markersize=3.5, linewidth=1)
         axes.axhline(base, **_DASHED)
         axes.set_xscale("log")
@@ -332,7 +335,7 @@ def pictures(folder: Path) -> None:
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
     search.supxlabel("learning rate", fontsize=9)
-    search.supylabel("accuracy on validation problems, one seed", fontsize=9)
+    search.supylabel("accuracy on validation problems", fontsize=9)
     save_small(search._repr_png_(), folder / "study-pretrained-search.png")
 
 
