@@ -43,7 +43,7 @@ def stock(tmp_path: Path) -> Iterator[Any]:
     import trl
     import trl.trainer.utils
 
-    if trl.trainer.utils._ChunkedLogProbFunction is None:
+    if trl.trainer.utils._ChunkedLogProbFunction is None or "1.15" in trl.__version__:  # it needs a card as well
         pytest.skip("this TRL scores with Triton only")
     words = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "x": 2}, unk_token="x"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="x")
