@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import PeftConfig
+from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -19,7 +19,20 @@ from rlvr_lite.methods._axes import axes_of, pairs
 
 __all__ = ["TensorConfig", "TensorLinear"]
 
-_KIND: Any = "RLVR_LITE_QUANTA"  # not a name that PEFT may give a QuanTA of its own, whose file would be another
+_NAME = "RLVR_LITE_QUANTA"  # not one that PEFT may give a QuanTA of its own, whose file would be another
+
+
+def _kind() -> Any:
+    """A further member of PeftType: PEFT 0.20 saves no adapter of another type."""
+    if _NAME not in PeftType._member_map_:
+        kind: Any = str.__new__(PeftType, _NAME)
+        kind._name_ = kind._value_ = _NAME
+        PeftType._member_map_[_NAME] = PeftType._value2member_map_[_NAME] = kind
+        PeftType._member_names_.append(_NAME)
+    return PeftType(_NAME)
+
+
+_KIND = _kind()
 _PREFIX = "quanta_"
 
 
