@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import combinations
 
-__all__ = ["axes_of", "numbers", "pairs", "prime_factors"]
+__all__ = ["axes_of", "numbers", "pairs"]
 
 
 @cache
@@ -35,21 +35,6 @@ def pairs(count: int) -> list[tuple[int, int]]:
     [(1, 2), (0, 2), (0, 1)]
     """
     return [(count - 1 - n, count - 1 - m) for m, n in combinations(range(count), 2)]
-
-
-def prime_factors(size: int) -> list[int]:
-    """Largest first.
-
-    >>> prime_factors(62)
-    [31, 2]
-    """
-    found, divisor = [], 2
-    while divisor * divisor <= size:
-        while size % divisor == 0:
-            found.append(divisor)
-            size //= divisor
-        divisor += 1
-    return sorted([*found, size] if size > 1 else found, reverse=True)
 
 
 def _splits(size: int, count: int, most: int) -> Iterator[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.methods._axes import axes_of, numbers, pairs, prime_factors
+from rlvr_lite.methods._axes import axes_of, numbers, pairs
 from rlvr_lite.methods._layout import Layout, Linear
 from rlvr_lite.methods._lora import ADAPTER, attach_config, per_target
 from rlvr_lite.methods._rates import rates
@@ -46,8 +46,10 @@ def _expected(layout: Layout, adapter: AdapterConfig) -> Shapes:
 
 
 def _refusal(full: str, layer: Linear, count: int) -> str:
+    from sympy import factorint
+
     side = max(layer.sides)
-    primes = prime_factors(side)
+    primes = sorted(factorint(side, multiple=True), reverse=True)
     said = f"axes {count} of quanta cannot split the larger side of {full} ({layer.out} x {layer.inp})"
     if len(primes) < 2:
         return f"{said}, as {side} is prime: leave it out of the targets"
