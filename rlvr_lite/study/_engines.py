@@ -130,6 +130,16 @@ def alone(root: Path, trial: Trial, given: bytes, device: str | None = None, mar
     return do(root, trial, Held(), Given.unpack(given))
 
 
+#: What the process that trials are forked from imports once.
+_IMPORTS = ["rlvr_lite.study._work"]
+
+
+def _surround(environment: dict[str, str]) -> None:
+    """The environment of the caller: a fork has that of the first study."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 class _Processes:
     """A fresh process a trial, each on the next free GPU."""
 
@@ -137,9 +147,14 @@ class _Processes:
         from pebble import ProcessPool
 
         self.capacity, self._root, self._given = capacity, root, given
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(max_workers=capacity, max_tasks=1, context=context)
         gpus = _gpus()
+        # without a GPU from a process that has the imports, which are most of a short trial; CUDA's driver outlives no fork
+        context = multiprocessing.get_context("spawn" if gpus else "forkserver")
+        if not gpus:
+            multiprocessing.set_forkserver_preload(_IMPORTS)
+        self._pool = ProcessPool(
+            max_workers=capacity, max_tasks=1, context=context, initializer=_surround, initargs=[dict(os.environ)]
+        )
         self._free = [gpus[i % len(gpus)] if gpus else None for i in range(capacity)]
         self._flying: dict[Future[bool], tuple[Trial, str | None, int]] = {}
 

@@ -84,3 +84,10 @@ def die_always(root: Path, trial: Trial, *_: object) -> bool:
         os.kill(os.getpid(), signal.SIGKILL)
     settle(root, trial)
     return True
+
+
+def note_environment(root: Path, trial: Trial, *_: object) -> bool:
+    """A worker that leaves the value of COLOUR in a file."""
+    (root / f".colour-{trial.stage}-{trial.config.method}").write_text(os.environ.get("COLOUR", ""))
+    settle(root, trial)
+    return True

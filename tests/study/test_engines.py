@@ -29,7 +29,7 @@ SMALL = {
     "max_completion_length": 24,
     "progress": False,
 }
-FAKED = {"seeds": 2, "tune": "none", "eval_problems": 6, "eval_k": 2, "steps": 4, "progress": False}
+FAKED = {"seeds": 1, "tune": "none", "eval_problems": 6, "eval_k": 2, "steps": 4, "progress": False}
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,15 @@ def test_a_run_that_kills_every_process_costs_its_row_only(tmp_path, monkeypatch
     study = compare(["lora", "dora"], out=tmp_path / "s", engine="process", workers=2, **FAKED)
     assert "died 3 times" in study.rows["dora"].problem
     assert not study.rows["lora"].problem
+
+
+@pytest.mark.slow
+def test_processes_have_the_environment_of_their_call(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvr_lite.study._engines.alone", fake_engine.note_environment)
+    for colour in ("red", "blue"):
+        monkeypatch.setenv("COLOUR", colour)
+        compare(["lora", "dora"], out=tmp_path / colour, engine="process", workers=1, **FAKED)
+        assert {file.read_text() for file in (tmp_path / colour).glob(".colour-*")} == {colour}
 
 
 @pytest.mark.slow
