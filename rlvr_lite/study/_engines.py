@@ -149,8 +149,9 @@ class _Processes:
         self.capacity, self._root, self._given = capacity, root, given
         gpus = _gpus()
         # without a GPU from a process that has the imports, which are most of a short trial; CUDA's driver outlives no fork
-        context = multiprocessing.get_context("spawn" if gpus else "forkserver")
-        if not gpus:
+        forked = not gpus and "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if forked else "spawn")
+        if forked:
             multiprocessing.set_forkserver_preload(_IMPORTS)
         self._pool = ProcessPool(
             max_workers=capacity, max_tasks=1, context=context, initializer=_surround, initargs=[dict(os.environ)]
