@@ -101,7 +101,8 @@ class Step:
         rows: completions of the whole step.
         checkpointing: whether activations are recomputed in the backward pass.
         copy: whether a 4-bit base is sampled from through a copy in the type of products.
-        engine: whether vLLM samples, from weights of its own in the type of products, and sleeps in the other phases.
+        engine: whether vLLM samples, from weights of its own in the type of products, and sleeps in the other phases; the head
+            of a base that is trained itself is not tied there.
         reference: whether the frozen base scores completions too (``kl_coef > 0``); full fine-tuning keeps a copy of it.
     """
 
@@ -372,18 +373,16 @@ class _Bill:
         before, room = last_growth(step.prompt_length, step.completion_length)
         half = (self._stream + e) / 2  # keys are rotated in the type of the stream
         states = 4 * shape.states * step.sampled
+        logits = step.sampled * shape.vocabulary * (e + 8)
 
         def cached(tokens: int, more: int = 0) -> int:
             return int(half * step.sampled * (shape.cached(tokens) + more)) + states
 
         if step.engine:
-            return {
-                "engine": e * shape.parameters,
-                "KV cache": cached(self._length),
-                "head": step.sampled * shape.vocabulary * (e + 8),
-            }
+            untied = self.adapter.trains_base and shape.config.get("tie_word_embeddings", True)
+            held = e * (shape.parameters + shape.vocabulary * shape.hidden * untied)
+            return {"engine": held, "KV cache": cached(self._length), "head": logits}
         prefill = self._without_gradients(step.prompts, step.prompt_length, adapted=True)
-        logits = step.sampled * shape.vocabulary * (e + 8)
         kept = self.adapter.kept
         unpacked = max((size for size, _ in shape.matrices), default=0) * e if self.precision == "nf4" else 0
         if step.copy and self.precision == "nf4":

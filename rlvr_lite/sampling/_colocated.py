@@ -42,13 +42,14 @@ class ColocatedVLLM(Sampler):
     The engine reads the base once, as it is computed with: that of a run in NF4 is dequantised to the type of its
     products. Adapters that are plain LoRAs are handed over as such, without merging, which would round small updates away;
     every policy is a new LoRA with a name of its own, since vLLM keeps what it once read. Other methods hand over ``W + dW``
-    from the untouched base. The cache of prompts is emptied with each policy, and on a GPU the engine sleeps while nothing is
-    sampled.
+    from the untouched base, and a base that is trained itself its weights, for which the engine's head is not tied to its
+    embeddings: it would stay what it was. The cache of prompts is emptied with each policy, and on a GPU the engine sleeps
+    while nothing is sampled.
 
     An engine that fails while it samples is given up with one line, and the model itself is sampled from then on.
 
     Args:
-        model: the policy, a ``PeftModel``.
+        model: the policy: a ``PeftModel``, or a model whose own weights are trained.
         own: samples from the model itself, with the template and the ends that are to be followed.
         tokenizer: its tokenizer.
         longest: tokens of a prompt and its completion; ``None`` for what the base has positions for.
@@ -57,8 +58,8 @@ class ColocatedVLLM(Sampler):
         **options: passed to ``vllm.LLM``.
 
     Raises:
-        UserError: vLLM is not installed, or does not start with this base; the base itself is trained; an adapter that is no
-            LoRA was not attached by ``rlvr_lite.methods``.
+        UserError: vLLM is not installed, or does not start with this base; an adapter that is no LoRA was not attached by
+            ``rlvr_lite.methods``.
     """
 
     name = "vllm"
@@ -75,34 +76,32 @@ class ColocatedVLLM(Sampler):
         **options: Any,
     ):
         self._model, self._own, self._tokenizer = model, own, tokenizer
-        weight = output_head(model).weight
-        cuda, rank = weight.device.type == "cuda", _lora_rank(model)
-        if not hasattr(model, "peft_config"):  # a head tied to trained embeddings would stay what it was
-            raise UserError("vLLM is handed adapters, not a base that is trained as a whole: leave the sampler out")
-        if rank is None:
+        dtype, rank = _products(model, own), _lora_rank(model)
+        cuda = next(model.parameters()).device.type == "cuda"
+        if rank is None and not _whole(model):
             methods.attachment(model)  # of others nobody knows what they change
         room = rank and lora_room(rank)
         if rank and not room:
             _LOG.warning("rank %d is more than vLLM's LoRA takes: it is given merged weights, which round", rank)
         self._lora = bool(room)
         options = {"enable_lora": True, "max_lora_rank": room, "max_loras": 1, **options} if room else options
-        dtype = str(weight.dtype).removeprefix("torch.")
         options = {"enable_sleep_mode": cuda and sleep, "enforce_eager": not cuda, "max_model_len": longest, **options}
         self._folder = Path(tempfile.mkdtemp(prefix="rlvr-lite-vllm-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="rlvr-lite-base-") as base:
-            _write_base(model, tokenizer, weight.dtype, Path(base))
-            self._vllm, self._llm = started(base, dtype, _OTHERWISE, gpu_memory_utilization=memory, **options)
+            _write_base(model, tokenizer, dtype, Path(base))
+            said = str(dtype).removeprefix("torch.")
+            self._vllm, self._llm = started(base, said, _OTHERWISE, gpu_memory_utilization=memory, **options)
         self._sleeps, self._given, self._request = bool(options["enable_sleep_mode"]), 0, None
         if self._sleeps:
             self._llm.sleep(level=1)
-        self.precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[dtype]
-        self.weights = "vLLM's copy of the policy" + (
-            ", the adapter as a LoRA" if self._lora else ", adapter and base as one"
-        )
+        self.precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[said]
+        self.weights = "vLLM's copy of the policy"
+        if not _whole(model):
+            self.weights += ", the adapter as a LoRA" if self._lora else ", adapter and base as one"
         if own.precision == "nf4":
             self.weights += ", the base dequantised"
-            _LOG.warning("vLLM samples from the 4-bit base dequantised to %s", dtype)
+            _LOG.warning("vLLM samples from the 4-bit base dequantised to %s", said)
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -136,10 +135,8 @@ class ColocatedVLLM(Sampler):
             self._request = LoRARequest(f"policy-{self._given}", self._given, str(self._folder))
             self._llm.llm_engine.add_lora(self._request)  # read now: the folder is written anew for the next
         else:
-            dtype = output_head(self._model).weight.dtype
-            self._llm.collective_rpc(
-                "reload_weights", kwargs={"weights_iterator": _base(self._model, dtype, updated=True)}
-            )
+            fresh = _base(self._model, _products(self._model, self._own), updated=True)
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": fresh})
         self._llm.reset_prefix_cache()
 
     def sample(self, prompts: Sequence[Messages], k: int, config: SamplingConfig, keys: Sequence[int]) -> Samples:
@@ -185,6 +182,18 @@ class ColocatedVLLM(Sampler):
         return chosen(prompts, k, config, room)
 
 
+def _products(model: nn.Module, own: TransformersSampler) -> torch.dtype:
+    """In which the policy multiplies: its weights may be kept in more."""
+    weight = output_head(model).weight
+    with own.autocast():
+        kind = weight.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def _whole(model: nn.Module) -> bool:
+    return not hasattr(model, "peft_config")
+
+
 def _lora_rank(model: nn.Module) -> int | None:
     """Rank of the plain LoRA that the adapter is; ``None`` for other adapters and none."""
     config = getattr(model, "active_peft_config", None)
@@ -202,7 +211,8 @@ def _untouched(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]
     """Name, module, name within it and tensor of what the base holds, without adapters; names are the base's own."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    base: Any = model.get_base_model()  # type: ignore[operator]
+    whole = _whole(model)
+    base: Any = model if whole else model.get_base_model()  # type: ignore[operator]
     around = [name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
     seen: set[int] = set()
     for name, module in base.named_modules():
@@ -210,13 +220,15 @@ def _untouched(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]
         if outer is not None and name != f"{outer}.base_layer":
             continue
         for own, tensor in module.named_parameters(recurse=False):
-            if id(tensor) not in seen:  # a tied head is not written twice
+            if whole or id(tensor) not in seen:  # a tied head is not written twice
                 seen.add(id(tensor))
                 yield f"{name.replace('.base_layer', '')}.{own}", module, own, tensor
 
 
 def _changed(model: nn.Module) -> dict[str, Any]:
-    """What the method changes, by the names of parameters."""
+    """What the method changes, by the names of parameters; empty where the base itself is trained."""
+    if _whole(model):
+        return {}
     try:
         methods.attachment(model)
     except UserError:  # a plain LoRA of PEFT's
@@ -244,7 +256,10 @@ def _write_base(model: nn.Module, tokenizer: Any, dtype: torch.dtype, folder: Pa
 
     config = output_head(model).causal_lm.config
     state = {name: value.cpu().contiguous() for name, value in _base(model, dtype)}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     facts = {k: v for k, v in config.to_dict().items() if k != "quantization_config"} | {"dtype": str(dtype)[6:]}
+    if _whole(model):
+        state = {name: value.clone() for name, value in state.items()}  # a tied head is a tensor of its own there
+        facts["tie_word_embeddings"] = False
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     type(config).from_dict(facts).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlvr_lite import methods
 from rlvr_lite.errors import UserError
 from rlvr_lite.grpo import OutputHead, eval_mode, feed, output_head, position_limit
 
@@ -169,10 +168,6 @@ def check_engine(sampler: str, method: str, copy: bool | str, backend: str) -> N
     """
     if sampler != "vllm":
         return
-    if methods.get(method).trains_base:
-        raise UserError(
-            f"sampler='vllm' is handed adapters, and {method} trains the base itself: leave the sampler out"
-        )
     if copy is True:
         raise UserError("rollout_copy=True is for sampling from the model itself: leave it out, or sampler='vllm'")
     if backend == "unsloth":

@@ -72,7 +72,7 @@ class TransformersSampler(Sampler):
         self._model, self._tokenizer = model, tokenizer
         self.template = dict(template or {})
         self.ends = tuple(eos_ids(model, tokenizer) if ends is None else ends)
-        self._autocast = autocast or self._as_in_training
+        self.autocast = autocast or self._as_in_training
         self._copy = copy
         if copy is True and not self._copied:
             raise UserError(
@@ -116,7 +116,7 @@ class TransformersSampler(Sampler):
             UserError: a copy was asked for, and there is no room for it.
         """
         with contextlib.ExitStack() as stack:
-            with self._autocast():
+            with self.autocast():
                 try:
                     stack.enter_context(lean(self._model, copy=self._copies()))
                 except torch.OutOfMemoryError:
@@ -158,7 +158,7 @@ class TransformersSampler(Sampler):
         rendered = [render(self._tokenizer, prompt, self.template) for prompt in prompts]
         ids, mask = tokenize(self._tokenizer, rendered, prompts)
         device = output_head(self._model).weight.device
-        with self._autocast():
+        with self.autocast():
             drawn = rollout(
                 self._model,
                 ids.to(device),

@@ -161,6 +161,9 @@ def test_moments_are_in_fp32_unless_only_8_bits_fit():
 def test_an_engine_is_a_second_copy_while_it_samples():
     alone, beside = (plan(PAPER, "lora", "24GiB", precision="nf4", sampler=s) for s in ("transformers", "vllm"))
     assert beside.phases["rollout"]["engine"] == 2 * beside.shape.parameters
+    whole = plan("tiny", "full", "24GiB", precision="bf16", sampler="vllm")  # its head is not tied there
+    head = whole.shape.vocabulary * whole.shape.hidden
+    assert whole.phases["rollout"]["engine"] == 2 * (whole.shape.parameters + head)
     assert {name: bill for name, bill in beside.phases.items() if name != "rollout"} == {
         name: bill for name, bill in alone.phases.items() if name != "rollout"
     }

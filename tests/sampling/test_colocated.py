@@ -125,9 +125,24 @@ def test_other_methods_hand_over_weights_from_the_untouched_base(method: str) ->
     assert any(not torch.equal(first[name], engine.base[name]) for name in first)
 
 
-def test_a_base_that_is_trained_as_a_whole_is_refused() -> None:
-    with pytest.raises(UserError, match="adapters"):
-        sampler_of(*policy("full"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_base_that_is_trained_hands_over_its_weights_with_a_head_of_its_own(precision: str) -> None:
+    model, tokenizer = policy("full", precision)
+    assert model.config.tie_word_embeddings
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    own = TransformersSampler(model, tokenizer, autocast=lambda: torch.autocast("cpu", kind, precision == "bf16"))
+    sampler, engine = ColocatedVLLM(model, own, tokenizer), Engine.last
+    assert not engine.config["tie_word_embeddings"]
+    assert sampler.precision == precision
+    assert sampler.weights == "vLLM's copy of the policy"
+    drawn(sampler)
+    assert set(engine.weights) == set(engine.base) == set(model.state_dict())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    drawn(sampler)
+    for name, value in model.state_dict().items():  # its master weights, in the type of the products
+        assert torch.equal(engine.weights[name], value.to(engine.base[name].dtype))
 
 
 def test_a_base_in_four_bits_is_handed_over_dequantised(caplog: pytest.LogCaptureFixture) -> None:
@@ -259,15 +274,13 @@ def test_a_run_whose_engine_dies_goes_on_and_says_so(tmp_path: Path, monkeypatch
     assert "2 of 3 steps" in found.reason
 
 
-@pytest.mark.parametrize(
-    "options", [{"method": "full"}, {"precision": "nf4", "rollout_copy": True}, {"backend": "unsloth"}], ids=str
-)
+@pytest.mark.parametrize("options", [{"precision": "nf4", "rollout_copy": True}, {"backend": "unsloth"}], ids=str)
 def test_what_an_engine_cannot_sample_is_refused_before_a_weight_is_loaded(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bases, "load_for", lambda _: pytest.fail("loaded"))
     with pytest.raises(UserError, match="sampler"):
-        train(options.pop("method", "lora"), out=tmp_path / "run", sampler="vllm", progress=False, **options)
+        train("lora", out=tmp_path / "run", sampler="vllm", progress=False, **options)
 
 
 def test_a_card_too_small_for_both_is_said_before_a_weight_is_loaded(

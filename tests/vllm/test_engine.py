@@ -56,7 +56,7 @@ def gap(model: Any, tokenizer: Any, sampler: ColocatedVLLM, seed: int) -> float:
     return float(((scored - found.logprobs) * found.mask).abs().max())
 
 
-@pytest.mark.parametrize("method", ["lora", "pissa", "tinylora", "dora", "ia3", "oft"])
+@pytest.mark.parametrize("method", ["lora", "pissa", "tinylora", "dora", "ia3", "oft", "full"])
 def test_every_policy_is_the_one_that_is_scored(method: str) -> None:
     model, tokenizer = policy(method)
     sampler = engine(model, tokenizer)
@@ -103,7 +103,7 @@ def test_an_engine_that_dies_is_said_once_and_the_run_goes_on(caplog: pytest.Log
     assert sum("engine core died" in record.getMessage() for record in caplog.records) == 1
 
 
-@pytest.mark.parametrize("method", ["lora", "dora"])
+@pytest.mark.parametrize("method", ["lora", "dora", "full"])
 def test_a_run_of_a_configuration_samples_its_own_policy(method: str, tmp_path: Path) -> None:
     found = rlvr_lite.train(
         method,
