@@ -59,10 +59,10 @@ def test_processes_and_ray_give_the_numbers_of_this_process(tmp_path):
 
 @pytest.mark.slow
 def test_a_study_killed_again_and_again_ends_with_the_same_leaderboard(tmp_path):
-    command = [sys.executable, "-m", "tests.study.killed", str(tmp_path), "6", "0"]
+    command = [sys.executable, "-m", "tests.study.killed", str(tmp_path), "4", "0"]
     found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout.splitlines()[-1]) == {"killed": 6, "equal": True}
+    assert json.loads(found.stdout.splitlines()[-1]) == {"killed": 4, "equal": True}
 
 
 @pytest.mark.slow
