@@ -209,9 +209,9 @@ def counted(names: list[str]) -> Table:
 def in_turns(method: str, precision: str, tokens: int, repeats: int) -> dict[str, Any]:
     """CPU seconds of a rollout of 4 x 4 rows and so many tokens by each side, in turns, and of what is prepared for all of them."""
     torch.manual_seed(0)
-    half = None
-    base = bases.load(os.environ["RLVR_LITE_SMOLLM2"], precision, compute_dtype=half)  # type: ignore[arg-type]
-    model = methods.attach(base.model, method, AdapterConfig(rank=32, alpha=64.0), total_steps=100, seed=0).eval()
+    base = bases.load(os.environ["RLVR_LITE_SMOLLM2"], precision)  # type: ignore[arg-type]
+    sizes = {k: v for k, v in {"rank": 32, "alpha": 64.0}.items() if k in methods.get(method).uses}
+    model = methods.attach(base.model, method, AdapterConfig(**sizes), total_steps=100, seed=0).eval()
     ids, mask = torch.randint(5, 40_000, (4, 48)), torch.ones(4, 48, dtype=torch.long)
     mask[0, :12] = 0
     cast = nullcontext if base.compute_dtype == torch.float32 else lambda: torch.autocast("cpu", dtype=torch.bfloat16)
