@@ -14,6 +14,7 @@ from rlvr_lite.errors import UserError
 
 __all__ = ["time_limit"]
 
+_PORTIONS = 10  # of a limit, counted one by one: a process that was stopped or asleep lost one of them, not the limit
 _AGAIN = 1.0  # seconds until code that swallowed the interruption is interrupted again
 
 
@@ -58,8 +59,11 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     by_signal = posix and thread is threading.main_thread()
 
     def interrupt() -> None:
-        wait: float = seconds
-        while not done.wait(wait):
+        portion, left = seconds / _PORTIONS, _PORTIONS
+        while not done.wait(portion):
+            left -= 1
+            if left > 0:
+                continue
             with lock:
                 if done.is_set():
                     return
@@ -69,7 +73,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(
                         ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Overrun)
                     )
-            wait = _AGAIN
+            portion = _AGAIN
 
     watchdog = threading.Thread(target=interrupt, daemon=True, name="time-limit")
     previous = signal.signal(signal.SIGURG, _interrupted) if by_signal else None

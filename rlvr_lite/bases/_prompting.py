@@ -16,7 +16,6 @@ __all__ = ["adds_bos", "end_of_turn", "plain_template", "preset", "rendered"]
 _LOG = logging.getLogger(__name__)
 _MARK = "rlvr-lite-ends-here"
 _LONGEST_RENDERING = 10.0  # seconds; a prompt takes milliseconds
-_ENDED: set[str] = set()  # chat templates that are known to come to an end
 
 
 def adds_bos(tokenizer: Any) -> bool:
@@ -65,8 +64,8 @@ def _plain(tokenizer: Any) -> str:
 def rendered(tokenizer: Any, turns: Sequence[Mapping[str, Any]], **how: Any) -> str:
     """The text that the chat template makes of a chat.
 
-    It runs in jinja's sandbox, which keeps a stranger's template away from Python and files but lets it loop for ever:
-    until it has come to an end once, a limit breaks it off.
+    It runs in jinja's sandbox, which keeps a stranger's template away from Python and files but lets it loop for ever,
+    on the first chat or on one that says a certain word: a limit breaks it off.
 
     Args:
         tokenizer: with the template.
@@ -76,11 +75,8 @@ def rendered(tokenizer: Any, turns: Sequence[Mapping[str, Any]], **how: Any) -> 
     Raises:
         UserError: it came to no end within 10 s; what the template itself raises may be anything.
     """
-    template = str(tokenizer.chat_template)
-    with time_limit(None if template in _ENDED else _LONGEST_RENDERING):
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
-    _ENDED.add(template)
-    return text
+    with time_limit(_LONGEST_RENDERING):
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, **how))
 
 
 def end_of_turn(tokenizer: Any, known: set[int]) -> int | None:

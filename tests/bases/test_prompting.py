@@ -123,11 +123,11 @@ def test_a_template_without_an_end_is_broken_off(folder: Path, monkeypatch: pyte
     with_template(folder, loops)
     with pytest.raises(UserError, match="template of this base did not return"):
         bases.load(str(folder))
-    with_template(folder, "{% if messages | length == 1 %}" + loops + "{% endif %}{{ messages[-1].content }}")
+    with_template(folder, "{% if 'stop' in messages[-1].content %}" + loops + "{% endif %}{{ messages[-1].content }}")
     tokenizer = bases.load(str(folder)).tokenizer
-    tokenizer.chat_template += " "  # as if it had not come to an end yet
-    with pytest.raises(UserError, match="did not return"):
-        sampling.render(tokenizer, CHAT)
+    assert sampling.render(tokenizer, [{"role": "user", "content": "go"}]) == "go"
+    with pytest.raises(UserError, match="did not return"):  # it came to an end before, and loops now
+        sampling.render(tokenizer, [{"role": "user", "content": "stop"}])
 
 
 def test_a_template_that_is_none_is_refused(folder: Path) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import functools
 import logging
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -201,6 +203,27 @@ def test_an_alarm_of_the_caller_outlives_the_alarms_inside():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be stopped here")
+def test_the_time_in_which_the_process_was_stopped_is_not_over_the_limit():
+    works = """
+import time
+from rlvr_lite.deadline import time_limit
+with time_limit(2.0):
+    print("inside", flush=True)
+    until = time.process_time() + 0.05
+    while time.process_time() < until:
+        pass
+"""
+    with subprocess.Popen([sys.executable, "-c", works], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"inside\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate()[1] == b""
+    assert process.returncode == 0
 
 
 def test_off_the_main_thread_there_is_a_limit_too():
