@@ -76,8 +76,8 @@ def compare(
         search_seeds: seeds of the fine pass of the search; with two or more, the luck of the choice is in the intervals.
         engine: ``local``, ``process`` or ``ray``.
         workers: runs at once of the latter two.
-        address: of a running Ray cluster; by default one is started on this machine. Ray listens on every interface: in a
-            network with strangers set ``RAY_AUTH_MODE=token`` and ``RAY_AUTH_TOKEN`` (Ray 2.52) before Ray is imported.
+        address: of a running Ray cluster; by default one is started that listens to this machine alone. A cluster of
+            several takes orders from whoever reaches it: start it with ``RAY_AUTH_MODE=token`` (Ray 2.52).
         out: directory of the study; by default one under ``runs/`` named after base and task.
         config: what all runs share, instead of the defaults.
         progress: show a progress bar.

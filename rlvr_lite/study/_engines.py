@@ -9,7 +9,7 @@ import platform
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -58,10 +58,10 @@ def engine(
         root: of the study; for a cluster on a file system that all its machines see.
         given: the reward functions and the task that came in memory.
         workers: trials at once of ``process`` (by default one a GPU, or one without) and, without a GPU, of ``ray``.
-        address: of a running Ray cluster; by default one is started on this machine.
+        address: of a running Ray cluster; by default one is started on this machine, which nobody else reaches.
 
     Raises:
-        UserError: the engine does not exist, Ray is not installed, or what was given cannot be sent to its workers.
+        UserError: the engine does not exist, Ray is not installed or does not start, or what was given cannot be sent to its workers.
     """
     if name not in get_args(EngineName):
         raise unknown_name("engine", name, get_args(EngineName))
@@ -191,6 +191,21 @@ class _Processes:
 
 
 @contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray takes orders from whoever reaches it: what is begun in here listens to this machine alone.
+
+    On Windows and macOS that is Ray's default; elsewhere the variable which says so is read once, at its import.
+    """
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
 def _ray(root: Path, given: bytes, workers: int | None, address: str | None) -> Iterator[Engine]:
     try:
         import ray
@@ -202,8 +217,16 @@ def _ray(root: Path, given: bytes, workers: int | None, address: str | None) -> 
         raise UserError("a running cluster has its own number of workers: leave workers out")
     started = not ray.is_initialized()
     if started:
+        own = not (address or os.environ.get("RAY_ADDRESS"))  # which Ray reads where no address is given
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        try:
+            with _on_loopback() if own else nullcontext():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:  # of many types, among them Exception itself
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"Ray cannot be {'started' if own else 'reached'} ({said}); the engine 'process' needs none"
+            ) from error
     mark = root / f".seen-{uuid.uuid4().hex}"
     try:
         mark.touch()

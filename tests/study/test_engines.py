@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import Future
 
 import pebble
+import psutil
 import pytest
 import torch
 
@@ -95,6 +96,34 @@ def test_a_lost_worker_of_ray_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr("rlvr_lite.study._engines.alone", fake_engine.die_once)
     study = compare(["lora", "dora"], out=tmp_path / "s", engine="ray", workers=2, **FAKED)
     assert all(not row.problem for row in study.rows.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs the extra ray")
+def test_a_ray_that_is_started_here_is_reached_from_nowhere_else(tmp_path):
+    with engine("ray", tmp_path, workers=1):
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        sockets = [socket for process in processes for socket in process.net_connections("tcp")]
+        listens = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert len(processes) > 2
+    assert listens
+    assert listens <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs the extra ray")
+@pytest.mark.parametrize(("address", "says"), [(None, "cannot be started"), ("10.0.0.1:6379", "cannot be reached")])
+def test_a_ray_that_does_not_start_says_so_in_one_line(tmp_path, monkeypatch, address, says):
+    import ray
+
+    def fails(**_):
+        raise Exception("The current node\ntimed out")
+
+    monkeypatch.setattr(ray, "init", fails)
+    with (
+        pytest.raises(UserError, match=f"{says} .The current node timed out"),
+        engine("ray", tmp_path, address=address),
+    ):
+        pass
 
 
 def test_a_method_that_cannot_run_leaves_the_shared_base_clean_for_the_next(tmp_path, monkeypatch):
