@@ -81,6 +81,8 @@ def test_what_is_no_configuration_is_refused(text):
         {"learning_rate": True},
         {"kl_coef": float("inf")},
         {"clip_high": float("nan")},
+        {"clip_high": 10**400},
+        {"reward_weights": (-(10**400),)},
         {"eval_before": "no"},
         {"eval_before": 0},
         {"method": None},
