@@ -105,6 +105,6 @@ def _options(name: str, value: Any) -> dict[str, Any]:
 def _option(name: str, value: Any) -> Any:
     if type(value).__module__ == "numpy" and not getattr(value, "shape", True):
         value = value.item()
-    if isinstance(value, bool | str | Integral) or _is_number(value):
+    if isinstance(value, bool | str) or _is_number(value):
         return value
     raise UserError(f"{name} must be text, a finite number, True or False, got {value!r}")

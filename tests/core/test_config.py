@@ -95,6 +95,7 @@ def test_what_is_no_configuration_is_refused(text):
         {"task_options": {"operands": {}}},
         {"task_options": {3: "operands"}},
         {"method_options": {"ratio": float("nan")}},
+        {"method_options": {"ratio": 10**400}},
     ],
     ids=str,
 )
