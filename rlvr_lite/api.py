@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from rlvr_lite.evaluation import EVALUATION_FILE, Evaluation
 from rlvr_lite.records import is_file
 from rlvr_lite.study import MANIFEST, Study
 from rlvr_lite.training import Run
+from rlvr_lite.typed import as_path
 
 if TYPE_CHECKING:
     from rlvr_lite.analysis.spectrum import Spectrum
@@ -27,9 +28,7 @@ def load(directory: str | Path) -> Run | Evaluation | Study:
     Raises:
         UserError: it does not exist, or holds nothing that this package wrote.
     """
-    path = Path(directory)
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist: give the directory of a run, an evaluation or a study")
+    path = as_path("directory", directory)
     if is_file(path / MANIFEST):
         return Study.load(path)
     if is_file(path / EVALUATION_FILE) and not is_file(path / "config.json"):
@@ -53,7 +52,7 @@ def spectrum(runs: Run | str | Path | Sequence[Run | str | Path], *, cache: str 
     from rlvr_lite.analysis.spectrum import compare_updates
     from rlvr_lite.exports import updates_of
 
-    given = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    given = [runs] if isinstance(runs, Run | str) or not isinstance(runs, Iterable) else list(runs)
     found = [run if isinstance(run, Run) else Run.load(run) for run in given]
     for run in found:
         run.gate()

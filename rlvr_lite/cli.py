@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to their developers, not to the user
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given in (["--version"], ["-V"]):
+    if given[:1] in (["--version"], ["-V"]):
         print(f"rlvr-lite {rlvr_lite.__version__}")
         return
     _listen()
@@ -92,7 +92,7 @@ def _run(given: list[str]) -> Any:
     if name in _COMMANDS:
         return _command(name, words)
     if name in ("-h", "--help", "help"):
-        return _all(["--help"])
+        return _command(words[0], ["--help"]) if words[:1] and words[0] in _COMMANDS else _all(["--help"])
     if name == "--print-completion":
         if words not in (["bash"], ["zsh"]):
             raise UserError("--print-completion takes the name of a shell: bash or zsh")
@@ -133,8 +133,11 @@ def _later(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
 def _all(words: list[str]) -> None:
     """What tyro says of all commands together: the help, or a shell's completion."""
     known = {name: commands.for_tyro(command) for name, command in _COMMANDS.items()}
+    more = "Also: --version, --print-completion bash or zsh, and `rlvr-lite help COMMAND`."
     try:
-        tyro.extras.subcommand_cli_from_dict(known, args=words, prog="rlvr-lite", sort_subcommands=False)
+        tyro.extras.subcommand_cli_from_dict(
+            known, args=words, prog="rlvr-lite", description=more, sort_subcommands=False
+        )
     except SystemExit as error:
         if error.code not in (0, None):
             raise

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.errors import UserError
+from rlvr_lite.habits import unknown_option
 from rlvr_lite.typed import take_types
 
 __all__ = [
@@ -75,7 +76,7 @@ def replace_fields(config: C, values: Mapping[str, Any]) -> C:
     known = {f.name for f in dataclasses.fields(config)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise unknown_name("option", str(name), known)
+            raise unknown_option("a run" if isinstance(config, RunConfig) else type(config).__name__, str(name), known)
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
@@ -232,7 +233,7 @@ class RunConfig:
         max_hours: stop cleanly, saved, after this time; ``None`` has no limit.
         spectrum_steps: every so many steps the metrics say where in the base's spectrum the update lies; 0 is off.
         stop_on_collapse: stop cleanly, saved, when the policy collapses; the reason says what was seen either way.
-        report_to: trackers of transformers, such as ``("tensorboard",)``.
+        report_to: trackers of transformers, such as ``("tensorboard",)``; ``none`` is none of them.
     """
 
     method: str = "lora"
@@ -287,10 +288,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         take_types(self)
+        if self.report_to == ("none",):  # the word of transformers
+            object.__setattr__(self, "report_to", ())
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise UserError(f"{name} must be at least {least}, got {value}")
+        if self.seed >= 2**32:
+            raise UserError(f"seed must be less than 2**32, which is all that NumPy takes; got {self.seed}")
         if self.group_size < 2:
             raise UserError(f"group_size must be at least 2 to compare answers with each other, got {self.group_size}")
         for name in ("learning_rate", "max_grad_norm", "max_hours", "temperature"):

@@ -81,11 +81,11 @@ class Chat:
         force: bool = False,
     ):
         facts = RunRecord.open(run).gate(force=force)
-        with quietly():
-            self.trained: Trained = load_trained(facts)
         self.config = facts.config
         longest = max_completion_length or facts.config.max_completion_length or 512
         self.sampling = SamplingConfig(temperature=temperature, max_completion_length=longest)
+        with quietly():
+            self.trained: Trained = load_trained(facts)
         self.seed, self.asked = seed, 0
 
     def __repr__(self) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite.errors import UserError, as_html, printable
+from rlvr_lite.methods import get as get_method
 from rlvr_lite.records import read_jsonl, write_text
 from rlvr_lite.table import Table, cell_text
 from rlvr_lite.training import Run, train, training_curves
+from rlvr_lite.typed import checked
 
 __all__ = ["demo"]
 
@@ -34,6 +36,7 @@ _NEXT = (
 )
 
 
+@checked
 def demo(
     out: Path, *, methods: Sequence[str] = ("lora", "dora", "full"), steps: int = 40, progress: bool = True
 ) -> dict[str, Run]:
@@ -55,6 +58,8 @@ def demo(
     """
     if not methods:
         raise UserError("name at least one method, such as lora")
+    for method in methods:
+        get_method(method)  # before any is trained
     started = time.perf_counter()
     runs: dict[str, Run] = {}
     for method in methods:

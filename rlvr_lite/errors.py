@@ -81,7 +81,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     >>> print(unknown_name("method", "xyz", ["lora", "full"]))
     unknown method 'xyz': choose one of full, lora
     """
-    known = sorted(known)
+    known = sorted(set(known))
     folded = {word.casefold(): word for word in known}
     near = [folded[word] for word in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
     if near:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+from pathlib import Path
 from typing import Any
 
 from matplotlib import figure
@@ -34,6 +36,8 @@ class Figure(figure.Figure):
         Raises:
             UserError: the file cannot be written, or its suffix names no format.
         """
+        if isinstance(fname, str | os.PathLike) and not Path(fname).suffix and "format" not in options:
+            raise UserError(f"cannot write {fname}: its name says no format; name it .png, .svg or .pdf")
         try:
             super().savefig(fname, *args, **options)
         except OSError as error:

@@ -7,7 +7,7 @@ fitted to what was named and never refused.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -207,7 +207,9 @@ def reward_functions(given: Any, longest: int = 1) -> tuple[list[Callable[..., A
     """
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",") if name.strip()]
-    given = [given] if callable(given) else list(given)
+    given = [given] if callable(given) else given
+    if not isinstance(given, Sequence):
+        raise UserError(f"rewards must be names or functions, got {given!r}")
     functions = [rewards.get(item, longest) if isinstance(item, str) else item for item in given]
     return functions, tuple(i if isinstance(i, str) else getattr(i, "__name__", type(i).__name__) for i in given)
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
+from types import SimpleNamespace, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlvr_lite.errors import UserError, unknown_name
 
-__all__ = ["hints", "take_types"]
+__all__ = ["as_path", "checked", "hints", "take_types"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @functools.cache
@@ -41,6 +47,61 @@ def take_types(config: Any) -> None:
             object.__setattr__(config, name, typed)
 
 
+def as_path(name: str, value: Any) -> Path:
+    """The path that a caller gave as ``name``.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(value, str | os.PathLike) or not str(value) or "\0" in str(value):
+        raise UserError(f"{name} must be the path of a folder, got {value!r}")
+    return Path(value)
+
+
+def checked(function: F) -> F:
+    """A function that refuses, in one line, an argument that is not of the plain type or path which its signature declares.
+
+    NumPy's numbers arrive as plain ones; parameters of other types are the function's own affair.
+    """
+    declared = inspect.get_annotations(function)
+    signature = inspect.signature(function)
+
+    @functools.cache
+    def kinds() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in signature.parameters:
+            with suppress(NameError, KeyError):  # what only type checkers import, and what says no type
+                alone = SimpleNamespace(__annotations__={name: declared[name]})
+                found |= get_type_hints(alone, globalns=function.__globals__)
+        return {name: hint for name, hint in found.items() if _of(hint) <= _CHECKED or _is_words(hint)}
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            given = signature.bind(*args, **options)
+        except TypeError:
+            return function(*args, **options)  # says it in Python's own words
+        for name, hint in kinds().items():
+            value = given.arguments.get(name)
+            if name not in given.arguments or (value is None and type(None) in get_args(hint)):
+                continue
+            if isinstance(value, str) and _is_words(hint):  # the function has a message of its own
+                continue
+            given.arguments[name] = as_path(name, value) if Path in _of(hint) else _typed(name, hint, value)
+        return function(*given.args, **given.kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def _of(hint: Any) -> set[Any]:
+    """The types of a union, or a type alone, without ``None``."""
+    return set(get_args(hint)) - {type(None)} if get_origin(hint) in (Union, UnionType) else {hint}
+
+
+def _is_words(hint: Any) -> bool:
+    return all(get_origin(kind) is Literal for kind in _of(hint))
+
+
 def _typed(name: str, hint: Any, value: Any) -> Any:
     """``value`` as ``hint`` declares it: lists are tuples, one item stands for a tuple of it, NumPy's numbers are plain."""
     kind = get_args(hint)[0] if type(None) in get_args(hint) else hint
@@ -50,9 +111,7 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
         words = get_args(kind)
         if any(type(value) is type(word) and value == word for word in words):
             return value
-        if isinstance(value, str) or not all(isinstance(word, str) for word in words):
-            raise unknown_name(name, str(value), [str(word) for word in words])
-        kind = str
+        raise unknown_name(name, str(value), [str(word) for word in words])
     if get_origin(kind) is tuple:
         return _several(name, get_args(kind)[0], value)
     if kind in _PLAIN:
@@ -108,3 +167,6 @@ def _option(name: str, value: Any) -> Any:
     if isinstance(value, bool | str) or _is_number(value):
         return value
     raise UserError(f"{name} must be text, a finite number, True or False, got {value!r}")
+
+
+_CHECKED = {*_PLAIN, Path}

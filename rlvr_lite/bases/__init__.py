@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlvr_lite.bases._locate import EMBEDDED, WELL_KNOWN, full_name, locate, read_config
+from rlvr_lite.bases._locate import EMBEDDED, WELL_KNOWN, full_name, hub_id, locate, read_config
 from rlvr_lite.lazy import on_use
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "config_object",
     "examine",
     "full_name",
+    "hub_id",
     "import_unsloth",
     "keep_attention_fused",
     "list_bases",

@@ -51,7 +51,7 @@ def full_name(name: str) -> str:
     >>> full_name("qwen2.5-0.5b")
     'Qwen/Qwen2.5-0.5B'
     """
-    if name in EMBEDDED or Path(name).expanduser().exists():
+    if name in EMBEDDED or _exists(name):
         return name
     return _BY_NAME.get(name.casefold(), name)
 
@@ -73,22 +73,43 @@ def locate(name: str, revision: str | None = None) -> Located:
             raise UserError(f"base {name} is broken ({broken}): install the package again")
         files = read_json(EMBEDDED[name] / MANIFEST)["files"]
         return _checked(name, EMBEDDED[name], files["model.safetensors"])
-    path = Path(name).expanduser()
-    if path.exists():
+    if _exists(name):
         _refuse_revision(name, revision)
-        return _checked(name, path, None)
+        return _checked(name, Path(name).expanduser(), None)
+    name = hub_id(name)
+    folder = _fetch(name, revision)
+    return _checked(name, folder, folder.name)
+
+
+def hub_id(name: str) -> str:
+    """The Hub id that a name stands for which is neither bundled nor a folder.
+
+    Raises:
+        UserError: it can be none: it is a path, or a name alone that is not well known.
+    """
     name = full_name(name)
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
-        raise UserError(
-            f"base {name}: there is no such folder; give one that save_pretrained wrote, a Hub id or 'tiny'"
-        )
+    if name.count("/") > 1 or name.endswith("/") or name.startswith((".", "~", "/", "runs/")) or "\\" in name:
+        raise _no_folder(name)
     if "/" not in name:
         short = [known.rpartition("/")[2] for known in WELL_KNOWN]
         raise UserError(
             f"{unknown_name('base', name, [*EMBEDDED, *short])} (or give a model folder, or a Hub id owner/model)"
         )
-    folder = _fetch(name, revision)
-    return _checked(name, folder, folder.name)
+    return name
+
+
+def _exists(name: str) -> bool:
+    """Whether a name is that of something on this machine; the empty one, which ``Path`` takes for this folder, is not."""
+    try:
+        return bool(name) and Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, of nobody's home, with a NUL
+        return False
+
+
+def _no_folder(name: str) -> UserError:
+    return UserError(
+        f"base {name[:200]}: there is no such folder; give one that save_pretrained wrote, a Hub id or 'tiny'"
+    )
 
 
 def _refuse_revision(name: str, revision: str | None) -> None:
@@ -97,6 +118,7 @@ def _refuse_revision(name: str, revision: str | None) -> None:
 
 
 def _fetch(name: str, revision: str | None) -> Path:
+    """The Hub's folder of a model; where ``owner`` is a folder here and the Hub does not help, a path was meant."""
     from huggingface_hub import errors, snapshot_download
 
     fetch = partial(snapshot_download, name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
@@ -106,11 +128,17 @@ def _fetch(name: str, revision: str | None) -> Path:
         raise UserError(f"base {name} is gated: accept its terms on the Hub, then run `hf auth login`") from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"base {name} has no revision {revision}: leave --revision out to take the newest") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+    except errors.HFValidationError as error:
+        raise _no_folder(name) from error
+    except errors.RepositoryNotFoundError as error:
+        if _exists(name.partition("/")[0]):
+            raise _no_folder(name) from error
         raise UserError(f"base {name}: no model folder here and no such model on the Hub; check the name") from error
     except Exception as error:  # no network, in the words of whichever HTTP client huggingface_hub uses
         with suppress(Exception):
             return Path(fetch(local_files_only=True))
+        if _exists(name.partition("/")[0]):
+            raise _no_folder(name) from error
         raise UserError(
             f"base {name}: no model folder here, and the Hugging Face Hub cannot be reached ({type(error).__name__}): "
             "connect to the network, or give the path of a local model folder"

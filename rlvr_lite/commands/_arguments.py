@@ -8,68 +8,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
 from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.habits import unknown_option
 
 __all__ = ["for_tyro", "prepared"]
 
-#: Names that other libraries have for the same option.
-_HABITS = {
-    "lr": "learning_rate",
-    "beta": "kl_coef",
-    "epsilon": "clip_low",
-    "epsilon_high": "clip_high",
-    "num_generations": "group_size",
-    "max_steps": "steps",
-    "max_new_tokens": "max_completion_length",
-    "model": "base",
-    "model_name_or_path": "base",
-    "dataset": "task",
-    "dataset_name": "task",
-    "output_dir": "out",
-    "r": "rank",
-    "lora_r": "rank",
-    "lora_alpha": "alpha",
-    "target_modules": "targets",
-    "loss_type": "loss",
-    "reward_funcs": "rewards",
-    "warmup_ratio": "warmup_steps",
-    "per_device_train_batch_size": "prompts_per_step",
-    "batch_size": "prompts_per_step",
-    "train_batch_size": "prompts_per_step",
-    "gradient_accumulation_steps": "micro_batch",
-    "num_train_epochs": "steps",
-    "epochs": "steps",
-    "max_grad": "max_grad_norm",
-    "dtype": "precision",
-    "torch_dtype": "precision",
-    "load_in_4bit": "precision nf4",
-    "quantization": "precision",
-    "use_dora": "method dora",
-    "use_rslora": "method rslora",
-    "peft_method": "method",
-    "adapter": "method",
-    "card": "gpu",
-    "device": "gpu",
-    "reward": "rewards",
-    "logging": "report_to",
-    "use_unsloth": "backend unsloth",
-    "num_samples": "k",
-    "n_samples": "k",
-    "limit": "n",
-    "tasks": "benchmarks",
-    "run": "policy",
-    "output": "out",
-    "format": "to",
-    "num_seeds": "seeds",
-}
 #: Lists whose values have commas themselves.
 _WHOLE = ("axis",)
+_EXAMPLES = {
+    "task_options": "operands=4",
+    "loss_options": "delta=4",
+    "method_options": "dropout=0.1",
+    "chat_template_kwargs": "enable_thinking=False",
+}
 _SHORT = {"-q": "--no-progress", "--quiet": "--no-progress"}
 _NUMBERS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     int: (int, "a whole number"),
@@ -109,10 +66,12 @@ def _words_of(command: Callable[..., Any]) -> list[inspect.Parameter]:
 def _check_count(name: str, command: Callable[..., Any], given: Mapping[str, Any], loose: Sequence[str]) -> None:
     """Refuse a word too many, and the lack of one without which there is nothing to do."""
     words, open_ = _words_of(command), _positional(command)
-    several = any(get_origin(_kinds(command)[p.name]) is tuple for p in words)
+    kinds = _kinds(command)
+    several = any(get_origin(kinds[p.name]) is tuple for p in words)
     if len(loose) > len(words) and not several:
         extra = loose[len(words)]
-        said = f": name the option, such as --{open_[-1].replace('_', '-')} {extra}" if open_ else ""
+        left = [name for name in open_ if name not in given]
+        said = f": name the option, such as {_flag(left[-1])} {extra}" if left else ""
         raise UserError(f"{name} takes no word {extra!r} there{said}; rlvr-lite {name} --help shows what it takes")
     needed = [p for p in words if p.default is p.empty][len(loose) :]
     needed += [p for n, p in inspect.signature(command).parameters.items() if n in open_ and p.default is p.empty]
@@ -120,6 +79,9 @@ def _check_count(name: str, command: Callable[..., Any], given: Mapping[str, Any
     if lacking:
         shown = " ".join(n.upper() for n in lacking)
         raise UserError(f"{name} needs {', '.join(lacking)}: rlvr-lite {name} {shown}; --help says more")
+    for parameter, word in zip(words, loose, strict=False):
+        if kinds[parameter.name] is Path and not word:
+            raise UserError(f"{parameter.name} is empty: name a folder")
 
 
 def prepared(name: str, command: Callable[..., Any], words: Sequence[str]) -> list[str]:
@@ -151,6 +113,8 @@ def prepared(name: str, command: Callable[..., Any], words: Sequence[str]) -> li
         option, given = option.replace("-", "_"), [value] if equals else []
         option = "benchmarks" if option == "benchmark" and option not in kinds else option  # one of a list
         if option not in kinds and kinds.get(option.removeprefix("no_")) is bool:
+            if equals:
+                raise UserError(f"{_flag(option)} takes no value, got {value!r}: leave it out")
             taken[option.removeprefix("no_")] = ["False"]
             continue
         if option not in kinds:
@@ -167,7 +131,7 @@ def prepared(name: str, command: Callable[..., Any], words: Sequence[str]) -> li
         else:
             if not equals:
                 if not rest or (rest[0].startswith("--")):
-                    raise UserError(f"--{option.replace('_', '-')} needs a value")
+                    raise UserError(f"{_flag(option)} needs a value")
                 given = [rest.pop(0)]
             taken[option] = [_checked(option, kind, given[0])]
     for parameter in open_:
@@ -178,10 +142,12 @@ def prepared(name: str, command: Callable[..., Any], words: Sequence[str]) -> li
             taken[parameter], loose = _several(parameter, kind, loose) + taken.get(parameter, []), []
         else:
             taken[parameter] = [_checked(parameter, kind, loose.pop(0))]
+    for place, word_ in enumerate(_words_of(command)):  # what tyro takes as a word alone, typed as an option
+        loose[place:place] = taken.pop(word_.name, ())
     _check_count(name, command, taken, loose)
     found = list(loose)
     for option, values in taken.items():
-        flag = f"--{option.replace('_', '-')}"
+        flag = _flag(option)
         if kinds[option] is bool and inspect.signature(command).parameters[option].default is not None:
             found.append(flag if values == ["True"] else f"--no-{flag[2:]}")
         else:
@@ -202,31 +168,34 @@ def _is_number(word: str) -> bool:
 
 
 def _unknown(name: str, option: str, kinds: Mapping[str, Any], dashes: int = 2) -> UserError:
-    typed, meant = "-" * dashes + option.replace("_", "-"), _HABITS.get(option)
-    if meant is not None and meant.split()[0] in kinds:
-        return UserError(f"{name} has no option {typed}: it is --{meant.replace('_', '-')} here")
-    here = {name: name for name in kinds} | {name: m for name, m in _HABITS.items() if m.split()[0] in kinds}
-    near = dict.fromkeys(here[known] for known in get_close_matches(option, here, n=3, cutoff=0.6))
-    if near:
-        said = " or ".join(f"--{known.replace('_', '-')}" for known in near)
-        return UserError(f"{name} has no option {typed}: did you mean {said}?")
-    return UserError(f"{name} has no option {typed}: rlvr-lite {name} --help lists them")
+    def spelt(other: str) -> str:
+        return _flag(other) if other != option else "-" * dashes + other.replace("_", "-")
+
+    return unknown_option(name, option, kinds, spelt, f"rlvr-lite {name} --help lists them")
+
+
+def _flag(option: str) -> str:
+    """An option as it is typed, behind a blank with its value."""
+    name, blank, value = option.partition(" ")
+    return f"--{name.replace('_', '-')}{blank}{value}"
 
 
 def _truth(option: str, value: str) -> str:
     if value.lower() not in _TRUTHS:
-        raise UserError(f"--{option.replace('_', '-')} is True or False, got {value!r}")
+        raise UserError(f"{_flag(option)} is True or False, got {value!r}")
     return _TRUTHS[value.lower()]
 
 
 def _several(option: str, kind: Any, given: Sequence[str]) -> list[str]:
-    flag = f"--{option.replace('_', '-')}"
+    flag = _flag(option)
     if not given:
         raise UserError(f"{flag} needs at least one value")
     if _is_mapping(kind):
         words = [part for word in given for part in word.split("=", 1)]
         if len(words) % 2:
-            raise UserError(f"{flag} takes names with values, such as {flag} operands=4; got {' '.join(given)}")
+            raise UserError(
+                f"{flag} takes names with values, such as {flag} {_EXAMPLES[option]}; got {' '.join(given)}"
+            )
         return words
     if option in _WHOLE:
         return list(given)
@@ -240,7 +209,9 @@ def _checked(option: str, kind: Any, value: str) -> str:
         try:
             convert(value)
         except ValueError:
-            raise UserError(f"--{option.replace('_', '-')} must be {what}, got {value!r}") from None
+            raise UserError(f"{_flag(option)} must be {what}, got {value!r}") from None
+    if kind in (Path, str) and not value.strip():
+        raise UserError(f"{_flag(option)} is empty: give it a value, or leave it out")
     words = [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else [value]
     if value not in words:
         raise unknown_name(option.replace("_", " "), value, words)

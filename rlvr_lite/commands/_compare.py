@@ -69,7 +69,11 @@ def compare(
     from rlvr_lite.study import estimate
 
     refuse_card(gpu, dry)
-    axes = dict(map(_axis, axis))
+    axes: dict[str, list[Any]] = {}
+    for name, values in map(_axis, axis):
+        if name in axes:
+            raise UserError(f"--axis has {name} twice: give all its values at once, such as {name}=1,8")
+        axes[name] = values
     _refuse_unused(methods, options)
     config = None if recipe is None else read_recipe(recipe)
     asked: dict[str, Any] = {

@@ -25,11 +25,11 @@ def recipes(name: Annotated[str | None, tyro.conf.Positional] = None, *, gpu: st
 
     if name is not None:
         found = read_recipe(name)
-        print(found)
-        print(f"One run of it: {cost(found)}.")
+        one_run = cost(found)
+        print(f"{found}\nOne run of it: {one_run}.")
         return
     listed = list_recipes()
-    print(listed)
     costs = {row["recipe"]: cost(read_recipe(row["recipe"])) for row in listed}
+    print(listed)
     note = f"Hours {'of ' + gpu if gpu else 'of a card of that memory'}: {next(iter(costs.values())).source}."
     print(Table.of([{"recipe": one} | found.cells() for one, found in costs.items()], title="One run", note=note))

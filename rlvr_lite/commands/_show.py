@@ -23,6 +23,8 @@ def show(directory: Annotated[Path, tyro.conf.Positional], *, samples: int = 0, 
     """
     from rlvr_lite.api import load
 
+    if samples < 0:
+        raise UserError(f"--samples must be at least 0, got {samples}")
     found = load(directory)
     print(found)
     with as_written(directory):

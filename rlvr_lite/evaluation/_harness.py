@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from rlvr_lite.evaluation._scoring import graded_by, score_with
 from rlvr_lite.records import make_folder, read_json, write_json
 from rlvr_lite.runs import RunDirectory, sweep, writer
 from rlvr_lite.tasks import PAPER
+from rlvr_lite.typed import checked
 
 if TYPE_CHECKING:
     from rlvr_lite.sampling import Sampler
@@ -33,6 +34,7 @@ _DEFAULT_K = 8
 _SETTINGS = "settings.json"
 
 
+@checked
 def evaluate(
     run_or_model: Any,
     benchmarks: Any = None,
@@ -94,8 +96,10 @@ def evaluate(
         raise unknown_name("preset", preset, PRESETS)
     from rlvr_lite.sampling import sampler_names
 
-    if isinstance(engine, str) and engine not in sampler_names():
-        raise unknown_name("engine", engine, sampler_names())
+    if sampling is not None and not isinstance(sampling, SamplingConfig):
+        raise UserError(f"sampling must be a SamplingConfig, got {type(sampling).__name__}")
+    if isinstance(engine, str | None) and engine not in sampler_names():
+        raise unknown_name("engine", str(engine), sampler_names())
     settings = _settings(PRESETS[preset], sampling, {"temperature": temperature, "top_p": top_p}, k, n)
     policy = describe_policy(
         run_or_model,
@@ -197,6 +201,8 @@ def _names(benchmarks: Any, preset: str, policy: Policy) -> list[Any]:
         return [f"{policy.task[0]}:test"] if policy.task else ["math500"]
     if not isinstance(benchmarks, str) and (tasks.is_source(benchmarks) and not _are_names(benchmarks)):
         return [benchmarks]
+    if not isinstance(benchmarks, Iterable):
+        raise UserError(f"benchmarks must be names or problems, got {benchmarks!r}")
     names = benchmarks.split(",") if isinstance(benchmarks, str) else list(benchmarks)
     names = [
         name.strip() if isinstance(name, str) else name for name in names if not isinstance(name, str) or name.strip()

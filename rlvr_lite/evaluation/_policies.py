@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr_lite.bases import EMBEDDED, hub_id
 from rlvr_lite.config import SCALES, Option, Precision, PromptStyle
 from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.evaluation._strangers import load_stranger
-from rlvr_lite.records import damage, hash_file, read_json, refuse_pickles
-from rlvr_lite.runs import RunRecord
+from rlvr_lite.records import damage, hash_file, is_file, read_json, refuse_pickles
+from rlvr_lite.runs import RunRecord, meant
+from rlvr_lite.typed import as_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +81,7 @@ def describe_policy(
         raise UserError(
             "chat_template_kwargs are given to rlvr_lite.bases.load, or to the tokenizer, of a model in memory"
         )
-    if isinstance(run_or_model, tuple) and len(run_or_model) == 2:
+    if isinstance(run_or_model, tuple) and len(run_or_model) == 2 and hasattr(run_or_model[0], "parameters"):
         model, tokenizer = run_or_model
         return Policy({"model": _name_of(model)}, model=model, tokenizer=tokenizer)
     if hasattr(run_or_model, "model") and hasattr(run_or_model, "tokenizer"):
@@ -87,16 +89,14 @@ def describe_policy(
         facts = {"base": base.name, "revision": base.revision, "precision": base.precision}
         style = SCALES[base.scale].prompt_style
         return Policy(facts, base=base.name, style=style, model=base.model, tokenizer=base.tokenizer)
-    path = Path(getattr(run_or_model, "directory", run_or_model))
+    path = as_path("run_or_model", getattr(run_or_model, "directory", run_or_model))
     if RunRecord.is_run(path):
         if adapter is not None:
             raise UserError(f"{path} is a run with an adapter of its own: leave --adapter out")
         return _run_policy(path, precision, chat_template_kwargs)
     if hasattr(run_or_model, "directory"):
-        raise UserError(f"{path} is not a run: it has no config.json")
-    beside = path.parent.iterdir() if len(path.parts) > 1 and not path.exists() and path.parent.is_dir() else ()
-    if near := sorted(other.name for other in beside if RunRecord.is_run(other)):
-        raise UserError(f"{path} does not exist: the runs in {path.parent} are {', '.join(near[:5])}")
+        RunRecord.open(path)  # says what it is instead
+    _check_base(str(run_or_model), path)
     chosen = Path(adapter) if adapter is not None else None
     named: dict[str, Any] = {"base": str(run_or_model), "revision": revision, "precision": precision}
     if chosen is not None:
@@ -104,6 +104,17 @@ def describe_policy(
     if chat_template_kwargs:
         named["chat_template_kwargs"] = dict(chat_template_kwargs)
     return Policy(named, base=str(run_or_model), adapter=chosen)
+
+
+def _check_base(name: str, path: Path) -> None:
+    """Refuse what can be no base, before benchmarks are fetched for it."""
+    if name in EMBEDDED or is_file(path / "config.json"):
+        return
+    if said := meant(path):
+        raise UserError(said)
+    if path.exists():
+        raise UserError(f"{path} is neither a run nor a model: it has no config.json")
+    hub_id(name)
 
 
 def _run_policy(path: Path, precision: Precision, template: Mapping[str, Option] | None) -> Policy:

@@ -23,6 +23,7 @@ from rlvr_lite.exports._trained import Trained, base_of, load_trained, quietly
 from rlvr_lite.exports._writers import DTYPES, Written, merge, write_adapter, write_lora, write_merged
 from rlvr_lite.records import atomic_directory, read_json, write_json, write_text
 from rlvr_lite.runs import RunRecord, lock_beside, sweep, writer
+from rlvr_lite.typed import checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,6 +55,7 @@ class _Wish:
         return "-".join(part for part in parts if part)
 
 
+@checked
 def export(
     run: Any,
     to: Target = "adapter",

@@ -37,6 +37,8 @@ def list_methods(base_config: Any = None) -> Table:
     else:
         if isinstance(base_config, str | Path):
             base_config = _read_config(Path(base_config))
+        if not hasattr(base_config, "to_dict"):
+            raise UserError(f"base_config must be a configuration or the directory of a model, got {base_config!r}")
         layout, base = Layout.of_config(base_config), getattr(base_config, "name_or_path", "") or "the given base"
     return Table.of(
         [_row(get(name), layout) for name in names()],

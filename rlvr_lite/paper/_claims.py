@@ -24,6 +24,7 @@ from rlvr_lite.runs import writer
 from rlvr_lite.study import MANIFEST, EngineName, Estimate, Row, Study, compare
 from rlvr_lite.study import estimate as estimate_study
 from rlvr_lite.table import Table
+from rlvr_lite.typed import checked
 
 __all__ = ["Claim", "Claims", "Finding", "claims", "declared", "estimate"]
 
@@ -132,6 +133,7 @@ class Claims:
         return self.table._repr_html_() + "<ul>" + "".join(f"<li>{line}</li>" for line in told) + "</ul>"
 
 
+@checked
 def claims(
     scale: str = "tiny",
     *,

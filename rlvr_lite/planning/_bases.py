@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.bases import EMBEDDED, full_name, read_config
+from rlvr_lite.bases import EMBEDDED, full_name, hub_id, read_config
 from rlvr_lite.errors import UserError
 
 __all__ = ["KNOWN", "config_of"]
@@ -77,6 +77,7 @@ def config_of(base: str, revision: str | None = None) -> dict[str, Any]:
     plain = full_name(base.removeprefix("unsloth/")).removesuffix("-Instruct")
     if plain in KNOWN:
         return KNOWN[plain]
+    hub_id(base)  # says what is wrong with a name that can be none
     shown = ", ".join(name.rpartition("/")[2] for name in KNOWN)
     raise UserError(
         f"the sizes of base {base} are not known offline: give a model folder, fetch it once into the Hub's cache, or "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 from rlvr_lite.analysis.memory import GIB
-from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.errors import UserError
 
 __all__ = ["CARDS", "CONTEXT", "FRAGMENTATION", "USABLE", "Card", "card", "smallest"]
 
@@ -147,11 +148,13 @@ def card(name: str) -> Card:
     found = known.get(_key(name)) or known.get(_key(re.sub(r"[\s_\-]\d+\s*gi?b\b", "", name.lower())))
     if found is None:
         names = {_key(c.name): c.name for c in CARDS}
-        try:
-            raise unknown_name("card", _key(name), names)
-        except UserError as error:
-            shown = re.sub(r"'([^']*)'", lambda m: repr(names.get(m[1], name)), str(error))
-            raise UserError(f"{shown.rstrip('?')}? or give its memory, such as 16GiB") from None
+        near = [names[key] for key in get_close_matches(_key(name), names, n=3, cutoff=0.7)]
+        meant = (
+            f"did you mean {' or '.join(map(repr, near))}? or give"
+            if near
+            else "give a name such as T4 or RTX 4090, or"
+        )
+        raise UserError(f"unknown card {name!r}: {meant} its memory, such as 16GiB")
     return found
 
 

@@ -25,6 +25,7 @@ from rlvr_lite.planning._cards import CONTEXT, FRAGMENTATION, USABLE, Card, card
 from rlvr_lite.planning._cost import Cost, run_cost
 from rlvr_lite.planning._layouts import layout_of
 from rlvr_lite.table import Table
+from rlvr_lite.typed import checked
 
 if TYPE_CHECKING:
     import pandas
@@ -37,6 +38,7 @@ __all__ = ["Plan", "make", "plan", "plan_without_task", "shape_of"]
 
 
 @with_options()
+@checked
 def plan(
     base: str | Path | None = None,
     method: str | None = None,

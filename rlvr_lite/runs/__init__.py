@@ -1,6 +1,6 @@
 """What a run on disk is: its files, its configuration, how it ended, and whether it may be built upon."""
 
-from rlvr_lite.runs._record import STOPS, RunDirectory, RunRecord, finish, reopen
+from rlvr_lite.runs._record import STOPS, RunDirectory, RunRecord, finish, meant, reopen
 from rlvr_lite.runs._sources import source_hash, written_as
 from rlvr_lite.runs._writer import Busy, lock_beside, sweep, writer
 
@@ -11,6 +11,7 @@ __all__ = [
     "RunRecord",
     "finish",
     "lock_beside",
+    "meant",
     "reopen",
     "source_hash",
     "sweep",

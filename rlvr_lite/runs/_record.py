@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,8 +25,9 @@ from rlvr_lite.records import (
     write_json,
     write_manifest,
 )
+from rlvr_lite.typed import as_path
 
-__all__ = ["STOPS", "RunDirectory", "RunRecord", "finish", "reopen"]
+__all__ = ["STOPS", "RunDirectory", "RunRecord", "finish", "meant", "reopen"]
 
 #: Signals that end a run between two steps, saved, by the reason that it then gives.
 STOPS = {
@@ -37,6 +40,7 @@ STOPS = {
     if (number := getattr(signal, name, None)) is not None
 }
 _SETTLED = ("done", "failed")
+_SHOWN, _LOOKED_AT = 5, 2000  # runs that a message lists, and folders that are searched for them
 _DESCRIPTION = "rlvr_lite.json"
 
 
@@ -142,9 +146,12 @@ class RunRecord:
         Raises:
             UserError: there is none.
         """
-        path = Path(getattr(run, "directory", run))
+        path = as_path("run", getattr(run, "directory", run))
         if not is_file(path / "config.json"):
-            raise UserError(f"{path} is not a run: it has no config.json")
+            what = (
+                "is not a run: it has no config.json" if path.is_dir() else "does not exist: give the folder of a run"
+            )
+            raise UserError(meant(path) or f"{path} {what}")
         return cls(path)
 
     @staticmethod
@@ -310,6 +317,25 @@ def _state(path: Path) -> tuple[str, int, int]:
 @lru_cache(maxsize=1024)  # a report asks often, and a file that has not been touched is hashed once
 def _damage(root: Path, states: tuple[tuple[str, int, int], ...]) -> str | None:
     return damage(root)
+
+
+def meant(path: Path) -> str:
+    """What is wrong with a path that is not a run's, in a line that names the runs in it or beside it; empty where none is."""
+    if path.is_file():
+        return f"{path} is a file: give the folder of a run"
+    if RunRecord.is_run(path.parent) and path.is_dir():
+        return f"{path} is not a run but a part of one: give {path.parent}"
+    what, where, depths = (
+        ("is not a run", path, ("*", "*/*", "*/*/*", "*/*/*/*"))
+        if path.is_dir()
+        else ("does not exist", path.parent, ("*",))
+    )
+    found: set[str] = set()
+    with suppress(OSError):
+        below = islice((place for depth in depths for place in where.glob(depth)), _LOOKED_AT)
+        found = {str(place.relative_to(where)) for place in below if RunRecord.is_run(place)}
+    shown = ", ".join(sorted(found)[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+    return f"{path} {what}: the runs in {where} are {shown}" if found else ""
 
 
 def _object(path: Path, *keys: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rlvr_lite.tasks import StoredTask, Task, is_source, list_tasks
 from rlvr_lite.tasks import get as get_task
 from rlvr_lite.tasks import save as save_task
 from rlvr_lite.training import Objective
+from rlvr_lite.typed import checked
 
 __all__ = ["compare", "estimate"]
 
@@ -35,6 +37,7 @@ _PATIENCE = 2.0  # seconds between looks at what another process is doing
 
 
 @with_options(leave_out=_DECIDED)
+@checked
 def compare(
     methods: str | Sequence[str] | Mapping[str, Any],
     base: str | None = None,
@@ -221,7 +224,7 @@ def _prepared(
         variants=variants,
         shared=start,
         scale=_scale(start),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        seeds=_seeds(seeds),
         tune=tune,
         budget=budget,
         reference=chosen,
@@ -234,6 +237,13 @@ def _prepared(
         optim = Store(root).optim() or _one_optim(design, gpu)
         design = dataclasses.replace(design, shared=dataclasses.replace(start, optim=optim))
     return design, problems, handed, root
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    several = range(given) if isinstance(given, Integral) else given
+    if isinstance(given, bool) or not (isinstance(several, Sequence) and all(isinstance(s, Integral) for s in several)):
+        raise UserError(f"seeds must be how many, or a list of whole numbers; got {given!r}")
+    return tuple(map(int, several))
 
 
 def _one_optim(design: Design, gpu: str | None) -> Optim:

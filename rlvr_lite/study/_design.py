@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rlvr_lite import methods, resolve
 from rlvr_lite.config import RunConfig, replace_fields
 from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.habits import unknown_option
 from rlvr_lite.study._lattice import COARSE, MOST, USUAL, Optimum, best_place, optimum, place_of, rate_at
 
 __all__ = [
@@ -122,8 +123,10 @@ class Design:
             raise UserError(f"{double!r} is entered twice: give each row a name, such as {{'{double} again': ...}}")
         if not isinstance(self.search_seeds, int) or self.search_seeds < 1:
             raise UserError(f"search_seeds must be a whole number of at least 1, got {self.search_seeds!r}")
+        if not self.seeds:
+            raise UserError("a study needs seeds: give at least one")
         last = SEARCH_SEED + self.search_seeds - 1
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or {*self.seeds} & {*range(SEARCH_SEED, last + 1)}:
+        if len(set(self.seeds)) < len(self.seeds) or {*self.seeds} & {*range(SEARCH_SEED, last + 1)}:
             raise UserError(
                 f"seeds must be different whole numbers other than the search's {SEARCH_SEED} to {last}, got {self.seeds}"
             )
@@ -331,6 +334,8 @@ def make_variants(
     """
     if isinstance(entries, str):
         entries = [name.strip() for name in entries.split(",") if name.strip()]
+    if not isinstance(entries, Mapping | Sequence):
+        raise UserError(f"methods must be names, or a mapping of rows; got {entries!r}")
     if not isinstance(entries, Mapping):
         double = next((name for name in entries if list(entries).count(name) > 1), None)
         if double is not None:
@@ -340,7 +345,11 @@ def make_variants(
         entries = {name: name for name in entries}
     variants = []
     for label, entry in entries.items():
+        if not isinstance(entry, str | Mapping):
+            raise UserError(f"a row must be a method or options by name, such as {{'rank': 8}}; got {entry!r}")
         fields = {"method": entry} if isinstance(entry, str) else dict(entry)
+        if "method" not in fields and label not in methods.names():
+            raise UserError(f"row {label!r} names no method: add one, such as {{'method': 'lora'}}")
         methods.get(fields.setdefault("method", label))
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
@@ -361,7 +370,7 @@ def split_axes(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     axes: dict[str, list[Any]] = {}
     for name, value in overrides.items():
         if name not in known:
-            raise unknown_name("option or axis", name, known)
+            raise unknown_option("a run", name, known)
         many = isinstance(value, list | tuple)
         if name in _TUPLES:
             many = many and bool(value) and all(isinstance(item, list | tuple) for item in value)

@@ -82,7 +82,7 @@ def get(task: Any, **options: Any) -> Task:
         return _call(name, partial(from_source, path), options)
     if is_hub_id(name):
         return _call(name, partial(hub_task, name), options)
-    if len(path.parts) > 1 or path.suffix:
+    if len(path.parts) > 1 or path.suffix or name.startswith("."):
         raise UserError(
             f"task {name[:200]!r} is no file that can be read: take {', '.join(SUFFIXES)}, or pass a datasets.Dataset, a "
             "DataFrame or a list of dicts in Python"

@@ -43,6 +43,7 @@ from rlvr_lite.training._proof import prove_identity
 from rlvr_lite.training._run import Run
 from rlvr_lite.training._spectrum import Collapsed, SpectrumWatch, collapse
 from rlvr_lite.training._trainer import GRPOTrainer
+from rlvr_lite.typed import checked
 
 __all__ = ["train"]
 
@@ -52,6 +53,7 @@ _SMOKE = {"steps": 1, "prompts_per_step": 2, "group_size": 4, "eval_problems": 4
 
 
 @with_options()
+@checked
 def train(
     method: str | None = None,
     base: str | Path | bases.Base | None = None,
@@ -96,9 +98,8 @@ def train(
     named: dict[str, Any] = {"method": method, "base": held.name if held else base, "task": task, **overrides}
     if smoke:
         named |= {name: value for name, value in _SMOKE.items() if overrides.get(name) is None}
-    options, chosen = overrides.get("task_options") or start.task_options, None
-    if isinstance(task, tasks.Task):
-        options = overrides.get("task_options") or {}  # those of the configuration went into making it
+    usual = {} if isinstance(task, tasks.Task) else start.task_options  # which went into making a task
+    options, chosen = overrides.get("task_options") or usual, None
     if not isinstance(task, str | Path | None) or any(map(tasks.is_source, options.values())):
         chosen = tasks.get(start.task if task is None else task, **options)
         named |= {"task": chosen.name, "task_options": {}}  # whoever reads the configuration finds the copy by its name
@@ -314,11 +315,8 @@ class _Stages:
         return model, trainer, stop, not stop.reason and trainer.state.global_step >= config.steps
 
     def _look_ahead(self, trainer: GRPOTrainer) -> None:
-        found = preflight(
-            trainer,
-            scored_on=self.config.eval_problems or None,
-            reads_boxes=self.objective.graded and self.task.reads_answers,
-        )
+        reads = self.objective.graded and self.task.reads_answers
+        found = preflight(trainer, scored_on=self.config.eval_problems or None, reads_boxes=reads)
         if self.processes.main:
             write_json(self.files.preflight, dataclasses.asdict(found) | {"warnings": found.warnings()})
         if self.progress:

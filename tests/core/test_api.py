@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 
 import rlvr_lite
 from rlvr_lite import records
 from rlvr_lite.analysis.spectrum import Spectrum
+from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.runs import RunDirectory, finish
 
@@ -96,3 +100,56 @@ def test_a_run_without_an_adapter_is_refused(runs, tmp_path):
 def test_what_is_no_run_is_refused(tmp_path, name):
     with pytest.raises(UserError):
         rlvr_lite.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("call", "advice"),
+    [
+        (lambda out: rlvr_lite.train(lr=1e-4), "it is learning_rate here"),
+        (lambda out: rlvr_lite.train(out=3), "out must be the path"),
+        (lambda out: rlvr_lite.train(out="a\0b"), "out must be the path"),
+        (lambda out: rlvr_lite.train(wait="no"), "wait must be True or False"),
+        (lambda out: rlvr_lite.train(rewards=3), "rewards must be"),
+        (lambda out: rlvr_lite.load(None), "directory must be the path"),
+        (lambda out: rlvr_lite.load(""), "directory must be the path"),
+        (lambda out: rlvr_lite.evaluate(3), "must be the path"),
+        (lambda out: rlvr_lite.evaluate(["one", "two"]), "must be the path"),
+        (lambda out: rlvr_lite.evaluate(("one", "two")), "must be the path"),
+        (lambda out: rlvr_lite.evaluate("tiny", 3), "benchmarks must be"),
+        (lambda out: rlvr_lite.evaluate("tiny", "chain-sum:ood", "8"), "k must be a whole number"),
+        (lambda out: rlvr_lite.evaluate("tiny", "chain-sum:ood", n=2.5), "n must be a whole number"),
+        (lambda out: rlvr_lite.evaluate("tiny", "chain-sum:ood", seed="x"), "seed must be a whole number"),
+        (lambda out: rlvr_lite.evaluate("tiny", "chain-sum:ood", engine=None), "unknown engine"),
+        (lambda out: rlvr_lite.evaluate("tiny", "chain-sum:ood", sampling={}), "SamplingConfig"),
+        (lambda out: rlvr_lite.compare(None), "methods must be"),
+        (lambda out: rlvr_lite.compare(["lora", 3]), "a row must be"),
+        (lambda out: rlvr_lite.compare({"mine": {"rank": 3}}), "names no method"),
+        (lambda out: rlvr_lite.compare(["lora"], seeds="3", out=out), "seeds must be"),
+        (lambda out: rlvr_lite.compare(["lora"], tune=True, out=out), "unknown tune"),
+        (lambda out: rlvr_lite.compare(["lora"], budget="x", out=out), "budget must be a whole number"),
+        (lambda out: rlvr_lite.plan("tiny", gpu=16), "gpu must be text"),
+        (lambda out: rlvr_lite.plan("tiny", gpu="t4", prompt_length="x"), "prompt_length must be"),
+        (lambda out: rlvr_lite.list_methods(3), "base_config must be"),
+        (lambda out: rlvr_lite.spectrum(None), "run must be the path"),
+        (lambda out: rlvr_lite.export(None), "run must be the path"),
+    ],
+)
+def test_a_wrong_type_is_refused_in_a_line(tmp_path, call, advice):
+    with pytest.raises(UserError, match=re.escape(advice)):
+        call(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    found = rlvr_lite.evaluate("tiny", "chain-sum:ood", np.int64(1), n=np.int64(2), out=tmp_path, progress=False)
+    assert json.loads((tmp_path / "evaluation.json").read_text())
+    assert found.facts["seed"] == 0
+
+
+def test_what_python_says_of_a_call_is_left_to_it():
+    with pytest.raises(TypeError, match=r"evaluate\(\) got an unexpected keyword argument 'lr'"):
+        rlvr_lite.evaluate("tiny", lr=3)
+
+
+def test_no_tracker_has_its_word_in_transformers():
+    assert RunConfig(report_to="none").report_to == ()

@@ -63,7 +63,7 @@ def _error(capsys, *arguments):
         (["compare", "lora", "--method", "dora"], "--methods"),
         (["compare", "lora", "--seed", "3"], "--seeds"),
         (["compare", "lora", "--reference", "dora"], "lora"),
-        (["compare", "lora", "--seeds", "0"], "seeds"),
+        (["compare", "lora", "--seeds", "0"], "needs seeds: give at least one"),
         (["compare", "ln_tuning,ia3", "--rank", "8"], "leave --rank out"),
         (["verify", "3"], "answer"),
         (["train", "--lr", "1e-3"], "--learning-rate"),
@@ -93,6 +93,38 @@ def _error(capsys, *arguments):
         (["train", "lora", "tiny", "chain-sum", "more"], "more"),
         (["trian"], "train"),
         (["plan", "tiny", "lora", "P9000"], "16GiB"),
+        (["plan", "tiny", "lora", "nope"], "such as T4"),
+        (["plan", "tiny", "lora", "t4", "more"], "takes no word 'more' there; "),
+        (["plan", "runs/nope", "lora"], "no such folder"),
+        (["eval", "runs/nope"], "no such folder"),
+        (["eval", "a/b/c"], "no such folder"),
+        (["eval", "gpt5"], "unknown base"),
+        (["train", "--base", "runs/nope"], "no such folder"),
+        (["train", "--base", "my run/x y"], "no such folder"),
+        (["train", "--base", "tiny/"], "no such folder"),
+        (["train", "--base", ""], "--base is empty"),
+        (["train", "--out="], "--out is empty"),
+        (["train", "--task", "./nope"], "no file"),
+        (["train", "--task", "nope"], "gsm8k, hmmt25"),
+        (["train", "--seed", "99999999999999999999"], "2**32"),
+        (["train", "--bf16"], "--precision bf16"),
+        (["train", "--use_vllm", "True"], "--sampler vllm"),
+        (["train", "--lora_dropout", "0.1"], "dropout"),
+        (["train", "--gradient_accumulation_steps", "4"], "nearest is --micro-batch"),
+        (["train", "--lr_scheduler_type", "cosine"], "constant"),
+        (["train", "--resume"], "goes on"),
+        (["train", "--no-smoke=1"], "no value"),
+        (["train", "--method-options", "ratio"], "dropout=0.1"),
+        (["eval", "--model", "tiny"], "--policy"),
+        (["eval", "--policy", "runs/nope"], "no such folder"),
+        (["show", "--run", "one"], "--directory"),
+        (["show", "--directory", "nowhere"], "nowhere"),
+        (["show", ""], "empty"),
+        (["doctor", "--only", "nope"], "unknown check"),
+        (["demo", "--methods", "lora", "lorra"], "lora"),
+        (["compare", "lora", "--axis", "rank=1", "rank=2"], "twice"),
+        (["compare", "lora", "--axis", "lr=1,2"], "learning_rate"),
+        (["recipes", "paper-1.5b", "--gpu", "nope"], "unknown card"),
     ],
     ids=" ".join,
 )
@@ -200,7 +232,9 @@ def test_help_and_version_are_no_mistake(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"rlvr-lite {rlvr_lite.__version__}\n"
     main([])
-    assert "train" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "train" in shown
+    assert "--version" in shown
     with pytest.raises(SystemExit) as left:
         main(["tasks", "--help"])
     assert left.value.code == 0
@@ -208,6 +242,16 @@ def test_help_and_version_are_no_mistake(capsys):
     with pytest.raises(SystemExit):
         main(["eval", "--help"])
     assert "AdapterConfig" not in capsys.readouterr().out  # an option that only shares its name with a property
+
+
+def test_help_of_a_command_is_shown_before_or_behind_its_name(capsys):
+    shown = []
+    for words in (["help", "tasks"], ["tasks", "--help"]):
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        assert left.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -278,6 +322,11 @@ def test_a_run_that_is_not_there_is_looked_for_among_its_neighbours(capsys, tmp_
     main(["train", "--smoke", "-q", "--out", str(out)])
     assert "does not exist: the runs in" in (said := _error(capsys, "eval", str(out.with_name("two")), "-q"))
     assert "one" in said
+    for wrong, advice in ((tmp_path, "runs/one"), (out / "eval", f"give {out}"), (out / "config.json", "is a file")):
+        for command in ("show", "eval", "export", "chat", "spectrum"):
+            assert advice in _error(capsys, command, str(wrong))
+    assert "at least 0" in _error(capsys, "show", str(out), "--samples", "-1")
+    assert "format" in _error(capsys, "show", str(out), "--plot", str(tmp_path / "noext"))
     frame = rlvr_lite.load(out).to_pandas()
     assert len(frame) == 1
     assert {kind.kind for kind in frame.dtypes} <= set("if")

@@ -19,6 +19,7 @@ PACKAGE = Path(rlvr_lite.__file__).parent
 FLOORS = {
     "errors": 0,
     "lazy": 0,
+    "habits": 0.2,
     "host": 1,
     "typed": 0.5,
     "deadline": 1,

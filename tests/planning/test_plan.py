@@ -231,7 +231,7 @@ def test_a_config_that_fits_needs_a_card(monkeypatch):
         ({"method": "lorra"}, "did you mean 'lora'"),
         ({"method": "lora", "group_size": 1}, "group_size must be at least 2"),
         ({"method": "lora", "targets": ("nothing",)}, "matches no linear layer"),
-        ({"method": "lora", "colour": "red"}, "unknown option"),
+        ({"method": "lora", "colour": "red"}, "no option colour"),
         ({"method": "lora", "prompt_length": 0}, "prompt_length"),
         ({"method": "ia3", "rank": 8}, "has no rank"),
     ],
