@@ -213,6 +213,19 @@ def test_each_answer_of_the_hub_has_its_own_line(monkeypatch, error, says):
         bases.load("someone/model", revision="v9")
 
 
+@pytest.mark.parametrize("error", [errors.RepositoryNotFoundError, RuntimeError])
+def test_a_folder_that_is_not_in_one_that_is_here_is_no_matter_of_the_hub(monkeypatch, tmp_path, error):
+    def snapshot_download(name, **options):
+        raise error.__new__(error)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "someone").mkdir()
+    with pytest.raises(UserError, match=r"there is no such folder") as refused:
+        bases.load("someone/model")
+    assert "Hub cannot" not in str(refused.value)
+
+
 def test_a_broken_installation_is_noticed(folder, monkeypatch):
     (folder / "model.safetensors").write_bytes(b"")
     monkeypatch.setitem(EMBEDDED, "tiny", folder)
@@ -228,7 +241,7 @@ def test_a_broken_installation_is_noticed(folder, monkeypatch):
         ("./nowhere", {}, "there is no such folder"),
         ("/nowhere/at/all", {}, "there is no such folder"),
         ("a/b/c", {}, "there is no such folder"),
-        ("some one/model!", {}, "no such model on the Hub"),
+        ("some one/model!", {}, "there is no such folder"),
         ("tiny", {"revision": "main"}, "leave --revision out"),
         ("tiny", {"precision": "int8"}, "unknown precision 'int8'"),
         ("tiny", {"backend": "vllm"}, "unknown backend"),
