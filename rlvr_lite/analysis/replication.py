@@ -119,9 +119,10 @@ class _Error:
     """Mean of scores ``[S, P]``, S >= 2, and the two parts of its variance.
 
     Var = V_s + V_p with V_s = MS_seed / (S P) and V_p = max(0, MS_problem - MS_rest) / (S P), from the two-way random
-    effects analysis of variance. The interval's half width is sqrt(t_{S-1}^2 V_s + t_{P-1}^2 V_p): each part pays for
-    what it was estimated from, exact where one part is all there is (the modified large sample principle of Graybill
-    and Wang 1980). Satterthwaite's single number of degrees of freedom rejects a true null 6 to 7 times in 100 here.
+    effects analysis of variance; where both are zero, V_p = max(MS_problem, MS_rest) / (S P). The half width is
+    sqrt(t_{S-1}^2 V_s + t_{P-1}^2 V_p): each part pays for what it was estimated from, exact where one part is all there
+    is (the modified large sample principle of Graybill and Wang 1980). Satterthwaite's single number of degrees of freedom
+    rejects a true null 6 to 7 times in 100 here.
     """
 
     value: float
@@ -135,6 +136,9 @@ class _Error:
     def of(cls, y: NDArray[np.float64], of_choice: float = 0.0) -> _Error:
         e, size = _Effects.of(y), y.size
         of_problems = max(0.0, float(e.square_problem - e.square_rest)) / size
+        if math.isclose(float(e.square_seed), 0.0, abs_tol=1e-12) and not of_problems:
+            # seeds that tie by chance are no certainty
+            of_problems = float(max(e.square_problem, e.square_rest)) / size
         seeds, problems = y.shape
         return cls(float(e.mean), float(e.square_seed) / size, of_problems, seeds, problems, of_choice)
 

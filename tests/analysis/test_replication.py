@@ -140,6 +140,15 @@ def test_an_accuracy_over_seeds_and_problems_covers_the_truth() -> None:
     assert r.seed_problem_interval([[1.0, 0.0, 1.0]]).high < 1
 
 
+def test_seeds_that_tie_by_chance_are_no_certainty() -> None:
+    tied = np.array([[0.0, 0.25, 0.5, 0.0], [0.25, 0.0, 0.0, 0.5]])  # equal means, and little that problems share
+    found = r.seed_problem_interval(tied)
+    assert found.high - found.low > 0.1
+    difference = r.seed_problem_difference(np.zeros((2, 4)), tied)
+    assert difference.low < 0 < difference.high
+    assert difference.p_value > 0.05
+
+
 @pytest.mark.parametrize(
     ("low", "high", "p", "margin", "said"),
     [
