@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_lite import methods
 from rlvr_lite.config import Precision
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -39,14 +39,12 @@ def precision_of(run: RunRecord) -> Precision:
 
 def base_of(run: RunRecord) -> dict[str, Any]:
     """Name, revision, hash and precision of the base of a run, enough to find it again and to know it."""
-    config = run.config
-    revision = config.revision or (run.env["base"]["revision"] if _on_hub(config.base) else None)
-    return {
-        "name": config.base,
-        "revision": revision,
-        "hash": run.adapter["base"]["hash"],
-        "precision": precision_of(run),
-    }
+    config, files = run.config, run.files
+    with as_written(files.env):
+        revision = config.revision or (run.env["base"]["revision"] if _on_hub(config.base) else None)
+    with as_written(files.adapter):
+        found = run.adapter["base"]["hash"]
+    return {"name": config.base, "revision": revision, "hash": found, "precision": precision_of(run)}
 
 
 def _on_hub(name: str) -> bool:

@@ -78,15 +78,27 @@ def test_a_failed_run(run):
     refused("failed its proof", failed(run))
 
 
-def test_a_failed_run_whose_adapter_is_not_the_policy_is_forced_all_the_same(tmp_path):
-    run = made_run(tmp_path / "run", "lora")
-    stored = json.loads((run.files.adapter / "rlvr_lite.json").read_text())
-    stored["facts"]["fingerprint"]["logits"][0][0] += 3.0
+def forge(run, stored):
+    """Write another ``rlvr_lite.json`` than the run's, with hashes that fit."""
     (run.files.adapter / "rlvr_lite.json").write_text(json.dumps(stored))
     manifest = json.loads((run.files.adapter / "manifest.json").read_text())
     manifest["files"]["rlvr_lite.json"] = rlvr_lite.records.hash_file(run.files.adapter / "rlvr_lite.json")
     (run.files.adapter / "manifest.json").write_text(json.dumps(manifest))
     finish(run.files, run.summary)
+
+
+@pytest.mark.parametrize("base", [{}, None, [], "tiny"])
+def test_what_a_forged_adapter_says_of_its_base(base, tmp_path):
+    run = made_run(tmp_path / "run", "lora")
+    forge(run, json.loads((run.files.adapter / "rlvr_lite.json").read_text()) | {"base": base})
+    refused("damaged", run)
+
+
+def test_a_failed_run_whose_adapter_is_not_the_policy_is_forced_all_the_same(tmp_path):
+    run = made_run(tmp_path / "run", "lora")
+    stored = json.loads((run.files.adapter / "rlvr_lite.json").read_text())
+    stored["facts"]["fingerprint"]["logits"][0][0] += 3.0
+    forge(run, stored)
     refused("not the trained one", run)
     refused("force", failed(run, "parity"))
     folder = run.export(force=True, progress=False)
