@@ -32,16 +32,17 @@ def test_moments_in_eight_bits_belong_to_the_same_parameters(monkeypatch, method
 
 def test_lora_fa_corrects_its_gradient_for_either_optimizer(monkeypatch):
     model = methods.attach(random_qwen2(), "lora_fa", AdapterConfig(rank=4), total_steps=1, seed=0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(bitsandbytes.optim, "PagedAdamW8bit", Paged)
     corrected = []
     for eight_bit in (False, True):
         parameters = [p for p in model.parameters() if p.requires_grad]
         for i, p in enumerate(parameters):
             p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
         raw = parameters[0].grad.clone()
-        methods.optimizer(model, "lora_fa", 1e-9, eight_bit=eight_bit).step()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(bitsandbytes.optim, "PagedAdamW8bit", Paged)
+            optimizer = methods.optimizer(model, "lora_fa", 1e-9, eight_bit=eight_bit)
+        optimizer.step()
         corrected.append([p.grad.clone() for p in parameters])
         assert not torch.allclose(parameters[0].grad, raw)
     assert all(map(torch.equal, *corrected))
