@@ -247,7 +247,7 @@ class PretendCard(TorchFunctionMode):
         stream = types.SimpleNamespace(
             synchronize=lambda: None, wait_stream=lambda s: None, is_capturing=lambda: False, cuda_stream=0
         )
-        self._patches.enter_context(mock.patch.object(torch.accelerator, "current_stream", lambda *_: stream))
+        self._patches.enter_context(mock.patch.object(torch.accelerator, "current_stream", return_value=stream))
         answers: dict[str, Any] = {
             "is_available": self.cards > 0,
             "_is_in_bad_fork": self.forked,

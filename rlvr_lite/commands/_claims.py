@@ -37,8 +37,10 @@ def claims(
     """
     from rlvr_lite.paper import claims as run_claims
     from rlvr_lite.paper import estimate
+    from rlvr_lite.study import check_workers
 
     refuse_card(gpu, dry)
+    check_workers(engine, workers)
     left = estimate(scale, out=out, only=only, gpu=gpu)
     if dry:
         print(left)

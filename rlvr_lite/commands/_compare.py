@@ -65,10 +65,11 @@ def compare(
         **options: what all runs share.
     """
     from rlvr_lite.recipes import recipe as read_recipe
+    from rlvr_lite.study import check_workers, estimate
     from rlvr_lite.study import compare as run_study
-    from rlvr_lite.study import estimate
 
     refuse_card(gpu, dry)
+    check_workers(engine, workers, address)
     axes: dict[str, list[Any]] = {}
     for name, values in map(_axis, axis):
         if name in axes:

@@ -21,7 +21,7 @@ from rlvr_lite.paper._statements import DECODED, Claim, declared, misplaced
 from rlvr_lite.planning import Cost
 from rlvr_lite.records import is_file, make_folder, write_json, write_text
 from rlvr_lite.runs import writer
-from rlvr_lite.study import MANIFEST, EngineName, Estimate, Row, Study, compare
+from rlvr_lite.study import MANIFEST, EngineName, Estimate, Row, Study, check_workers, compare
 from rlvr_lite.study import estimate as estimate_study
 from rlvr_lite.table import Table
 from rlvr_lite.typed import checked
@@ -161,6 +161,7 @@ def claims(
     Raises:
         UserError: there is no such claim or scale, or the directory holds another study.
     """
+    check_workers(engine, workers)
     at = at or setting(scale)
     chosen = _chosen(at, only)
     root = Path(out) if out is not None else Path("runs") / f"claims-{scale}"

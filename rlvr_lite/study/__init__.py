@@ -5,7 +5,7 @@ The pictures are in ``figures``.
 
 from rlvr_lite.study._conduct import compare, estimate
 from rlvr_lite.study._design import Design, Trial, Variant
-from rlvr_lite.study._engines import EngineName
+from rlvr_lite.study._engines import EngineName, check_workers
 from rlvr_lite.study._estimate import Estimate
 from rlvr_lite.study._row import Row, SearchResult
 from rlvr_lite.study._store import MANIFEST
@@ -21,6 +21,7 @@ __all__ = [
     "Study",
     "Trial",
     "Variant",
+    "check_workers",
     "compare",
     "estimate",
 ]

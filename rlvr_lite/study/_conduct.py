@@ -18,7 +18,7 @@ from rlvr_lite.planning import plan_without_task, shape_of
 from rlvr_lite.progress import bar as progress_bar
 from rlvr_lite.sampling import vllm_library
 from rlvr_lite.study._design import Design, Trial, Tune, Variant, make_variants, split_axes
-from rlvr_lite.study._engines import Engine, EngineName
+from rlvr_lite.study._engines import Engine, EngineName, check_workers
 from rlvr_lite.study._engines import engine as open_engine
 from rlvr_lite.study._estimate import Estimate, estimate_of
 from rlvr_lite.study._given import Given, take_functions
@@ -91,6 +91,7 @@ def compare(
     Raises:
         UserError: something cannot be done as asked; nothing was trained.
     """
+    check_workers(engine, workers, address)
     design, problems, handed, root = _prepared(
         methods,
         base,

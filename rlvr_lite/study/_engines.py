@@ -17,7 +17,7 @@ from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.study._design import Trial
 from rlvr_lite.study._given import Given
 
-__all__ = ["Engine", "EngineName", "alone", "engine"]
+__all__ = ["Engine", "EngineName", "alone", "check_workers", "engine"]
 
 #: Who does the trials of a study.
 EngineName = Literal["local", "process", "ray"]
@@ -61,12 +61,10 @@ def engine(
         address: of a running Ray cluster; by default one is started on this machine, which nobody else reaches.
 
     Raises:
-        UserError: the engine does not exist, Ray is not installed or does not start, or what was given cannot be sent to its workers.
+        UserError: see :func:`check_workers`; Ray is not installed or does not start, or what was given cannot be sent to its
+            workers.
     """
-    if name not in get_args(EngineName):
-        raise unknown_name("engine", name, get_args(EngineName))
-    if workers is not None and workers < 1:
-        raise UserError(f"workers must be at least 1, got {workers}")
+    check_workers(name, workers, address)
     given = given or Given()
     if name == "local":
         yield _Local(root, given)
@@ -79,6 +77,24 @@ def engine(
     else:
         with _ray(root, given.pack(), workers, address) as cluster:
             yield cluster
+
+
+def check_workers(name: str, workers: int | None = None, address: str | None = None) -> None:
+    """Refuse what an engine has no use for.
+
+    Raises:
+        UserError: the engine does not exist, or ``workers`` or ``address`` would be ignored.
+    """
+    if name not in get_args(EngineName):
+        raise unknown_name("engine", name, get_args(EngineName))
+    if workers is not None and workers < 1:
+        raise UserError(f"workers must be at least 1, got {workers}")
+    if name == "local" and (workers or 1) > 1:
+        raise UserError("the engine 'local' does one run after another: take 'process' for several workers")
+    if address is not None and name != "ray":
+        raise UserError(f"address is of a Ray cluster, and the engine is {name!r}: take 'ray', or leave address out")
+    if address is not None and workers is not None:
+        raise UserError("a running cluster has its own number of workers: leave workers out")
 
 
 def _gpus() -> list[str]:
@@ -213,8 +229,6 @@ def _ray(root: Path, given: bytes, workers: int | None, address: str | None) -> 
         raise UserError(
             "the ray engine needs Ray: pip install 'rlvr-lite[ray]', or use the engine 'process'"
         ) from error
-    if address is not None and workers is not None:
-        raise UserError("a running cluster has its own number of workers: leave workers out")
     started = not ray.is_initialized()
     if started:
         own = not (address or os.environ.get("RAY_ADDRESS"))  # which Ray reads where no address is given

@@ -147,9 +147,15 @@ def test_a_method_that_cannot_run_leaves_the_shared_base_clean_for_the_next(tmp_
 
 @pytest.mark.parametrize(
     ("name", "options", "says"),
-    [("locl", {}, "did you mean 'local'"), ("process", {"workers": 0}, "at least 1")],
+    [
+        ("locl", {}, "did you mean 'local'"),
+        ("process", {"workers": 0}, "at least 1"),
+        ("local", {"workers": 2}, "'process'"),
+        ("process", {"address": "auto"}, "'ray'"),
+        ("ray", {"address": "auto", "workers": 2}, "leave workers out"),
+    ],
 )
-def test_an_engine_that_does_not_exist_is_refused(tmp_path, name, options, says):
+def test_what_an_engine_has_no_use_for_is_refused(tmp_path, name, options, says):
     with pytest.raises(UserError, match=says), engine(name, tmp_path, **options):
         pass
 
