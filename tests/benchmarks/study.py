@@ -18,7 +18,7 @@ import numpy as np
 
 from rlvr_lite.analysis.replication import compare_to_reference
 from rlvr_lite.study import Study, compare
-from rlvr_lite.study.figures import forest, reward_curves
+from rlvr_lite.study.figures import forest, learning_rate_curves, reward_curves
 from rlvr_lite.table import Table
 from tests.notebooks.render import FOLDER, save_small
 
@@ -75,7 +75,8 @@ def main() -> None:
     if chosen.what == "false-positives":
         print(false_positives(out, chosen.engine, chosen.workers))
     elif chosen.what == "pictures":
-        for name, figure in {"differences": forest, "rewards": reward_curves}.items():
+        drawn = {"differences": forest, "rewards": reward_curves, "rates": learning_rate_curves}
+        for name, figure in drawn.items():
             save_small(figure(Study.load(out))._repr_png_(), chosen.folder / f"study-{out.name}-{name}.png")
     else:
         study = eight(out, chosen.engine, chosen.workers)
