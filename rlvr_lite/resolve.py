@@ -1,7 +1,6 @@
 """What will run: from what a caller named, a configuration, and facts of the base and the task, to one whole configuration.
 
-What is named wins over the configuration, the configuration over the defaults. ``None`` means not named. A default is
-fitted to what was named and never refused.
+What is named (not ``None``) wins over the configuration, and that over the defaults, which are fitted and never refused.
 """
 
 from __future__ import annotations
@@ -204,6 +203,9 @@ def reward_functions(given: Any, longest: int = 1) -> tuple[list[Callable[..., A
     Args:
         given: what the caller named.
         longest: longest completion in tokens, for those that look at it.
+
+    Raises:
+        UserError: it is neither, or a name that nobody registered.
     """
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",") if name.strip()]

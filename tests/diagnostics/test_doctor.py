@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_it_shows_itself(capsys):
     for name in ("versions", "memory"):
         assert name in str(found)
         assert name in found._repr_html_()
-    assert f"torch {torch.__version__}" in found.report
+    assert f"torch {version('torch')}" in found.report
     assert json.loads(found.to_json())["checks"][1]["name"] == "memory"
     assert list(found.to_pandas()["verdict"]) == [check.verdict for check in found.checks]
 

@@ -288,7 +288,7 @@ def test_single_dials_replace_those_of_the_preset() -> None:
         ({"benchmarks": "gsm9k"}, "gsm8k"),
         ({"n": 0}, "at least one"),
         ({"run_or_model": "tinny"}, "tiny"),
-        ({"run_or_model": SimpleNamespace(directory=Path("/nonexistent"))}, "not a run"),
+        ({"run_or_model": SimpleNamespace(directory=Path("/nonexistent"))}, "does not exist"),
     ],
 )
 def test_bad_requests_are_one_line_errors(options: dict[str, Any], words: str) -> None:

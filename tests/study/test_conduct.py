@@ -274,7 +274,7 @@ def test_an_estimate_needs_neither_the_base_nor_the_task_on_this_machine(monkeyp
     ("methods", "changes", "says"),
     [
         (("lora",), {"learning_rate": [1e-3, 1e-2]}, "tune='none'"),
-        (("lora",), {"rnak": [1]}, "did you mean 'rank'"),
+        (("lora",), {"rnak": [1]}, "did you mean rank"),
         (("ln_tuning",), {"rank": 4}, "has no rank"),
         (("lora",), {"task": "no-such-task"}, "unknown task"),
         (("full",), {"precision": "nf4"}, "4-bit"),
