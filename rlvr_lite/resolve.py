@@ -174,7 +174,7 @@ def check(asked: RunConfig) -> None:
     if asked.precision != "auto":
         methods.check_precision(asked.method, asked.precision)
     methods.resolve(asked.method, asked.adapter, "tiny")
-    sampling.check_engine(asked.sampler, asked.method, asked.rollout_copy, asked.backend)
+    sampling.check_engine(asked.sampler, asked.rollout_copy, asked.backend)
     _check_loss(asked)
     if not asked.report_to:
         return

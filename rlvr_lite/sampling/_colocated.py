@@ -76,7 +76,7 @@ class ColocatedVLLM(Sampler):
         **options: Any,
     ):
         self._model, self._own, self._tokenizer = model, own, tokenizer
-        dtype, rank = _products(model, own), _lora_rank(model)
+        self._dtype, rank = _products(model, own), _lora_rank(model)
         cuda = next(model.parameters()).device.type == "cuda"
         if rank is None and not _whole(model):
             methods.attachment(model)  # of others nobody knows what they change
@@ -89,8 +89,8 @@ class ColocatedVLLM(Sampler):
         self._folder = Path(tempfile.mkdtemp(prefix="rlvr-lite-vllm-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="rlvr-lite-base-") as base:
-            _write_base(model, tokenizer, dtype, Path(base))
-            said = str(dtype).removeprefix("torch.")
+            _write_base(model, tokenizer, self._dtype, Path(base))
+            said = str(self._dtype).removeprefix("torch.")
             self._vllm, self._llm = started(base, said, _OTHERWISE, gpu_memory_utilization=memory, **options)
         self._sleeps, self._given, self._request = bool(options["enable_sleep_mode"]), 0, None
         if self._sleeps:
@@ -135,7 +135,7 @@ class ColocatedVLLM(Sampler):
             self._request = LoRARequest(f"policy-{self._given}", self._given, str(self._folder))
             self._llm.llm_engine.add_lora(self._request)  # read now: the folder is written anew for the next
         else:
-            fresh = _base(self._model, _products(self._model, self._own), updated=True)
+            fresh = _base(self._model, self._dtype, updated=True)
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": fresh})
         self._llm.reset_prefix_cache()
 

@@ -154,12 +154,11 @@ def check_copy(asked: bool | str, precision: str, backend: str) -> None:
         raise UserError("rollout_copy=True: Unsloth's kernels read the 4-bit weights; leave it out, or the backend")
 
 
-def check_engine(sampler: str, method: str, copy: bool | str, backend: str) -> None:
+def check_engine(sampler: str, copy: bool | str, backend: str) -> None:
     """Refuse an engine for what it cannot be handed, before a weight is loaded.
 
     Args:
         sampler: ``RunConfig.sampler``.
-        method: name of the adapter method.
         copy: ``RunConfig.rollout_copy``.
         backend: who loads the base.
 
