@@ -166,7 +166,7 @@ def test_a_list_is_an_axis_and_of_a_list_field_a_list_of_lists():
         (lambda: design(["lora"], tune="rank"), "unknown tune"),
         (lambda: Design((), RunConfig(), "tiny", (0,)), "at least one method"),
         (lambda: design(["lora"], budget=5).config(make_variants(["lora"], {})[0]), "less than a step"),
-        (lambda: make_variants({"a": {"method": "lora", "rnak": 3}}, {}), "rank"),
+        (lambda: make_variants({"a": {"method": "lora", "rnak": 3}}, {}), "no option rnak: did you mean rank"),
         (lambda: design(["lora"], shared=RunConfig(eval_problems=0)), "raise eval_problems"),
     ],
 )

@@ -30,7 +30,7 @@ SMALL = {
     "max_completion_length": 24,
     "progress": False,
 }
-FAKED = {"seeds": 1, "tune": "none", "eval_problems": 6, "eval_k": 2, "steps": 4, "progress": False}
+FAKED = {"seeds": 2, "tune": "none", "eval_problems": 6, "eval_k": 2, "steps": 4, "progress": False}
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +60,10 @@ def test_processes_and_ray_give_the_numbers_of_this_process(tmp_path):
 
 @pytest.mark.slow
 def test_a_study_killed_again_and_again_ends_with_the_same_leaderboard(tmp_path):
-    command = [sys.executable, "-m", "tests.study.killed", str(tmp_path), "4", "0"]
+    command = [sys.executable, "-m", "tests.study.killed", str(tmp_path), "6", "0"]
     found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout.splitlines()[-1]) == {"killed": 4, "equal": True}
+    assert json.loads(found.stdout.splitlines()[-1]) == {"killed": 6, "equal": True}
 
 
 @pytest.mark.slow
