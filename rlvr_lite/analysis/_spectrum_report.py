@@ -119,6 +119,9 @@ class Spectrum:
         parts = ["\n".join(self.words()), str(self.table())]
         return printable("\n\n".join(parts + ([str(self.overlap_table())] if self.overlaps else [])))
 
+    def __repr__(self) -> str:
+        return f"Spectrum({', '.join(run.label for run in self.runs)})"
+
     def _repr_html_(self) -> str:
         words = "".join(f"<li>{as_html(line)}</li>" for line in self.words())
         tables = self.table()._repr_html_() + (self.overlap_table()._repr_html_() if self.overlaps else "")

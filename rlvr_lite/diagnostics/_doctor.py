@@ -97,6 +97,9 @@ class Diagnosis:
     def __str__(self) -> str:
         return str(self.table)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.table.title})"
+
     def _repr_html_(self) -> str:
         said = "nothing failed" if self.passed else "something failed"
         return f"<div><b>{as_html(said)}</b>{self.table._repr_html_()}</div>"

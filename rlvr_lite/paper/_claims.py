@@ -7,6 +7,7 @@ declarations on other bases; what they would find is not known here.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -127,6 +128,12 @@ class Claims:
     def __str__(self) -> str:
         told = [f"{claim.id}: {f.sentence}" for claim, f in zip(self.claims, self.findings, strict=True)]
         return "\n".join([str(self.table), "", *told])
+
+    def __repr__(self) -> str:
+        count = Counter(map(self.said, self._index))
+        return (
+            f"Claims({str(self.directory)!r}, {', '.join(f'{number} {verdict}' for verdict, number in count.items())})"
+        )
 
     def _repr_html_(self) -> str:
         told = [as_html(f"{claim.id}: {f.sentence}") for claim, f in zip(self.claims, self.findings, strict=True)]

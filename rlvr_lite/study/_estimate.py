@@ -56,6 +56,9 @@ class Estimate:
     def __str__(self) -> str:
         return str(self.table)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.line})"
+
     def _repr_html_(self) -> str:
         return self.table._repr_html_()
 

@@ -70,6 +70,7 @@ def test_tables_hold_the_runs_the_layers_the_shares_and_the_pairs(spectrum):
 def test_text_holds_words_before_the_table(spectrum):
     text = str(spectrum)
     assert text.index(spectrum.words()[0]) < text.index("Where the update went") < text.index("Overlap")
+    assert repr(spectrum) == f"Spectrum({', '.join(run.label for run in spectrum.runs)})"
 
 
 def test_json_round_trip(spectrum, vectors):

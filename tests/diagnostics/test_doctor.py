@@ -116,6 +116,8 @@ def test_it_shows_itself(capsys):
     for name in ("versions", "memory"):
         assert name in str(found)
         assert name in found._repr_html_()
+    assert repr(found).startswith("Diagnosis(2 ok, 0 failed")
+    assert "\n" not in repr(found)
     assert f"torch {version('torch')}" in found.report
     assert json.loads(found.to_json())["checks"][1]["name"] == "memory"
     assert list(found.to_pandas()["verdict"]) == [check.verdict for check in found.checks]

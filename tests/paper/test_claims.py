@@ -357,6 +357,7 @@ def test_a_claim_that_needs_no_run_is_judged_at_once(tmp_path):
     with pytest.raises(UserError, match="trained-share"):
         found["trained-shares"]
     assert "<table" in found._repr_html_()
+    assert repr(found) == f"Claims({str(tmp_path / 'claims')!r}, 1 not supported, 1 undecided)"
 
 
 def test_a_method_without_a_working_rate_leaves_its_claims_undecided_and_the_others_run(tmp_path, monkeypatch):

@@ -248,6 +248,7 @@ def test_a_default_rate_that_has_moved_does_not_continue_another_search(study, t
 def test_an_estimate_counts_what_is_left_and_nothing_that_is_done(study, tmp_path):
     asked = {k: v for k, v in SETTINGS.items() if k != "progress"}
     whole = estimate(["lora", "dora"], out=tmp_path / "s", **asked)
+    assert repr(whole) == f"Estimate({whole.line})"
     assert not (tmp_path / "s").exists()
     assert whole.whole.runs == 2 * (5 + 8 + 3)
     study("s", ("lora",))
