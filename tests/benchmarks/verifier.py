@@ -174,6 +174,11 @@ def _each(part: int, judge: Callable[[str, str], None]) -> None:
     with_seed(part)(quiet(given(batch)(each)))()
 
 
+def _parts(strings: int, seed: int) -> range:
+    """Seeds of batches of a thousand strings; two seeds share none of them."""
+    return range(seed * (strings // 1_000), (seed + 1) * (strings // 1_000))
+
+
 def hostile(strings: int, seed: int) -> Table:
     """Generated strings: verdicts, time, memory, processes."""
     seconds: list[float] = []
@@ -194,7 +199,7 @@ def hostile(strings: int, seed: int) -> Table:
         hows[verdict.how] += 1
         failures += verifier.UNEXPECTED in verdict.reason
 
-    for part in range(seed, seed + strings // 1_000):
+    for part in _parts(strings, seed):
         _each(part, judge)
         gc.collect()
         memory.append(process.memory_info().rss)
@@ -235,7 +240,7 @@ def _verdicts(strings: int, seed: int, say: Callable[[int], None]) -> list[tuple
         judge(gold, f"\\boxed{{{answer}}}")
     for gold in benchmark_golds():
         judge(gold, f"\\boxed{{{gold}}}")
-    for part in range(seed, seed + strings // 1_000):
+    for part in _parts(strings, seed):
         _each(part, judge)
         say(len(said))
     workers.shutdown()
