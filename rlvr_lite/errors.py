@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["UserError", "as_html", "as_written", "first_line", "printable", "unknown_name"]
+__all__ = ["UserError", "as_html", "as_written", "did_you_mean", "first_line", "printable", "unknown_name"]
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_]?)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]")
@@ -71,6 +71,31 @@ def as_written(path: Path, fix: str = "copy it again or make it anew") -> Iterat
         raise UserError(f"{path} is damaged, it does not hold what is written there ({said}): {fix}") from error
 
 
+def did_you_mean(
+    typed: str,
+    known: Mapping[str, str],
+    spelt: Callable[[str], str] = repr,
+    *,
+    likeness: float = 0.6,
+    most: int = 3,
+) -> str:
+    """A question that offers the names nearest to one that nobody knows; empty where none is near.
+
+    Args:
+        typed: the unknown one.
+        known: what may have been meant, by how it is compared.
+        spelt: how a name is written.
+        likeness: from 0 to 1, which a near one has at least.
+        most: names that are compared at the end.
+
+    >>> did_you_mean("lorra", {"lora": "lora", "dora": "dora", "full": "full"})
+    "did you mean 'lora' or 'dora'?"
+    """
+    close = difflib.get_close_matches(typed, known, n=most, cutoff=likeness)
+    near = dict.fromkeys(known[name] for name in close)
+    return f"did you mean {' or '.join(map(spelt, near))}?" if near else ""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name nobody registered, offering the nearest known ones.
 
@@ -82,8 +107,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     unknown method 'xyz': choose one of full, lora
     """
     known = sorted(set(known))
-    folded = {word.casefold(): word for word in known}
-    near = [folded[word] for word in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
-    if near:
-        return UserError(f"unknown {kind} {name!r}: did you mean {' or '.join(map(repr, near))}?")
-    return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")
+    meant = did_you_mean(name.casefold(), {word.casefold(): word for word in known})
+    return UserError(f"unknown {kind} {name!r}: {meant or 'choose one of ' + ', '.join(known)}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, did_you_mean
 
 __all__ = ["unknown_option"]
 
@@ -135,8 +134,6 @@ def unknown_option(
         for same in others.split("|"):
             if same.partition(" ")[0] in known:
                 here.setdefault(name, same)
-    close = get_close_matches(typed, known, n=3, cutoff=0.6) or get_close_matches(typed, here, n=1, cutoff=0.8)
-    near = dict.fromkeys(here[name] for name in close)
-    if near:
-        return UserError(f"{start}: did you mean {' or '.join(map(spelt, near))}?")
-    return UserError(f"{start}: {help_ or 'choose one of ' + ', '.join(known)}")
+    meant = did_you_mean(typed, {name: name for name in known}, spelt)
+    meant = meant or did_you_mean(typed, here, spelt, likeness=0.8, most=1)
+    return UserError(f"{start}: {meant or help_ or 'choose one of ' + ', '.join(known)}")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from rlvr_lite.analysis.memory import GIB
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, did_you_mean
 
 __all__ = ["CARDS", "CONTEXT", "FRAGMENTATION", "USABLE", "Card", "card", "smallest"]
 
@@ -147,14 +146,9 @@ def card(name: str) -> Card:
     known |= {alias: known[_key(full)] for alias, full in _ALIASES.items()}
     found = known.get(_key(name)) or known.get(_key(re.sub(r"[\s_\-]\d+\s*gi?b\b", "", name.lower())))
     if found is None:
-        names = {_key(c.name): c.name for c in CARDS}
-        near = [names[key] for key in get_close_matches(_key(name), names, n=3, cutoff=0.7)]
-        meant = (
-            f"did you mean {' or '.join(map(repr, near))}? or give"
-            if near
-            else "give a name such as T4 or RTX 4090, or"
-        )
-        raise UserError(f"unknown card {name!r}: {meant} its memory, such as 16GiB")
+        meant = did_you_mean(_key(name), {_key(c.name): c.name for c in CARDS}, likeness=0.7)
+        said = f"{meant} or give" if meant else "give a name such as T4 or RTX 4090, or"
+        raise UserError(f"unknown card {name!r}: {said} its memory, such as 16GiB")
     return found
 
 
