@@ -9,10 +9,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["UserError", "as_html", "as_written", "did_you_mean", "first_line", "printable", "unknown_name"]
+__all__ = [
+    "UserError",
+    "as_html",
+    "as_written",
+    "did_you_mean",
+    "first_line",
+    "kind_and_line",
+    "printable",
+    "unknown_name",
+]
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_]?)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]")
+
+_HEADING = "Error(s) in loading"
 
 
 def printable(text: str) -> str:
@@ -26,12 +37,25 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    r"""Of what an error says, or its name.
+    r"""Of what an error says, without PyTorch's heading over what does not fit; or its name.
 
-    >>> first_line(ValueError("one\ntwo")), first_line(KeyboardInterrupt())
+    >>> first_line(ValueError("one:\ntwo")), first_line(KeyboardInterrupt())
     ('one', 'KeyboardInterrupt')
+    >>> first_line(RuntimeError("Error(s) in loading state_dict for Linear:\n\tsize mismatch for weight"))
+    'size mismatch for weight'
     """
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    said = (line.strip().rstrip(" :") for line in str(error).splitlines() if _HEADING not in line)
+    return next(filter(None, said), type(error).__name__)
+
+
+def kind_and_line(error: BaseException) -> str:
+    r"""The type of an error and its first line; the type alone where it says nothing.
+
+    >>> kind_and_line(ValueError("one\ntwo")), kind_and_line(KeyboardInterrupt())
+    ('ValueError: one', 'KeyboardInterrupt')
+    """
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"
 
 
 def as_html(text: str) -> str:
@@ -67,7 +91,7 @@ def as_written(path: Path, fix: str = "copy it again or make it anew") -> Iterat
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        said = f"{type(error).__name__}: {first_line(error)[:100]}"
+        said = kind_and_line(error)[:120]
         raise UserError(f"{path} is damaged, it does not hold what is written there ({said}): {fix}") from error
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from rlvr_lite.bases._proven import REFUSED
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, kind_and_line
 from rlvr_lite.grpo import output_head
 
 __all__ = ["LOADING", "Examined", "admitted", "blank", "config_object", "examine"]
@@ -60,7 +60,9 @@ def config_object(name: str, found: Mapping[str, Any]) -> Any:
     try:
         return AutoConfig.for_model(kind, **values)
     except Exception as error:  # others wrote it
-        raise UserError(f"base {name} has a config.json that transformers cannot read: {_line(error)}") from error
+        raise UserError(
+            f"base {name} has a config.json that transformers cannot read: {kind_and_line(error)[:200]}"
+        ) from error
 
 
 def _numbers(value: Any) -> Any:
@@ -113,7 +115,7 @@ def admitted(name: str, found: Mapping[str, Any]) -> Any:
     try:
         model = blank(config)
     except Exception as error:  # whatever the architecture raises on these sizes
-        raise UserError(f"base {name} cannot be built from its config.json: {_line(error)}") from error
+        raise UserError(f"base {name} cannot be built from its config.json: {kind_and_line(error)[:200]}") from error
     architecture = type(model).__name__
     if not getattr(config.get_text_config(), "num_hidden_layers", 1):
         raise UserError(f"base {name} has no layers (num_hidden_layers 0 in its config.json): choose another base")
@@ -154,8 +156,3 @@ def _senses(config: Any, model: Any) -> bool:
     """Whether a model has parts for images or sound."""
     words = ("vision", "visual", "image", "audio", "speech")
     return any(word in name.split(".")[-1] for name, module in model.named_modules() for word in words)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

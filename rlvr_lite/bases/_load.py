@@ -19,7 +19,7 @@ from rlvr_lite.bases._locate import EMBEDDED, Located, locate
 from rlvr_lite.bases._prompting import end_of_turn, plain_template, preset
 from rlvr_lite.bases._unsloth import load_unsloth
 from rlvr_lite.config import Precision, RunConfig, scale_of
-from rlvr_lite.errors import UserError, unknown_name
+from rlvr_lite.errors import UserError, kind_and_line, unknown_name
 from rlvr_lite.grpo import remove_dropout
 from rlvr_lite.host import check_fork, check_host
 
@@ -181,7 +181,7 @@ def _model(name: str, located: Located, precision: str, dtype: torch.dtype, devi
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(f"base {name} in {precision} does not fit on {device}: try --precision nf4") from error
     except Exception as error:  # a folder that others wrote can be wrong in any way
-        raise UserError(f"base {name} cannot be loaded as a causal language model: {_first_line(error)}") from error
+        raise UserError(f"base {name} cannot be loaded as a causal language model: {kind_and_line(error)}") from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"base {name} lacks {len(missing)} weights ({missing[0]}, ...): fetch or save it once more")
@@ -195,7 +195,7 @@ def _tokenizer(name: str, located: Located, embeddings: int) -> Tokenizer:
         )
     except Exception as error:
         raise UserError(
-            f"base {name} has no usable tokenizer ({_first_line(error)}): save its tokenizer into that folder"
+            f"base {name} has no usable tokenizer ({kind_and_line(error)}): save its tokenizer into that folder"
         ) from error
     if not tokenizer("1", add_special_tokens=False)[
         "input_ids"
@@ -221,8 +221,3 @@ def _complete_ends(config: Any, tokenizer: Tokenizer) -> None:
     known = {i for i in [tokenizer.eos_token_id, *listed] if i is not None}
     more = end_of_turn(tokenizer, known)
     config.eos_token_id = sorted(known if more is None else known | {more})
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().partition("\n")[0].rstrip(" :")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -14,7 +14,7 @@ from rlvr_lite.bases._base import linear4bit_layers
 from rlvr_lite.bases._locate import Located
 from rlvr_lite.bases._unsloth_backbone import host_backbone
 from rlvr_lite.bases._unsloth_host import HOST, UnslothHost, guard_decode
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, kind_and_line
 
 __all__ = ["FAMILIES", "load_unsloth"]
 
@@ -74,8 +74,7 @@ def load_unsloth(name: str, located: Located, precision: str, dtype: torch.dtype
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(f"base {name} in {precision} does not fit on {device}: try --precision nf4") from error
     except Exception as error:  # a folder that others wrote can be wrong in any way
-        text = str(error).strip().partition("\n")[0]
-        raise UserError(f"Unsloth cannot load base {name}: {type(error).__name__}: {text}") from error
+        raise UserError(f"Unsloth cannot load base {name}: {kind_and_line(error)}") from error
     _as_stored(name, model, located)
     _as_asked(name, model, precision, dtype)
     guard_decode()

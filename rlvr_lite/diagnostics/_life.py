@@ -19,6 +19,7 @@ from rlvr_lite.analysis.memory import Step
 from rlvr_lite.config import AdapterConfig
 from rlvr_lite.diagnostics._check import Finding
 from rlvr_lite.diagnostics._subject import Subject
+from rlvr_lite.errors import kind_and_line
 from rlvr_lite.planning import Runner
 from rlvr_lite.training import Run, generator_states, restore_generators, train
 
@@ -67,7 +68,7 @@ def every_method(subject: Subject) -> Finding:
         try:
             said = _one_step(subject, name)
         except Exception as error:  # of one method is not of the others
-            said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            said = kind_and_line(error)
             subject.forget_bases()
         if said:
             wrong.append(f"{name} ({said})")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_lite.bases import EMBEDDED
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, first_line
 from rlvr_lite.records import read_json, refuse_pickles
 
 if TYPE_CHECKING:
@@ -108,10 +108,7 @@ def load_stranger(model: nn.Module, adapter: Path, base: str) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # PEFT meets files that it was not written for with errors of every kind
-        said = [line.strip() for line in str(error).splitlines() if "Error(s) in loading" not in line]
-        raise UserError(
-            f"the adapter in {adapter} does not fit this base ({(said or [type(error).__name__])[0]})"
-        ) from error
+        raise UserError(f"the adapter in {adapter} does not fit this base ({first_line(error)})") from error
     missing = set(expected) - set(tensors)
     unknown |= {name for name in set(tensors) - set(expected) if not _EMBEDDINGS & set(name.split("."))}  # of the base
     if missing or unknown or not tensors:

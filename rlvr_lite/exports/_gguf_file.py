@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, first_line
 from rlvr_lite.exports._gguf_tokens import vocabulary
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def read_gguf(path: Path) -> tuple[Any, PreTrainedTokenizerBase | None]:
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).eval()
             return model, AutoTokenizer.from_pretrained(**where) if _tokenizers_are_read() else None
     except (ValueError, KeyError, OSError, RuntimeError, IndexError) as error:
-        raise UserError(f"{path} cannot be read as GGUF ({str(error).splitlines()[0]}): export it again") from error
+        raise UserError(f"{path} cannot be read as GGUF ({first_line(error)}): export it again") from error
 
 
 def _tokenizers_are_read() -> bool:

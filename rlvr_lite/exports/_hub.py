@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.errors import UserError, printable
+from rlvr_lite.errors import UserError, first_line, printable
 from rlvr_lite.exports._model_card import card, licence_of
 from rlvr_lite.exports._provenance import EXPORT_FILE
 from rlvr_lite.records import MANIFEST, damage, hash_file, read_json, write_json, write_text
@@ -65,7 +65,7 @@ def push(folder: Path, repo: str | None, *, public: bool, dry_run: bool, progres
         )
     except Exception as error:  # the client passes on whatever its HTTP library raises
         raise UserError(
-            f"the Hub refused {repo} ({_first_line(error)}): check the name, HF_TOKEN and the network"
+            f"the Hub refused {repo} ({first_line(error)}): check the name, HF_TOKEN and the network"
         ) from error
     if progress:
         print(f"pushed {folder} to {repo}{'' if public else ' (private, if it is new)'}")
@@ -97,7 +97,3 @@ def _base_licence(api: Any, facts: Any) -> str | None:
         return None if data is None else data.get("license")
     except Exception:  # then the card says that it is not known
         return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

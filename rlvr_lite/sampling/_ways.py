@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, kind_and_line
 from rlvr_lite.grpo import OutputHead, cache_name, eval_mode, feed, output_head
 from rlvr_lite.sampling._cache import growing_cache, takes_own_mask
 from rlvr_lite.sampling._step import fixed_cache, next_hidden
@@ -95,7 +95,7 @@ def _apart(found: Callable[[OutputHead], Seen], head: OutputHead, expected: Tens
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # caches of other makers fail in any way
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return kind_and_line(error)
     device = head.weight.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
     return None if difference <= _TOLERANCE.get(dtype, _HALF_TOLERANCE) else f"hidden states differ by {difference:.2g}"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from rlvr_lite import resolve, rewards, tasks
 from rlvr_lite.config import RunConfig
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, kind_and_line
 from rlvr_lite.runs import written_as
 from rlvr_lite.tasks import Task
 
@@ -58,9 +58,8 @@ class Given:
             try:
                 _load(_dump(part))
             except Exception as error:  # whatever an object's own pickling raises
-                said = str(error).partition("\n")[0][:100]
                 raise UserError(
-                    f"{what} cannot be sent to another process ({type(error).__name__}: {said}): define it in a module "
+                    f"{what} cannot be sent to another process ({kind_and_line(error)[:120]}): define it in a module "
                     "without open files, locks or models, or use the engine 'local'"
                 ) from error
         return _dump((self, _texts([*self.functions.values(), *filter(None, [self.task])])))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, first_line
 from rlvr_lite.records import read_text, text_lines
 
 __all__ = ["SUFFIXES", "TEXT_COLUMNS", "Rows", "from_hub", "is_source", "read"]
@@ -312,7 +312,7 @@ def from_hub(
         )
         return datasets.load_dataset(repository, config, split=split, revision=revision)
     except Exception as error:  # datasets passes on whatever its HTTP client raises
-        said = str(error).strip().partition("\n")[0][:150]
+        said = first_line(error)[:150]
         if "onfig" in said and "missing" in said:
             raise UserError(
                 f"{repository} has several configurations: name one with the task option config ({error})"
