@@ -50,7 +50,7 @@ def engine(
     workers: int | None = None,
     address: str | None = None,
 ) -> Iterator[Engine]:
-    """An engine for the study in ``root``.
+    """An engine for the study in ``root``, of what :func:`check_workers` lets pass.
 
     Args:
         name: ``local`` works one trial after another here and loads the base once; ``process`` takes a fresh process for
@@ -61,10 +61,8 @@ def engine(
         address: of a running Ray cluster; by default one is started on this machine, which nobody else reaches.
 
     Raises:
-        UserError: see :func:`check_workers`; Ray is not installed or does not start, or what was given cannot be sent to its
-            workers.
+        UserError: Ray is not installed or does not start, or what was given cannot be sent to its workers.
     """
-    check_workers(name, workers, address)
     given = given or Given()
     if name == "local":
         yield _Local(root, given)
