@@ -202,7 +202,7 @@ class Evaluation(Mapping[str, Score]):
             raise UserError(f"{target} is not an evaluation of this version: evaluate again")
         with as_written(target):
             found = cls._read(target, stored)
-            str(found)  # what it is shown by is asked of every field
+            _ = found._title(), found._note()  # which ask every fact for what it is shown by
         return found
 
     @classmethod

@@ -81,8 +81,10 @@ def check(checkpoint: Path) -> None:
     if ours and (broken := damage(checkpoint)):
         raise UserError(f"the checkpoint is damaged ({broken}): resume from another, or start anew")
     with as_written(checkpoint / _STATE, "resume from another checkpoint, or start anew"):
-        step = read_json(checkpoint / _STATE)["global_step"]
-        if type(TrainerState.load_from_json(str(checkpoint / _STATE)).global_step) is not int or step < 0:
+        state = read_json(checkpoint / _STATE)
+        step = state["global_step"]
+        TrainerState(**state)  # as transformers reads it
+        if type(step) is not int or step < 0:
             raise ValueError(f"global_step is {step!r}")
 
 
