@@ -1,4 +1,4 @@
-"""Progress: a bar where somebody watches, and a line now and then in a file or the log of a CI run."""
+"""Progress: a bar where somebody watches, and a line now and then in a file or the log of a CI run; and time in words."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import sys
 import time
 from typing import Any
 
-__all__ = ["Lines", "bar"]
+__all__ = ["Lines", "bar", "duration"]
 
 _EVERY = 60.0  # seconds between two lines
 _FORMAT = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+def duration(seconds: float) -> str:
+    """A time span in two units at most.
+
+    >>> duration(42.4), duration(3700), duration(200_000)
+    ('42 s', '1 h 1 min', '2 d 7 h')
+    """
+    left = round(seconds)
+    for unit, smaller, size, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
+        if left >= size:
+            rest = left % size // part
+            return f"{left // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{left} s"
 
 
 def bar(*, desc: str, unit: str, total: int | None = None, initial: int = 0, shown: bool = True) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlvr_lite.analysis.replication import seed_problem_interval
+from rlvr_lite.progress import duration
 from rlvr_lite.study._design import ONE_SEED
 
 if TYPE_CHECKING:
@@ -17,21 +18,7 @@ if TYPE_CHECKING:
     from rlvr_lite.config import RunConfig
     from rlvr_lite.study._study import Study
 
-__all__ = ["config_text", "differing", "duration", "method_words", "optim_words", "verdict_words"]
-
-
-def duration(seconds: float) -> str:
-    """A time span in two units at most.
-
-    >>> duration(42.4), duration(3700), duration(200_000)
-    ('42 s', '1 h 1 min', '2 d 7 h')
-    """
-    left = round(seconds)
-    for unit, smaller, size, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
-        if left >= size:
-            rest = left % size // part
-            return f"{left // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{left} s"
+__all__ = ["config_text", "differing", "method_words", "optim_words", "verdict_words"]
 
 
 def verdict_words(study: Study) -> list[str]:

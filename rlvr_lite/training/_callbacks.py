@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rlvr_lite import methods
-from rlvr_lite.progress import bar
+from rlvr_lite.progress import bar, duration
 from rlvr_lite.runs import STOPS
 from rlvr_lite.training._parallel import Processes
 
@@ -119,7 +119,7 @@ class CleanStop(TrainerCallback):
         if any(interrupted for interrupted, _ in said):
             self.reason = next(interrupted for interrupted, _ in said if interrupted)
         elif self.limit is not None and any(late for _, late in said):
-            self.reason = f"max_hours ({self.limit / 3600:g}) reached"
+            self.reason = f"max_hours ({duration(self.limit)}) reached"
         if self.reason:
             control.should_save = control.should_training_stop = True
 

@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 import pytest
 
 from rlvr_lite.errors import UserError
+from rlvr_lite.progress import duration
 from rlvr_lite.study import Study
 from rlvr_lite.study._report import notebook_parts, to_markdown, write_report
 from rlvr_lite.study._report_page import page, table
-from rlvr_lite.study._report_words import duration, method_words, verdict_words
+from rlvr_lite.study._report_words import method_words, verdict_words
 from rlvr_lite.table import Table
 from tests.study.browser import ENTER, browser
 from tests.study.fake import make_design, make_study

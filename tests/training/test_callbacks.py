@@ -57,7 +57,7 @@ def test_a_run_stops_before_a_step_that_would_not_be_over_in_time(clock):
     assert steps_until_stop(CleanStop(max_hours=1), clock, [310.0]) == (11, [2, 4, 6, 8, 10, 11])
     stop = CleanStop(max_hours=1)
     assert steps_until_stop(stop, clock, [900.0, 300.0])[0] == 8  # after 50 minutes: the next may take 15
-    assert "max_hours (1)" in stop.reason
+    assert "max_hours (1 h)" in stop.reason
 
 
 def test_without_a_limit_it_saves_every_ten_minutes_and_at_the_end(clock):
