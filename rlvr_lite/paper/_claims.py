@@ -27,7 +27,7 @@ from rlvr_lite.study import estimate as estimate_study
 from rlvr_lite.table import Table
 from rlvr_lite.typed import checked
 
-__all__ = ["Claim", "Claims", "Finding", "claims", "declared", "estimate"]
+__all__ = ["Claim", "Claims", "claims", "declared", "estimate"]
 
 T = TypeVar("T")
 

@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvr_lite.rewards import Verdict
+from rlvr_lite.study._lattice import doubt as lattice_doubt
+from rlvr_lite.study._lattice import optimum
 from rlvr_lite.tasks import ChainSum, Problem
 
 RESULTS = Path(__file__).parent / "results" / "pretrained"
@@ -140,10 +142,7 @@ def searched(method: str) -> tuple[dict[int, list[float | None]], int | None]:
 def doubt(method: str, effect: float) -> bool:
     """Whether its search leaves open a difference of this size: the best on an edge, or a neighbour further below it."""
     found, best = searched(method)
-    if best is None or not {best - 1, best + 1} <= found.keys():
-        return True
-    means = {p: _mean(row) for p, row in found.items()}
-    return means[best] - min(means[best - 1], means[best + 1]) > abs(effect)
+    return best is None or bool(lattice_doubt(optimum(found, best), None, effect))
 
 
 def work(methods: Sequence[str] = METHODS) -> Iterator[tuple[str, int, int, str]]:

@@ -14,10 +14,9 @@ import torch
 from rlvr_lite import bases, methods
 from rlvr_lite.config import AdapterConfig, RunConfig
 from rlvr_lite.errors import UserError
-from rlvr_lite.paper import Finding, claims, declared, estimate
+from rlvr_lite.paper import Evidence, Finding, claims, declared, estimate
 from rlvr_lite.paper import _claims as verdicts
 from rlvr_lite.paper import _rules as rules
-from rlvr_lite.paper._evidence import Evidence
 from rlvr_lite.paper._experiments import EXPERIMENTS, FACTORS, cause_settings, setting
 from rlvr_lite.paper._measure import put_back, ratios, shares, wrong_base
 from rlvr_lite.study._design import make_variants
