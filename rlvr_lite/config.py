@@ -20,6 +20,7 @@ from rlvr_lite.typed import take_types
 __all__ = [
     "ALL_LINEAR",
     "LINEAR_LAYERS",
+    "MOST_SAMPLES",
     "SAMPLER_GAP_LIMIT",
     "SCALES",
     "AdapterConfig",
@@ -47,6 +48,8 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 #: Nats a token on average between sampler and scorer: bf16 has 0.04, and beyond this the two are different policies.
 SAMPLER_GAP_LIMIT = 0.5
+#: Prompts of a step, or answers to a problem: far more than anybody draws, and lists of so many are still no burden.
+MOST_SAMPLES = 2**16
 
 C = TypeVar("C")
 
@@ -294,6 +297,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise UserError(f"{name} must be at least {least}, got {value}")
+        for name in ("prompts_per_step", "group_size", "eval_k"):
+            value = getattr(self, name)
+            if value is not None and value > MOST_SAMPLES:
+                raise UserError(f"{name} must be at most {MOST_SAMPLES:,}, got {value:,}")
         if self.seed >= 2**32:
             raise UserError(f"seed must be less than 2**32, which is all that NumPy takes; got {self.seed}")
         if self.group_size < 2:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlvr_lite import tasks
-from rlvr_lite.config import Option, Precision, PromptStyle, SamplingConfig
+from rlvr_lite.config import MOST_SAMPLES, Option, Precision, PromptStyle, SamplingConfig
 from rlvr_lite.errors import UserError, unknown_name
 from rlvr_lite.evaluation._loading import ProblemSet, load_problems
 from rlvr_lite.evaluation._policies import Policy, describe_policy, load_policy
@@ -21,7 +21,7 @@ from rlvr_lite.evaluation._results import EVALUATION_FILE, Evaluation, sample_fi
 from rlvr_lite.evaluation._samples import facts_file
 from rlvr_lite.evaluation._scoring import graded_by, score_with
 from rlvr_lite.records import make_folder, read_json, write_json
-from rlvr_lite.runs import RunDirectory, sweep, writer
+from rlvr_lite.runs import RunDirectory, holds, sweep, writer
 from rlvr_lite.tasks import PAPER
 from rlvr_lite.typed import checked
 
@@ -101,6 +101,8 @@ def evaluate(
     if isinstance(engine, str | None) and engine not in sampler_names():
         raise unknown_name("engine", str(engine), sampler_names())
     settings = _settings(PRESETS[preset], sampling, {"temperature": temperature, "top_p": top_p}, k, n)
+    if out is not None and (what := holds(Path(out))):
+        raise UserError(f"{out} holds {what}: choose an empty or new --out")
     policy = describe_policy(
         run_or_model,
         adapter=adapter,
@@ -187,8 +189,8 @@ def _settings(
 ) -> Preset:
     given: dict[str, Any] = {name: value for name, value in dials.items() if value is not None}
     chosen = dataclasses.replace(sampling or preset.sampling, **given)
-    if k is not None and k < 1:
-        raise UserError(f"k must be at least 1 sample a problem, got {k}")
+    if k is not None and not 1 <= k <= MOST_SAMPLES:
+        raise UserError(f"k must be from 1 to {MOST_SAMPLES:,} samples a problem, got {k}")
     if chosen.greedy and (k or 1) > 1:
         raise UserError(f"temperature 0 gives the same answer {k} times: use k = 1, or a temperature above 0")
     return Preset(chosen, preset.k if k is None else k, preset.greedy, preset.n if n is None else n)

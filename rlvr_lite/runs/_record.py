@@ -27,7 +27,7 @@ from rlvr_lite.records import (
 )
 from rlvr_lite.typed import as_path
 
-__all__ = ["STOPS", "RunDirectory", "RunRecord", "finish", "meant", "reopen"]
+__all__ = ["STOPS", "STUDY", "RunDirectory", "RunRecord", "finish", "holds", "meant", "reopen"]
 
 #: Signals that end a run between two steps, saved, by the reason that it then gives.
 STOPS = {
@@ -41,6 +41,8 @@ STOPS = {
 }
 _SETTLED = ("done", "failed")
 _SHOWN, _LOOKED_AT = 5, 2000  # runs that a message lists, and folders that are searched for them
+#: The file by which a folder is a study.
+STUDY = "study.json"
 _DESCRIPTION = "rlvr_lite.json"
 
 
@@ -336,6 +338,11 @@ def meant(path: Path) -> str:
         found = {str(place.relative_to(where)) for place in below if RunRecord.is_run(place)}
     shown = ", ".join(sorted(found)[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
     return f"{path} {what}: the runs in {where} are {shown}" if found else ""
+
+
+def holds(folder: Path) -> str:
+    """What is in a folder that nothing else may be written to: a run, or a study of runs; empty where neither is."""
+    return "a run" if RunRecord.is_run(folder) else "a study" if is_file(folder / STUDY) else ""
 
 
 def _object(path: Path, *keys: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import is_file, make_folder, read_json, write_json
 from rlvr_lite.resolve import BOOKKEEPING
+from rlvr_lite.runs import STUDY as MANIFEST
 from rlvr_lite.runs import sweep, writer
 from rlvr_lite.study._design import Design, Trial, Variant
 from rlvr_lite.study._lattice import rate_at
@@ -25,8 +26,6 @@ from rlvr_lite.training import Run
 
 __all__ = ["MANIFEST", "Store", "read_design"]
 
-#: The file by which a folder is a study.
-MANIFEST = "study.json"
 _FORMAT = 2
 _FAILURE = "failure.json"
 #: What may grow when a study is called again; all else must be as it was.

@@ -52,6 +52,9 @@ def test_what_is_no_configuration_is_refused(text):
     "change",
     [
         {"group_size": 1},
+        {"group_size": 10**9},
+        {"prompts_per_step": 10**9},
+        {"eval_k": 10**9},
         {"steps": 0},
         {"learning_rate": 0.0},
         {"learning_rate": float("nan")},

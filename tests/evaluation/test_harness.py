@@ -102,6 +102,15 @@ def test_one_directory_takes_one_setting(tmp_path: Path) -> None:
         evaluate("tiny", "chain-sum:test", out=tmp_path, **{**QUICK, "k": 2})
 
 
+@pytest.mark.parametrize(("file", "what"), [("study.json", "a study"), ("metrics.jsonl", "a run")])
+def test_nothing_is_written_between_the_files_of_a_study_or_a_run(tmp_path: Path, file: str, what: str) -> None:
+    for name in (file, "config.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"holds {what}: choose"):
+        evaluate("tiny", "chain-sum:test", out=tmp_path, **QUICK)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("method", ["pissa", "dora", "ln_tuning", "vera"])
 def test_every_kind_of_adapter_comes_back_as_it_was_trained(method: str, tmp_path: Path) -> None:
     found = evaluate(make_run(tmp_path / method, method), **{**QUICK, "n": 2, "k": 1})
