@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rlvr_lite.errors import UserError
 from rlvr_lite.options import with_options
 from rlvr_lite.runs import STOPS
 
@@ -49,8 +50,11 @@ def train(
         from rlvr_lite.bases import import_unsloth
 
         import_unsloth()  # before every library that it patches
+    from rlvr_lite import methods
     from rlvr_lite.training import train as run_training
 
+    if base in methods.names() and not Path(base).exists():
+        raise UserError(f"train takes one method, and {base} is another: rlvr-lite compare {method} {base}")
     run = run_training(method, base, task, config=config, out=out, progress=progress, wait=wait, smoke=smoke, **options)
     if os.environ.get("RANK", "0") == "0":  # under accelerate launch every process has the same run
         print(run)

@@ -84,6 +84,8 @@ def _error(capsys, *arguments):
         (["--lr"], "--help"),
         (["--print-completion", "fish"], "zsh"),
         (["train", "--rnak", "3"], "--rank"),
+        (["train", "lora", "dora"], "rlvr-lite compare lora dora"),
+        (["plan", "tiny", "lora", "--group-size", "1000000000"], "at most 65,536"),
         (["train", "--steps", "x"], "whole number"),
         (["train", "--steps"], "needs a value"),
         (["train", "--steps", "2.5"], "whole number"),
