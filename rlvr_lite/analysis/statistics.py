@@ -77,8 +77,13 @@ class Difference:
             "standard_error": self.standard_error,
         }
 
+    @property
+    def signed(self) -> str:
+        """Estimate and interval with their signs."""
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
     def __str__(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}], p = {self.p_value:.3g}"
+        return f"{self.signed}, p = {self.p_value:.3g}"
 
 
 def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:

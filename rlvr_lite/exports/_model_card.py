@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_lite import methods
+from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.evaluation import BENCHMARKS
 from rlvr_lite.table import Table
 from rlvr_lite.tasks import NAMED
@@ -135,17 +136,13 @@ def _scores(facts: Mapping[str, Any]) -> str:
     scores = facts["run"]["evaluation"]
     rows = []
     for metric in [name for name in next(iter(scores.values()), {}) if _METRICS.fullmatch(name)]:
-        cells = {when: _interval(score[metric]) for when, score in scores.items() if metric in score}
+        cells = {when: str(Interval(**score[metric])) for when, score in scores.items() if metric in score}
         rows.append({"metric": metric, **cells})
     if not rows:
         return "It was not evaluated when it was trained."
     sizes = {score["problems"] for score in scores.values()}
     note = f"Held-out problems of `{facts['config']['task']}`: {', '.join(map(str, sorted(sizes)))}; 95 % intervals."
     return f"{Table.of(rows).to_markdown()}\n\n{note}"
-
-
-def _interval(score: Mapping[str, float]) -> str:
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
 
 
 def _proofs(facts: Mapping[str, Any]) -> str:

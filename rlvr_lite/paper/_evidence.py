@@ -22,7 +22,6 @@ __all__ = [
     "Rule",
     "Scores",
     "Verdict",
-    "in_numbers",
     "over_seeds",
     "paired",
 ]
@@ -112,7 +111,7 @@ class Judged:
     @property
     def words(self) -> str:
         """Both together."""
-        return f"{in_numbers(self.difference)} {in_words(self.direction, self.within)}"
+        return f"{self.difference.signed} {in_words(self.direction, self.within)}"
 
     @property
     def matters(self) -> str:
@@ -160,7 +159,3 @@ def over_seeds(values: Sequence[float]) -> Difference:
     half = student_quantile(0.975, x.size - 1) * error
     value = float(x.mean())
     return Difference(value, value - half, value + half, math.nan, error)
-
-
-def in_numbers(d: Difference) -> str:
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"

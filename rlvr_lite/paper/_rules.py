@@ -18,7 +18,6 @@ from rlvr_lite.paper._evidence import (
     Rule,
     Scores,
     Verdict,
-    in_numbers,
     over_seeds,
     paired,
 )
@@ -104,9 +103,7 @@ def no_gain(row: str, reference: str) -> Rule:
     def rule(evidence: Evidence) -> Finding:
         d = evidence.against(row, reference)
         said = _decide(d.high <= evidence.margin, d.low > 0)
-        return Finding.of(
-            said, d, f"{row} against {reference}: {in_numbers(d)}, equivalence margin {evidence.margin:.3g}"
-        )
+        return Finding.of(said, d, f"{row} against {reference}: {d.signed}, equivalence margin {evidence.margin:.3g}")
 
     return rule
 
@@ -117,9 +114,7 @@ def not_worse(row: str, reference: str) -> Rule:
     def rule(evidence: Evidence) -> Finding:
         d = evidence.against(row, reference)
         said = _decide(d.low >= -evidence.margin, d.high < 0)
-        return Finding.of(
-            said, d, f"{row} against {reference}: {in_numbers(d)}, equivalence margin {evidence.margin:.3g}"
-        )
+        return Finding.of(said, d, f"{row} against {reference}: {d.signed}, equivalence margin {evidence.margin:.3g}")
 
     return rule
 
@@ -142,7 +137,7 @@ def below_base(row: str, others: Sequence[str]) -> Rule:
         also = f"; {len(below)} of {len(told)} other settings end below it" if told else ""
         also += f" ({', '.join(below)})" if below else ""
         also += f"; {len(failed)} have no score" if failed else ""
-        return Finding.of(_decide(d.high < 0, d.low > 0), d, f"{row} against the untrained base: {in_numbers(d)}{also}")
+        return Finding.of(_decide(d.high < 0, d.low > 0), d, f"{row} against the untrained base: {d.signed}{also}")
 
     return rule
 
@@ -173,8 +168,8 @@ def falls_more(row: str, row_small: str, reference: str, reference_small: str) -
         a, a_small, b, b_small = (scores[:seeds] for scores in rows)
         d = seed_problem_difference(b - b_small, a - a_small)
         said = _decide(d.high < 0, d.low >= -evidence.margin)
-        told = f"{row} against {row_small}: {in_numbers(paired(a, a_small))}; {reference} against {reference_small}: {in_numbers(paired(b, b_small))}"
-        return Finding.of(said, d, f"{told}; difference {in_numbers(d)}, equivalence margin {evidence.margin:.3g}")
+        told = f"{row} against {row_small}: {paired(a, a_small).signed}; {reference} against {reference_small}: {paired(b, b_small).signed}"
+        return Finding.of(said, d, f"{told}; difference {d.signed}, equivalence margin {evidence.margin:.3g}")
 
     return rule
 
@@ -280,9 +275,7 @@ def ratio_above_one(name: str, other: str = "") -> Rule:
         evidence.ratio(other)
         pairs = zip(evidence.ratios[name], evidence.ratios[other], strict=True)
         d = over_seeds([a - b for a, b in pairs])
-        return Finding.of(
-            _decide(d.low > 0, d.high < 0), d, f"{name} minus {other}, in random updates: {in_numbers(d)}"
-        )
+        return Finding.of(_decide(d.low > 0, d.high < 0), d, f"{name} minus {other}, in random updates: {d.signed}")
 
     return rule
 

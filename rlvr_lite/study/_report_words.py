@@ -52,7 +52,7 @@ def _sentence(study: Study, c: Comparison) -> str:
     runs = study.design.of_runs
     if c.verdict == "no significant difference":
         how = f"its run is as good as that of {reference}" if runs else f"equivalent to {reference}"
-        return f"{c.method}: {how}, {_signed(c)}, within the equivalence margin of {study.margin:.3g}."
+        return f"{c.method}: {how}, {c.difference.signed}, within the equivalence margin of {study.margin:.3g}."
     way = "higher" if c.verdict == "better" else "lower"
     how = f"its run scores {way} than that of" if runs else f"{way} than"
     within = "within" if c.equivalent else "not shown to be within"
@@ -61,17 +61,12 @@ def _sentence(study: Study, c: Comparison) -> str:
     return f"{c.method}: {how} {reference} by {abs(d.value):.3f} [{ends[0]:.3f}, {ends[1]:.3f}]{margin}."
 
 
-def _signed(c: Comparison) -> str:
-    d = c.difference
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-
-
 def _open_search(study: Study, c: Comparison) -> str:
     """A row that cannot be ranked, and why."""
     reference, size = study.design.reference, c.difference.value
     labels = (c.method, reference) if size < 0 else (reference, c.method)
     why = next((f"of {label} {said}" for label in labels if (said := study.search_doubt(label, size))), "")
-    return f"{c.method}: {_signed(c)} against {reference}, which ranks nothing, for the search is inconclusive: {why}."
+    return f"{c.method}: {c.difference.signed} against {reference}, which ranks nothing, for the search is inconclusive: {why}."
 
 
 def _silence(found: Sequence[Comparison], compared: int, reference: str) -> list[str]:

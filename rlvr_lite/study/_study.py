@@ -259,8 +259,7 @@ class Study:
             difference = adjusted = None
             best = f"{self._best[label]:.0%}" if label in self._best else None
             if against is not None:
-                d = against.difference
-                difference = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+                difference = against.difference.signed
                 adjusted, verdict = f"{against.adjusted_p:.3g}", self.design.said(against.words)
             elif label == self.design.reference and not row.problem:
                 verdict = "reference"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.errors import as_html, as_written, printable
 from rlvr_lite.runs import RunRecord
 from rlvr_lite.table import Table
@@ -48,7 +49,7 @@ class Run(RunRecord):
             for name in next(iter(scores.values()), {}):
                 values = {when: score[name] for when, score in scores.items() if isinstance(score.get(name), dict)}
                 if all("low" in v for v in values.values()) and values:
-                    rows.append({"metric": name, **{when: _interval(v) for when, v in values.items()}})
+                    rows.append({"metric": name, **{when: str(Interval(**v)) for when, v in values.items()}})
         return Table.of(rows, title=f"{self.config.method} on {self.config.task}, base {self.config.base}")
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -127,7 +128,3 @@ class Run(RunRecord):
         body = "".join(f"<div>{as_html(line)}</div>" for line in facts)
         table = self.accuracy()._repr_html_() if self.summary.get("evaluation") else ""
         return f"<div><b>{as_html(head)}</b>{body}{table}</div>"
-
-
-def _interval(score: dict[str, float]) -> str:
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
