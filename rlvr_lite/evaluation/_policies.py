@@ -13,7 +13,7 @@ from rlvr_lite.config import SCALES, Option, Precision, PromptStyle
 from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.evaluation._strangers import load_stranger
 from rlvr_lite.records import damage, hash_file, is_file, read_json, refuse_pickles
-from rlvr_lite.runs import RunRecord, meant
+from rlvr_lite.runs import ADAPTER_FACTS, RunRecord, meant
 from rlvr_lite.typed import as_path
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def describe_policy(
     chosen = Path(adapter) if adapter is not None else None
     named: dict[str, Any] = {"base": str(run_or_model), "revision": revision, "precision": precision}
     if chosen is not None:
+        _check_adapter(chosen)
         named["adapter"] = _adapter_hash(chosen)
     if chat_template_kwargs:
         named["chat_template_kwargs"] = dict(chat_template_kwargs)
@@ -141,15 +142,17 @@ def _run_policy(path: Path, precision: Precision, template: Mapping[str, Option]
     )
 
 
-def _adapter_hash(path: Path) -> str:
-    """Digest of an adapter's tensors, after a look at what else lies there."""
+def _check_adapter(path: Path) -> None:
+    """Refuse what is no whole adapter; that of a run has been looked at by :meth:`RunRecord.gate`."""
     if not path.is_dir():
         raise UserError(f"{path} does not exist: give the directory of an adapter")
     refuse_pickles(path)
-    if (path / "rlvr_lite.json").is_file():
-        broken = damage(path)
-        if broken:
-            raise UserError(f"the adapter in {path} is damaged: {broken}")
+    if (path / ADAPTER_FACTS).is_file() and (broken := damage(path)):
+        raise UserError(f"the adapter in {path} is damaged: {broken}")
+
+
+def _adapter_hash(path: Path) -> str:
+    """Digest of an adapter's tensors."""
     files = sorted(path.glob("*.safetensors"))
     if not files:
         raise UserError(f"{path} holds no adapter: there is no safetensors file")
@@ -181,7 +184,7 @@ def load_policy(policy: Policy) -> Policy:
     if recorded is not None and not recorded["precision"] == base.precision == facts["precision"]:
         recorded = None  # asked for in another precision than it was trained in
     away = fingerprint_distance(base.model, base.tokenizer, recorded) if recorded is not None else None
-    if policy.adapter is not None and (policy.adapter / "rlvr_lite.json").is_file():
+    if policy.adapter is not None and (policy.adapter / ADAPTER_FACTS).is_file():
         model = methods.load(base.model, policy.adapter)
     elif policy.adapter is not None:
         model = load_stranger(base.model, policy.adapter, policy.base)
@@ -213,7 +216,7 @@ def recorded_fingerprint(adapter: Path) -> dict[str, Any] | None:
     """
     import torch
 
-    path = adapter / "rlvr_lite.json"
+    path = adapter / ADAPTER_FACTS
     with as_written(path):
         found = read_json(path)["facts"].get("fingerprint")
         if found is None:

@@ -20,13 +20,13 @@ from rlvr_lite.methods._lora import ADAPTER
 from rlvr_lite.methods._registry import get
 from rlvr_lite.methods._state import load_trainable_state, trainable_state
 from rlvr_lite.records import atomic_directory, damage, read_json, refuse_pickles, write_json
+from rlvr_lite.runs import ADAPTER_FACTS
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["load", "save"]
 
-DESCRIPTION = "rlvr_lite.json"
 _PEFT_WEIGHTS = "adapter_model.safetensors"
 _OWN_STATE = "state.safetensors"
 _FULL_WEIGHTS = "model.safetensors"
@@ -63,7 +63,7 @@ def save(model: nn.Module, directory: Path | str, *, facts: Mapping[str, Any] | 
             (target / "README.md").unlink(missing_ok=True)
             if method.own_state:
                 save_file(trainable_state(model), target / _OWN_STATE)
-        write_json(target / DESCRIPTION, description)
+        write_json(target / ADAPTER_FACTS, description)
 
 
 def load(base_model: nn.Module, directory: Path | str, trainable: bool = False) -> nn.Module:
@@ -79,12 +79,12 @@ def load(base_model: nn.Module, directory: Path | str, trainable: bool = False) 
     """
     directory = Path(directory)
     description = _read_description(directory)
-    with as_written(directory / DESCRIPTION):
+    with as_written(directory / ADAPTER_FACTS):
         hashed, name = str(description["base"]["hash"]), str(description["method"])
         adapter = from_json(AdapterConfig, json.dumps(description["adapter"]))
         total_steps, seed = int(description["total_steps"]), int(description["seed"])
     if base_hash(base_model) != hashed:
-        raise UserError(f"{directory} was trained on another base: load the base named in its {DESCRIPTION}")
+        raise UserError(f"{directory} was trained on another base: load the base named in its {ADAPTER_FACTS}")
     method = get(name)
     model = attach_blank(base_model, name, adapter, total_steps=total_steps, seed=seed)
     if method.trains_base:
@@ -102,12 +102,12 @@ def _read_description(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist: give the directory an adapter was saved to")
     refuse_pickles(directory)
-    if not (directory / DESCRIPTION).is_file():
-        raise UserError(f"{directory} has no {DESCRIPTION}: only adapters saved by rlvr_lite are loaded")
+    if not (directory / ADAPTER_FACTS).is_file():
+        raise UserError(f"{directory} has no {ADAPTER_FACTS}: only adapters saved by rlvr_lite are loaded")
     broken = damage(directory)
     if broken:
         raise UserError(f"{broken}: save or copy the adapter again")
-    return read_json(directory / DESCRIPTION)
+    return read_json(directory / ADAPTER_FACTS)
 
 
 def _read_tensors(path: Path) -> dict[str, Any]:

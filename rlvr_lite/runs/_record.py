@@ -27,7 +27,7 @@ from rlvr_lite.records import (
 )
 from rlvr_lite.typed import as_path
 
-__all__ = ["STOPS", "STUDY", "RunDirectory", "RunRecord", "finish", "holds", "meant", "reopen"]
+__all__ = ["ADAPTER_FACTS", "STOPS", "STUDY", "RunDirectory", "RunRecord", "finish", "holds", "meant", "reopen"]
 
 #: Signals that end a run between two steps, saved, by the reason that it then gives.
 STOPS = {
@@ -43,7 +43,8 @@ _SETTLED = ("done", "failed")
 _SHOWN, _LOOKED_AT = 5, 2000  # runs that a message lists, and folders that are searched for them
 #: The file by which a folder is a study.
 STUDY = "study.json"
-_DESCRIPTION = "rlvr_lite.json"
+#: The file beside an adapter of this package that says what it is.
+ADAPTER_FACTS = "rlvr_lite.json"
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class RunRecord:
     @property
     def adapter(self) -> dict[str, Any]:
         """What was noted beside the adapter: method, base, fingerprint of the policy."""
-        return _object(self.files.adapter / _DESCRIPTION, "base", "facts")
+        return _object(self.files.adapter / ADAPTER_FACTS, "base", "facts")
 
     @property
     def status(self) -> str:
