@@ -39,7 +39,7 @@ STOPS = {
     )
     if (number := getattr(signal, name, None)) is not None
 }
-_SETTLED = ("done", "failed")
+_SETTLED = ("done", "failed", "damaged")
 _SHOWN, _LOOKED_AT = 5, 2000  # runs that a message lists, and folders that are searched for them
 #: The file by which a folder is a study.
 STUDY = "study.json"
@@ -216,8 +216,9 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """``done``, ``failed``, ``stopped`` or ``running``."""
-        return str(self.summary.get("status", "running"))
+        """``done``, ``failed``, ``stopped``, ``running``, or ``damaged`` if the outcome that the manifest lists is gone."""
+        unknown = "damaged" if is_file(self.files.manifest) else "running"
+        return str(self.summary.get("status", unknown))
 
     @property
     def reason(self) -> str:

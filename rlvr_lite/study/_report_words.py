@@ -40,7 +40,7 @@ def verdict_words(study: Study) -> list[str]:
         lines.append(f"Nothing is compared yet: {reference}, the reference, is incomplete.")
     if study.base is not None:
         lines.append(f"The untrained base scores {study.metric} {seed_problem_interval(study.base)}.")
-    elif study.base_problem:
+    else:
         lines.append(f"The untrained base: no score, {study.base_problem}.")
     lines += [f"{label}: no result, {row.problem}." for label, row in study.rows.items() if row.problem]
     return lines

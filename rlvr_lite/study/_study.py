@@ -117,9 +117,14 @@ class Study:
 
     @property
     def base_problem(self) -> str:
-        """Why the untrained base has no score; empty where it has one, or is yet to be scored."""
-        failed = next((trial for trial in self.design.base_trials() if self._store.state(trial) == "failed"), None)
-        return "" if failed is None else f"seed {failed.config.seed} failed: {self._store.reason(failed)}"
+        """Why the untrained base has no score; empty where it has one."""
+        trials = self.design.base_trials()
+        states = [self._store.state(trial) for trial in trials]
+        if "failed" in states:
+            failed = trials[states.index("failed")]
+            return f"seed {failed.config.seed} failed: {self._store.reason(failed)}"
+        done = states.count("done")
+        return "" if done == len(trials) else f"{done} of {len(trials)} seeds done"
 
     @property
     def complete(self) -> bool:
@@ -270,7 +275,7 @@ class Study:
             rows.append(trials)
         if self.base is not None:
             rows.append({"row": "untrained base", self.metric: str(seed_problem_interval(self.base)), "trained": 0})
-        elif self.base_problem:
+        else:
             rows.append({"row": "untrained base", "verdict": self.base_problem})
         return Table.of(rows, title=self.title, note=self._note())
 

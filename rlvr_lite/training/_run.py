@@ -104,9 +104,11 @@ class Run(RunRecord):
         summary, config = self.summary, self.config
         head = f"{config.method} on {config.task} ({config.base}), seed {config.seed}: {self.status}"
         if not summary:
-            return f"{head}, {len(self.metrics())} of {config.steps} steps\n{self.directory}"
-        with as_written(self.files.summary):
-            facts = self._outcome(summary, config)
+            head, broken = f"{head}, {len(self.metrics())} of {config.steps} steps", self.damage()
+            facts = [f"damaged: {broken}"] if broken else []
+        else:
+            with as_written(self.files.summary):
+                facts = self._outcome(summary, config)
         return printable("\n".join([head, *facts, str(self.directory)]))
 
     def _outcome(self, summary: dict[str, Any], config: RunConfig) -> list[str]:

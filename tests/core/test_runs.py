@@ -13,11 +13,13 @@ import pytest
 
 from rlvr_lite import evaluate, load
 from rlvr_lite.commands._show import show
+from rlvr_lite.config import RunConfig
 from rlvr_lite.errors import UserError
 from rlvr_lite.records import read_json
 from rlvr_lite.runs import RunRecord, finish
 from rlvr_lite.study import Study
 from rlvr_lite.study._store import Store
+from rlvr_lite.training._folder import is_done
 from tests.exports.helpers import made_run
 from tests.study.fake import make_design, make_study
 
@@ -57,6 +59,26 @@ def test_harm_to_any_file_of_the_proof_is_one_line(run, name, harm):
     with pytest.raises(UserError) as caught:
         RunRecord.open(run.directory).gate()
     assert "\n" not in str(caught.value)
+
+
+def test_whatever_the_manifest_lists_and_is_gone_is_named(run):
+    for name in read_json(run.files.manifest)["files"]:
+        kept = (run.directory / name).read_bytes()
+        (run.directory / name).unlink()
+        if name == "config.json":
+            with pytest.raises(UserError, match=r"no config\.json"):
+                load(run.directory)
+        else:
+            found = load(run.directory)
+            assert (found.status == "damaged") is (name == "summary.json")
+            assert f"{name} is missing" in str(found)
+            assert f"{name} is missing" in found._repr_html_()
+            with pytest.raises(UserError, match=r"is damaged \(.*\): copy or train it again"):
+                found.gate()
+            with pytest.raises(UserError, match=f"{name} is missing.*copy it again, or delete it"):
+                is_done(found.files, RunConfig(), {})
+        (run.directory / name).write_bytes(kept)
+    assert run.gate().status == "done"
 
 
 def _others(stored: Any, depth: int = 2) -> Iterator[Any]:
@@ -142,6 +164,17 @@ def test_a_base_whose_answers_are_damaged_is_named(tmp_path):
     assert study.base is None
     for said in (str(study), study.to_markdown(), study.report().read_text()):
         assert "before.jsonl" in said
+
+
+@pytest.mark.parametrize("name", ["summary.json", "manifest.json"])
+def test_a_base_whose_outcome_is_gone_keeps_its_row(tmp_path, name):
+    make_study(tmp_path, make_design(("lora", "dora"), tune="none", seeds=(0, 1)))
+    (tmp_path / "base-seed-1" / name).unlink()
+    study = Study.load(tmp_path)
+    (row,) = (row for row in study.leaderboard if row["row"] == "untrained base")
+    said = "summary.json is missing" if name == "summary.json" else "1 of 2 seeds done"
+    assert said in row["verdict"]
+    assert study.base_problem in study.report().read_text()
 
 
 def test_what_is_stopped_claims_nothing(run):

@@ -167,7 +167,8 @@ def test_a_run_that_did_not_end_well_is_refused(own_run: Path, status: str, word
 
 
 def test_a_run_under_way_is_refused(own_run: Path) -> None:
-    (own_run / "summary.json").unlink()
+    for name in ("summary.json", "manifest.json"):
+        (own_run / name).unlink()
     shutil.rmtree(own_run / "adapter")
     with pytest.raises(UserError, match="not finished"):
         evaluate(own_run, **QUICK)

@@ -67,6 +67,7 @@ def test_an_existing_target_is_not_overwritten(run, tmp_path):
 
 @pytest.mark.parametrize("status", ["running", "stopped"])
 def test_a_run_that_is_not_finished(status, run):
+    run.files.manifest.unlink()
     if status == "running":
         run.files.summary.unlink()
     else:
