@@ -16,6 +16,7 @@ from rlvr_lite.evaluation._results import EVALUATION_FILE, Evaluation, compare_e
 from rlvr_lite.evaluation._samples import GREEDY, Sample
 from rlvr_lite.evaluation._scores import Score
 from rlvr_lite.evaluation._scoring import Grade, graded_by, rescore, score
+from rlvr_lite.evaluation._strangers import open_stranger
 from rlvr_lite.tasks import BENCHMARKS, PAPER, Benchmark, list_benchmarks
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "list_benchmarks",
     "load_problems",
     "maj_at_k",
+    "open_stranger",
     "paired_difference",
     "pass_at_k",
     "pass_curve",

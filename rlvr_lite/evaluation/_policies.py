@@ -214,18 +214,19 @@ def recorded_fingerprint(adapter: Path) -> dict[str, Any] | None:
     Raises:
         UserError: what stands there is none.
     """
-    import torch
+    import numpy as np
 
     path = adapter / ADAPTER_FACTS
     with as_written(path):
         found = read_json(path)["facts"].get("fingerprint")
         if found is None:
             return None
-        tokens, values = torch.tensor(found["tokens"]), torch.tensor(found["logits"])
+        tokens, values = np.asarray(found["tokens"]), np.asarray(found["logits"])
         texts = [text for text in found["prompts"] if isinstance(text, str)]
         if found["precision"] not in PARITY_LIMIT or not len(texts) == len(tokens) == len(found["prompts"]) > 0:
             raise ValueError("of no prompts, or of a precision that is none")
-        if tokens.dim() != 2 or tokens.shape != values.shape or tokens.is_floating_point() or tokens.min() < 0:
+        numbers = tokens.dtype.kind == "i" and values.dtype.kind in "if"  # what torch makes a tensor of
+        if not numbers or tokens.ndim != 2 or tokens.shape != values.shape or tokens.min() < 0:
             raise ValueError("tokens without logits")
     return dict(found)
 

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from rlvr_lite.records import read_json, refuse_pickles
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["check_stranger", "load_stranger"]
+__all__ = ["check_stranger", "load_stranger", "open_stranger"]
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
@@ -46,12 +47,13 @@ _EMBEDDINGS = {"embed_tokens", "lm_head"}
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
-def check_stranger(adapter: Path, base: str) -> dict[str, Any]:
+def check_stranger(adapter: Path, base: str, *, ours: bool = False) -> dict[str, Any]:
     """The configuration of an adapter from elsewhere, as PEFT may be given it; loads no weights.
 
     Args:
         adapter: its directory.
         base: name of the base that it is to sit on.
+        ours: whether it may be of a method that PEFT has none of, as an export of this package may.
 
     Raises:
         UserError: it is not one of PEFT's methods on layers, reaches outside its folder, or was made for another base.
@@ -66,7 +68,7 @@ def check_stranger(adapter: Path, base: str) -> dict[str, Any]:
     known = {
         str(getattr(name, "value", name)): cls
         for name, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()
-        if cls.__module__.startswith("peft.")  # not a method of ours, which only some processes have told PEFT of
+        if ours or cls.__module__.startswith("peft.")  # not a method of ours, which only some processes tell PEFT of
     }
     if not isinstance(kind, str) or kind not in known or kind in _MIXED or hasattr(known[kind], "num_virtual_tokens"):
         raise UserError(f"the adapter in {adapter} is of type {kind!r}, which is no PEFT method on layers of a model")
@@ -80,35 +82,54 @@ def check_stranger(adapter: Path, base: str) -> dict[str, Any]:
             f"the adapter in {adapter} sets {strange[0]}, which this version of PEFT does not know: update it"
         )
     _same_base(adapter, config.get("base_model_name_or_path"), base)
-    _refuse_unbounded(adapter, config, _shapes(adapter))
+    usual = {field.name: field.default for field in dataclasses.fields(known[kind])}
+    _refuse_unbounded(adapter, config, usual, _shapes(adapter))
     return {name: value for name, value in config.items() if name in fields and name != _CLASS}
+
+
+def open_stranger(model: nn.Module, adapter: Path, base: str, *, ours: bool = False) -> Any:
+    """An adapter on a base as PEFT reads it, which may leave tensors out: for what proves itself by its answers.
+
+    A regular expression over names of modules is never matched, since a hostile one takes for ever: what it chose is
+    read off the names of the tensors.
+
+    Raises:
+        UserError: PEFT cannot load it, or see :func:`check_stranger`, which says what ``ours`` is.
+    """
+    import peft
+
+    config = check_stranger(adapter, base, ours=ours)
+    if _is_pattern(config.get("target_modules")):
+        config["target_modules"] = _places(_shapes(adapter), model)
+    with _fitting(adapter):
+        built = peft.PeftConfig.from_peft_type(**config)
+        built.inference_mode = True
+        return peft.PeftModel.from_pretrained(model, str(adapter), config=built).eval()
+
+
+@contextmanager
+def _fitting(adapter: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # PEFT meets files that it was not written for with errors of every kind
+        raise UserError(f"the adapter in {adapter} does not fit this base ({first_line(error)})") from error
 
 
 def load_stranger(model: nn.Module, adapter: Path, base: str) -> nn.Module:
     """An adapter that PEFT wrote, on a base, every tensor of it in its place.
-
-    A regular expression over names of modules is never matched, since a hostile one takes for ever: what it chose is
-    read off the names of the tensors.
 
     Raises:
         UserError: it does not fit, or see :func:`check_stranger`.
     """
     import peft
 
-    config = check_stranger(adapter, base)
-    if _is_pattern(config.get("target_modules")):
-        config["target_modules"] = _places(_shapes(adapter), model)
-    try:
-        built = peft.PeftConfig.from_peft_type(**config)
-        built.inference_mode = True
-        found = peft.PeftModel.from_pretrained(model, str(adapter), config=built).eval()
+    found = open_stranger(model, adapter, base)
+    with _fitting(adapter):
         tensors = peft.utils.load_peft_weights(str(adapter), device="cpu")
         expected = peft.get_peft_model_state_dict(found, save_embedding_layers=False)
         unknown = set(peft.set_peft_model_state_dict(found, tensors).unexpected_keys)
-    except UserError:
-        raise
-    except Exception as error:  # PEFT meets files that it was not written for with errors of every kind
-        raise UserError(f"the adapter in {adapter} does not fit this base ({first_line(error)})") from error
     missing = set(expected) - set(tensors)
     unknown |= {name for name in set(tensors) - set(expected) if not _EMBEDDINGS & set(name.split("."))}  # of the base
     if missing or unknown or not tensors:
@@ -180,13 +201,16 @@ def _shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(f"{path} is truncated or not safetensors ({error}): copy the adapter again") from error
 
 
-def _refuse_unbounded(adapter: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """No size beyond those of the tensors, and no pattern that takes for ever to match."""
+def _refuse_unbounded(
+    adapter: Path, config: Mapping[str, Any], usual: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """No size beyond those of the tensors and PEFT's ``usual`` ones, and no pattern that takes for ever to match."""
     largest = max((side for shape in shapes.values() for side in shape), default=0)
     by_module = [config.get(name) or {} for name in ("rank_pattern", "alpha_pattern")]
     if not all(isinstance(found, dict) for found in by_module):
         raise UserError(f"the adapter in {adapter} has a rank_pattern or alpha_pattern that is no mapping")
-    for rank in (*(config.get(name) for name in ("r", "init_r", "target_r")), *by_module[0].values()):
+    ranks = [config.get(name) for name in ("r", "init_r", "target_r") if config.get(name) != usual.get(name)]
+    for rank in (*ranks, *by_module[0].values()):
         if isinstance(rank, int | float) and not 0 < rank <= max(largest, 1):
             raise UserError(f"the adapter in {adapter} names a rank of {str(rank)[:20]}, which no tensor of it has")
     for alpha in (config.get("lora_alpha"), config.get("alpha"), *by_module[1].values()):

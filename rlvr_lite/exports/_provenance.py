@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_lite.errors import UserError, as_written
+from rlvr_lite.errors import UserError, as_written, first_line
 from rlvr_lite.exports._gguf_file import read_gguf
 from rlvr_lite.exports._reference import Distance, Reference, logits, stored_distance
 from rlvr_lite.exports._trained import load_base, quietly
@@ -63,7 +63,10 @@ def load_export(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBa
     """
     path, facts = _opened(directory)
     with as_written(path / EXPORT_FILE, "export again"):
-        facts = {**facts, "form": facts["form"], "base": dict(facts["base"])}
+        base = {key: facts["base"][key] for key in ("name", "revision", "hash", "precision")}
+        if not all(isinstance(value, str) for key, value in base.items() if key != "revision"):
+            raise TypeError("a base without a name, a hash or a precision")
+        facts = {**facts, "form": facts["form"], "base": base}
     with quietly():
         return open_form(path, facts)
 
@@ -88,20 +91,12 @@ def open_form(path: Path, facts: Mapping[str, Any]) -> tuple[nn.Module, PreTrain
         return found.model, found.tokenizer
     if form == "gguf":
         return read_gguf(path / facts["file"])
+    from rlvr_lite.evaluation import open_stranger
+
     base, tokenizer = load_base(facts["base"])
-    return _with_adapter(base, path), tokenizer
-
-
-def _with_adapter(base: Any, path: Path) -> nn.Module:
-    from peft import PeftModel
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PEFT to its developers, and of AdaLoRA's empty layers
-            return PeftModel.from_pretrained(base, str(path)).eval()
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        said = " ".join(str(error).split())[:200]  # which tensor it is stands in the second line
-        raise UserError(f"PEFT cannot load {path} ({said}): export the run again, or to merged") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT to its developers, and of AdaLoRA's empty layers
+        return open_stranger(base, path, str(facts["base"]["name"]), ours=True), tokenizer
 
 
 def verify_export(directory: str | Path) -> Verification:
@@ -122,17 +117,17 @@ def verify_export(directory: str | Path) -> Verification:
         return Verification(path, False, broken)
     reference = Reference.from_dict(read_json(path / REFERENCE_FILE))
     model, tokenizer = load_export(path)
-    if facts["tokenizer"] == "same" and tokenizer is not None and not same_tokens(reference, tokenizer):
+    if facts.get("tokenizer") == "same" and tokenizer is not None and not same_tokens(reference, tokenizer):
         return Verification(path, False, "its tokenizer cuts the prompts otherwise than in training")
     try:
         rows = logits(model, reference.ids, reference.answers)
-    except ValueError as error:  # such as of NaN
-        return Verification(path, False, str(error))
-    drift = stored_distance(reference, reference.held, rows).relative
+        drift = stored_distance(reference, reference.held, rows).relative
+        away = stored_distance(reference, reference.values, rows)
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:  # such as of NaN, or of no tokens of this model
+        return Verification(path, False, first_line(error))
     reason = ""
     if not drift <= ROUNDING:  # NaN is within no limit
         reason = f"its logits differ from those it had when it was made by {drift:.2g} of the largest"
-    away = stored_distance(reference, reference.values, rows)
     return Verification(path, not reason, reason, away.relative <= ROUNDING, away)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +12,10 @@ import torch
 
 from rlvr_lite import methods
 from rlvr_lite.config import SCALES, AdapterConfig, scale_of
-from rlvr_lite.errors import UserError
+from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.exports._factors import low_rank
 from rlvr_lite.exports._trained import Trained, base_of, load_base, precision_of
-from rlvr_lite.records import MANIFEST, write_json
+from rlvr_lite.records import MANIFEST, read_json, write_json
 from rlvr_lite.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -60,8 +59,9 @@ def _residual_note(run: RunRecord) -> tuple[str, ...]:
 
 def _name_base(folder: Path, run: RunRecord) -> None:
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
     base = base_of(run)
+    with as_written(run.files.adapter / path.name, "train the run again"):
+        config = dict(read_json(path).items())
     write_json(path, config | {"base_model_name_or_path": base["name"], "revision": base["revision"]})
 
 

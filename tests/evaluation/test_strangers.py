@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, OFTConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from rlvr_lite import bases, methods
@@ -66,6 +66,18 @@ def test_a_regular_expression_is_read_off_the_tensors_and_never_matched(adapter:
     expected = logits(load(adapter))
     configure(adapter, target_modules=pattern)
     assert torch.equal(logits(load(adapter)), expected)
+
+
+def test_an_oft_whose_rank_peft_notes_as_0_is_loaded(tmp_path: Path) -> None:
+    model = get_peft_model(bases.load("tiny").model, OFTConfig(target_modules=TARGETS, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05
+    model.save_pretrained(tmp_path / "oft")
+    configure(tmp_path / "oft", base_model_name_or_path="tiny")
+    assert read_json(tmp_path / "oft" / "adapter_config.json")["r"] == 0
+    assert torch.allclose(logits(load(tmp_path / "oft")), logits(model), atol=1e-5)
 
 
 def test_the_class_that_peft_notes_is_not_imported(adapter: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
@@ -22,6 +23,11 @@ def copy(exported, tmp_path):
         return shutil.copytree(exported(method, to, **options), tmp_path / "copy")
 
     return make
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return bases.load("tiny").model
 
 
 def sign_again(folder):
@@ -112,6 +118,52 @@ def test_what_an_export_says_of_itself_is_damaged(data, tmp_path):
     (tmp_path / "export.json").write_text(data)
     with pytest.raises(UserError, match=r"export\.json"):
         exports.load_export(tmp_path)
+
+
+@pytest.mark.parametrize("base", [{}, {"name": "tiny"}, {"name": 5, "revision": None, "hash": "", "precision": "fp32"}])
+def test_a_base_that_an_export_does_not_describe_is_damage(base, tmp_path):
+    (tmp_path / "export.json").write_text(json.dumps({"form": "lora", "base": base}))
+    with pytest.raises(UserError, match=r"export\.json is damaged"):
+        exports.load_export(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"target_modules": r"(([a-z_.0-9]+)+)+!"}, ""),  # which would be matched for ever
+        ({"rank_pattern": {"(a+)+$": 4}}, "pattern"),
+        ({"exclude_modules": "(a+)+!"}, "pattern"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "megatron"),
+        ({"peft_type": "EVIL"}, "EVIL"),
+        ({"r": "x"}, "does not fit"),
+    ],
+)
+def test_what_a_stranger_wrote_into_an_export_never_reaches_peft(changes, said, copy):
+    folder = copy("lora")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    sign_again(folder)
+    if said:
+        with pytest.raises(UserError, match=said) as caught:
+            rlvr_lite.verify_export(folder)
+        assert "\n" not in str(caught.value)
+    else:
+        assert rlvr_lite.verify_export(folder).proven
+
+
+@pytest.mark.parametrize("value", [None, [], ["x"], [[]], [{"a": 1}], [[[1.5]]], [[[10**30]]], [[10**6]], [[-1]], "x"])
+@pytest.mark.parametrize("name", ["ids", "answers", "tokens", "values", "held"])
+def test_a_reference_of_other_types_proves_nothing(name, value, tiny, copy, monkeypatch):
+    monkeypatch.setattr("rlvr_lite.exports._provenance.load_export", lambda path: (tiny, None))
+    folder = copy("lora")
+    stored = json.loads((folder / "reference.json").read_text())
+    short = {key: stored[key][:1] for key in ("prompts", "ids", "answers", "tokens", "values", "held")}
+    (folder / "reference.json").write_text(json.dumps(short | {name: value}))
+    sign_again(folder)
+    with suppress(UserError):
+        found = rlvr_lite.verify_export(folder)
+        assert not found.proven
+        assert "\n" not in found.reason
 
 
 def test_a_pickle_in_an_export_is_refused(copy):

@@ -12,6 +12,9 @@ from safetensors import SafetensorError
 import rlvr_lite
 from rlvr_lite.cli import main
 from rlvr_lite.errors import UserError
+from rlvr_lite.evaluation import recorded_fingerprint
+from rlvr_lite.exports._trained import Trained
+from rlvr_lite.exports._writers import write_adapter
 from rlvr_lite.runs import finish
 from tests.exports.helpers import edit, failed, made_run
 
@@ -93,6 +96,24 @@ def test_what_a_forged_adapter_says_of_its_base(base, tmp_path):
     run = made_run(tmp_path / "run", "lora")
     forge(run, json.loads((run.files.adapter / "rlvr_lite.json").read_text()) | {"base": base})
     refused("damaged", run)
+
+
+@pytest.mark.parametrize("name", ["tokens", "logits"])
+@pytest.mark.parametrize("value", [None, "x", [], {"a": 1}, [{"a": {}}], [["1"]], [[1e400]], [[10**30]]])
+def test_a_fingerprint_of_other_types_is_damage(name, value, run):
+    stored = json.loads((run.files.adapter / "rlvr_lite.json").read_text())
+    stored["facts"]["fingerprint"][name] = value
+    (run.files.adapter / "rlvr_lite.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="damaged"):
+        recorded_fingerprint(run.files.adapter)
+
+
+@pytest.mark.parametrize("value", ["[]", "null", "5", '{"r"'])
+def test_a_configuration_for_peft_that_is_none(value, run):
+    path = run.files.adapter / "adapter_config.json"
+    path.write_text(value)
+    with pytest.raises(UserError, match=r"adapter_config\.json"):
+        write_adapter(Trained(run, None, None, None), run.directory)  # type: ignore[arg-type]
 
 
 def test_a_failed_run_whose_adapter_is_not_the_policy_is_forced_all_the_same(tmp_path):
