@@ -41,3 +41,12 @@ def random_qwen2(
             if name.endswith("proj.bias"):
                 parameter.normal_(std=0.05)
     return model.to(dtype).eval()
+
+
+@torch.no_grad()
+def move(model: torch.nn.Module, size: float = 0.03) -> None:
+    """Every trained number a little, as training would."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter += size * torch.randn(parameter.shape, generator=generator)

@@ -11,7 +11,6 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ import torch
 import trl
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import TrainerCallback
 
 import rlvr_lite
 from rlvr_lite import bases, evaluation, rewards, tasks
 from rlvr_lite.config import LINEAR_LAYERS, SamplingConfig
 from rlvr_lite.table import Table
+from tests.benchmarks.trainer_step import Clock
 
 SEEDS = (0, 1, 2)
 STEPS = 40
@@ -45,17 +44,6 @@ def learn(folder: Path) -> Table:
         ood = run.evaluate("chain-sum:ood", n=200, progress=False)["chain-sum:ood"].metrics()["greedy"]
         rows.append(row | {"ood greedy after": f"{ood.value:.3f}", "s/step": run.summary["seconds"]["step"]})
     return Table.of(rows, title=f"LoRA r16 on chain-sum, base tiny, {STEPS} steps")
-
-
-class _Clock(TrainerCallback):
-    def __init__(self) -> None:
-        self.steps: list[float] = []
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._began = time.process_time()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.steps.append(time.process_time() - self._began)
 
 
 def problems(task: tasks.Task, seed: int) -> Dataset:
@@ -79,7 +67,7 @@ def _one(ours: bool, seed: int, folder: Path) -> tuple[list[float], float, float
     """Reward by step, median CPU seconds a step, and greedy accuracy at the end."""
     task, base = tasks.get("chain-sum"), bases.load("tiny")
     args, rows = configuration(folder, seed, 2e-3), problems(task, seed)
-    clock, kind = _Clock(), rlvr_lite.training.GRPOTrainer if ours else trl.GRPOTrainer
+    clock, kind = Clock(), rlvr_lite.training.GRPOTrainer if ours else trl.GRPOTrainer
     adapter = LoraConfig(r=16, lora_alpha=32, target_modules=list(LINEAR_LAYERS), task_type="CAUSAL_LM")
     trainer = kind(
         base.model, rewards.get("accuracy"), args, rows, processing_class=base.tokenizer,

@@ -19,7 +19,6 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from rlvr_lite import methods
 from rlvr_lite.config import LINEAR_LAYERS, AdapterConfig
@@ -72,16 +71,7 @@ def large(base: str, folder: Path) -> nn.Module:
     """The model that costs are measured on: hidden 768, 4 layers."""
     if not (folder / "config.json").exists():
         random_qwen2(hidden=768, layers=4, heads=12, kv_heads=4, intermediate=2048, vocab=1024).save_pretrained(folder)
-    precision, dtype = cells.BASES[base]
-    options = {}
-    if precision == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    return cells.keep_unpacked(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options))
+    return cells.loaded_from(folder, base)
 
 
 def attached(name: str, base: str, folder: Path) -> nn.Module:

@@ -39,7 +39,9 @@ def scripted(idle: float, group: int) -> Callable[..., list[float]]:
     return reward
 
 
-class _Clock(TrainerCallback):
+class Clock(TrainerCallback):
+    """CPU seconds of every step."""
+
     def __init__(self) -> None:
         self.steps: list[float] = []
 
@@ -57,7 +59,7 @@ def seconds(kind: type, place: str, idle: float, prompts: int, length: int, step
     task = tasks.get("chain-sum") if small else tasks.get("chain-sum", operands=2, hi=20)
     style: Any = "bare" if small else "instruct"
     rows = [{"prompt": task.messages(p, style), "answer": p.answer} for p in task.problems("train", prompts * steps)]
-    clock = _Clock()
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         args = trl.GRPOConfig(
             output_dir=folder, use_cpu=True, bf16=False, per_device_train_batch_size=prompts * group, num_generations=group,

@@ -14,7 +14,7 @@ from rlvr_lite.config import RunConfig, to_json
 from rlvr_lite.records import read_json, write_json, write_text
 from rlvr_lite.runs import RunDirectory, finish
 from rlvr_lite.training import Run
-from tests.models import random_qwen2
+from tests.models import move, random_qwen2
 
 #: The paper's methods, as they are exported.
 FOURTEEN = ("full", "lora", "rank1", "rslora", "lora_plus", "lora_fa", "dora", "adalora", "miss", "pissa", "milora")
@@ -55,14 +55,6 @@ def made_run(out: Path, method: str = "lora", base: str = "tiny", *, steps: int 
     summary |= {"identity": "proven", "parity": 0.0, "versions": {"torch": "2"}}
     finish(RunDirectory(out), summary | {"evaluation": {"before": score, "after": score}})
     return Run(out)
-
-
-@torch.no_grad()
-def move(model: torch.nn.Module, size: float) -> None:
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter += size * torch.randn(parameter.shape, generator=generator)
 
 
 def failed(run: Run, reason: str = "2 of 4 trained tensors never had a gradient") -> Run:

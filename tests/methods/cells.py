@@ -69,6 +69,11 @@ def folder() -> Path:
 
 @functools.cache
 def _loaded(base: str) -> nn.Module:
+    return loaded_from(folder(), base).eval()
+
+
+def loaded_from(place: Path, base: str) -> nn.Module:
+    """A model on disk in the precision of a base."""
     precision, dtype = BASES[base]
     options = {}
     if precision == "nf4":
@@ -78,8 +83,7 @@ def _loaded(base: str) -> nn.Module:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    model = AutoModelForCausalLM.from_pretrained(folder(), dtype=dtype, **options).eval()
-    return keep_unpacked(model)
+    return keep_unpacked(AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options))
 
 
 def fresh(base: str) -> nn.Module:

@@ -12,7 +12,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.methods import Layout, updates
 from rlvr_lite.methods._starts import weight_of as dequantised
 from tests.methods.cells import fresh
-from tests.models import random_qwen2
+from tests.models import move, random_qwen2
 
 LOW_RANK = {"lora", "rank1", "rslora", "lora_plus", "lora_fa", "pissa", "milora", "rlpo", "rlmo", "vera", "adalora"}
 LOW_RANK |= {"random_directions"}
@@ -26,14 +26,6 @@ def attached(name, size=0.03, base=None):
     model = methods.attach(copy.deepcopy(base), name, options.get(name, AdapterConfig()), total_steps=100, seed=0)
     move(model, size)
     return model.eval(), base
-
-
-@torch.no_grad()
-def move(model, size=0.03):
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter += size * torch.randn(parameter.shape, generator=generator)
 
 
 def weight_of(base, update):

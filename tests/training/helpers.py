@@ -97,6 +97,14 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
 
 
+def step_gradient(made: GRPOTrainer) -> dict[str, torch.Tensor]:
+    """Of the first step, all micro-batches together."""
+    made.model.train()
+    made.current_gradient_accumulation_steps = 1
+    made.accumulate(made._prepare_inputs(None))
+    return gradients(made.model)
+
+
 def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 

@@ -13,7 +13,7 @@ from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import evaluate
 from rlvr_lite.sampling import TransformersSampler
 from tests.sampling.scripted import Scripted
-from tests.training.helpers import dataset, gradients, policy, relative, trained, trainer
+from tests.training.helpers import dataset, policy, relative, step_gradient, trained, trainer
 
 
 def test_training_takes_its_completions_from_the_sampler_it_is_given(tmp_path):
@@ -54,13 +54,6 @@ def _off(model):
     return Off(model, build_tokenizer())
 
 
-def _gradient(made):
-    made.model.train()
-    made.current_gradient_accumulation_steps = 1
-    made.accumulate(made._prepare_inputs(None))
-    return gradients(made.model)
-
-
 def test_a_gap_is_measured_and_corrected(tmp_path):
     found = {}
     for name, sampler, correction in (
@@ -70,7 +63,7 @@ def test_a_gap_is_measured_and_corrected(tmp_path):
     ):
         model = policy(spread=0.05)
         made = trainer(tmp_path / name, model, sampler=sampler(model, build_tokenizer()), sampler_correction=correction)
-        found[name] = _gradient(made)
+        found[name] = step_gradient(made)
         names = ("sampling_logp_difference/mean", "sampling_logp_difference/max", "effective_sample_size")
         measured = {key: made._metrics["train"][f"sampling/{key}"][-1] for key in names}
         expected = 0.0 if name == "same" else 0.3

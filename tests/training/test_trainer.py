@@ -9,24 +9,17 @@ import torch
 
 from rlvr_lite import AdapterConfig, methods
 from rlvr_lite.errors import UserError
-from tests.training.helpers import gradients, letters, policy, relative, sparse, trained, trainer
-
-
-def _step_gradient(made):
-    made.model.train()
-    made.current_gradient_accumulation_steps = 1
-    made.accumulate(made._prepare_inputs(None))
-    return gradients(made.model)
+from tests.training.helpers import letters, policy, relative, sparse, step_gradient, trained, trainer
 
 
 def test_micro_batches_add_up_to_the_whole(tmp_path):
-    whole = _step_gradient(trainer(tmp_path, policy(spread=0.05)))
-    split = _step_gradient(trainer(tmp_path, policy(spread=0.05), micro_batch=3))
+    whole = step_gradient(trainer(tmp_path, policy(spread=0.05)))
+    split = step_gradient(trainer(tmp_path, policy(spread=0.05), micro_batch=3))
     assert relative(split, whole) < 1e-5
 
 
 def test_a_micro_batch_that_does_not_fit_in_memory_is_halved(tmp_path):
-    whole = _step_gradient(trainer(tmp_path, policy(spread=0.05)))
+    whole = step_gradient(trainer(tmp_path, policy(spread=0.05)))
     made = trainer(tmp_path, policy(spread=0.05))
     original, sizes = made._compute_loss, []
 
@@ -40,7 +33,7 @@ def test_a_micro_batch_that_does_not_fit_in_memory_is_halved(tmp_path):
 
     logged = []
     made._compute_loss, made._log_micro_batches = scarce, lambda *_: logged.extend(made._measured)
-    assert relative(_step_gradient(made), whole) < 1e-5
+    assert relative(step_gradient(made), whole) < 1e-5
     assert max(sizes) > 3 >= sizes[-1]
     rows = [size for size in sizes if size <= 3]
     assert len(logged) == len(rows)  # what broke off is not measured twice
@@ -54,7 +47,7 @@ def test_one_row_that_does_not_fit_is_an_error_with_advice(tmp_path):
 
     made._compute_loss = none
     with pytest.raises(UserError, match="gradient_checkpointing"):
-        _step_gradient(made)
+        step_gradient(made)
 
 
 def test_sampling_is_halved_when_memory_is_scarce_and_gives_the_same_answers(tmp_path, monkeypatch):
