@@ -311,8 +311,9 @@ def _stack(evaluations: Sequence[Evaluation], benchmark: str, metric: str) -> ND
 
 def _check_alike(a: Evaluation, b: Evaluation, benchmarks: Sequence[str]) -> None:
     for fact in ("sampling", "greedy", "style", "engine"):
-        if a.facts[fact] != b.facts[fact]:
-            raise UserError(f"the evaluations differ in {fact} ({a.facts[fact]}, {b.facts[fact]}): evaluate both alike")
+        own, other = a.facts.get(fact), b.facts.get(fact)
+        if own != other:
+            raise UserError(f"the evaluations differ in {fact} ({own}, {other}): evaluate both alike")
     for name in benchmarks:
         for what in ("checksum", "max_completion_length"):
             if a.sources[name][what] != b.sources[name][what]:

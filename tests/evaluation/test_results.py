@@ -156,6 +156,17 @@ def test_facts_of_other_types_are_shown_or_one_line(tmp_path: Path, name: str, v
         assert str(Evaluation.load(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["greedy", "engine"])
+def test_an_evaluation_that_lacks_a_fact_is_not_alike(tmp_path: Path, name: str) -> None:
+    make().save(tmp_path)
+    path = tmp_path / "evaluation.json"
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in (name, "sha256")})
+    )
+    with pytest.raises(UserError, match=f"differ in {name}"):
+        Evaluation.load(tmp_path).compare(make())
+
+
 def test_the_texts_are_found_again(tmp_path: Path) -> None:
     evaluation = make()
     assert len(evaluation.samples("aa")) == 40 * 9
