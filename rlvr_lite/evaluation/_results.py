@@ -209,7 +209,8 @@ class Evaluation(Mapping[str, Score]):
     def _read(cls, target: Path, stored: dict[str, Any]) -> Evaluation:
         hashes = stored.get("sha256", {})
         own = hashes.pop(EVALUATION_FILE, None)
-        if own is not None and own != _digest(stored):
+        digest = _digest(stored)  # which refuses what is no JSON, such as Infinity
+        if own is not None and own != digest:
             raise UserError(f"{target} is damaged (it differs from its hash): delete it and evaluate again")
         for name, expected in stored.pop("sha256", {}).items():
             path = target.parent / sample_file(name)
@@ -233,7 +234,7 @@ class Evaluation(Mapping[str, Score]):
 
 
 def _digest(stored: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(stored, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def sample_file(benchmark: str) -> str:

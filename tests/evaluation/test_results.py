@@ -167,6 +167,17 @@ def test_an_evaluation_that_lacks_a_fact_is_not_alike(tmp_path: Path, name: str)
         Evaluation.load(tmp_path).compare(make())
 
 
+@pytest.mark.parametrize("number", ["1e999", "-Infinity", "NaN"])
+def test_an_evaluation_with_a_number_that_json_has_not_is_damaged(tmp_path: Path, number: str) -> None:
+    path = make().save(tmp_path)
+    stored = json.loads(path.read_text())
+    stored.pop("sha256", None)
+    stored["sampling"]["min_p"] = "FORGED"
+    path.write_text(json.dumps(stored).replace('"FORGED"', number))
+    with pytest.raises(UserError, match="is damaged"):
+        Evaluation.load(tmp_path)
+
+
 def test_the_texts_are_found_again(tmp_path: Path) -> None:
     evaluation = make()
     assert len(evaluation.samples("aa")) == 40 * 9
