@@ -15,6 +15,7 @@ import ctypes
 import gc
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -53,6 +54,7 @@ ADDRESS_SPACE = 2 * 2**30
 """Bytes of memory that a worker may map."""
 
 _DIGITS = 40
+_BARE_SCRIPT = re.compile(r"([_^])\s*([A-Za-z])(?![A-Za-z])")  # math-verify's grammar reads x^{e}, but not x^e
 
 Check: TypeAlias = Callable[[Any], "tuple[bool | None, str]"]
 """What a worker runs: from a question to a verdict (``None``: cannot tell) and its reason."""
@@ -131,7 +133,7 @@ def _object(side: Node | str) -> Any:
         return build(side)
     try:
         found = latex2sympy2.latex2sympy(
-            fold(side),
+            _BARE_SCRIPT.sub(r"\1{\2}", fold(side)),
             is_real=True,
             normalization_config=LatexExtractionConfig().normalization_config,
             conversion_config=latex2sympy2.ConversionConfig(lowercase_symbols=False),
