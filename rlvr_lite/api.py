@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rlvr_lite.errors import UserError
 from rlvr_lite.evaluation import EVALUATION_FILE, Evaluation
 from rlvr_lite.records import is_file
-from rlvr_lite.study import MANIFEST, Study
+from rlvr_lite.runs import STUDY
+from rlvr_lite.study import Study
 from rlvr_lite.training import Run
 from rlvr_lite.typed import as_path
 
@@ -29,7 +30,7 @@ def load(directory: str | Path) -> Run | Evaluation | Study:
         UserError: it does not exist, or holds nothing that this package wrote.
     """
     path = as_path("directory", directory)
-    if is_file(path / MANIFEST):
+    if is_file(path / STUDY):
         return Study.load(path)
     if is_file(path / EVALUATION_FILE) and not is_file(path / "config.json"):
         return Evaluation.load(path)

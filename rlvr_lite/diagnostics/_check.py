@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from rlvr_lite.errors import kind_and_line, printable
+from rlvr_lite.errors import printable
 
 __all__ = ["Check", "Finding", "Skipped", "carry_out"]
 
@@ -71,6 +71,7 @@ def carry_out(name: str, look: Callable[[], Finding]) -> Check:
     except Skipped as why:
         figure, limit, verdict, remedy = str(why), "", "skipped", ""
     except Exception as error:
-        figure, limit, verdict = printable(kind_and_line(error))[:300], "no error", "failed"
+        said = " ".join(printable(str(error)).split())[:300]  # all lines: a report wants what CUDA adds below the first
+        figure, limit, verdict = f"{type(error).__name__}: {said}".rstrip(": "), "no error", "failed"
         remedy = "report it, with the line below the table"
     return Check(name, figure, limit, verdict, remedy, time.perf_counter() - started)

@@ -21,8 +21,8 @@ from rlvr_lite.paper._measure import DECODINGS, decoded, ratios, shares, wrong_b
 from rlvr_lite.paper._statements import DECODED, Claim, declared, misplaced
 from rlvr_lite.planning import Cost
 from rlvr_lite.records import is_file, make_folder, write_json, write_text
-from rlvr_lite.runs import writer
-from rlvr_lite.study import MANIFEST, EngineName, Estimate, Row, Study, check_workers, compare
+from rlvr_lite.runs import STUDY, writer
+from rlvr_lite.study import EngineName, Estimate, Row, Study, check_workers, compare
 from rlvr_lite.study import estimate as estimate_study
 from rlvr_lite.table import Table
 from rlvr_lite.typed import checked
@@ -222,7 +222,7 @@ def estimate(
     for experiment, entries in _experiments(_chosen(at, only), at):
         rows: dict[str, Any] = dict(entries(lambda method: 1e-3 if method == "lora" else 2e-3))
         folder = root / experiment.name
-        if is_file(folder / MANIFEST):  # whose rates are known by now
+        if is_file(folder / STUDY):  # whose rates are known by now
             rows |= {v.label: dict(v.overrides) for v in Study.load(folder).design.variants}
         options = _options(experiment, at)
         left = estimate_study(rows, at.config.base, at.config.task, out=folder, config=at.config, gpu=gpu, **options)

@@ -8,11 +8,9 @@ from rlvr_lite.study._design import Design, Trial, Variant
 from rlvr_lite.study._engines import EngineName, check_workers
 from rlvr_lite.study._estimate import Estimate
 from rlvr_lite.study._row import Row, SearchResult
-from rlvr_lite.study._store import MANIFEST
 from rlvr_lite.study._study import Study
 
 __all__ = [
-    "MANIFEST",
     "Design",
     "EngineName",
     "Estimate",

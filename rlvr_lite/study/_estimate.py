@@ -9,8 +9,9 @@ from pathlib import Path
 from rlvr_lite.config import RunConfig
 from rlvr_lite.planning import Cost, cost_table, plan_without_task, run_cost, score_cost
 from rlvr_lite.records import is_file
+from rlvr_lite.runs import STUDY
 from rlvr_lite.study._design import Design
-from rlvr_lite.study._store import MANIFEST, Store
+from rlvr_lite.study._store import Store
 from rlvr_lite.table import Table
 from rlvr_lite.training import Run
 
@@ -75,7 +76,7 @@ def estimate_of(design: Design, root: Path, gpu: str | None = None) -> Estimate:
         gpu: a card that hours are given for; ``None`` takes this machine's device.
     """
     store = Store(root)
-    scores = store.accuracies(design) if is_file(root / MANIFEST) else {}
+    scores = store.accuracies(design) if is_file(root / STUDY) else {}
     trials = design.known(scores)
     done = [trial for trial in trials if trial.key in scores and trial.stage != "base"]
     costs: dict[str, Cost] = {}

@@ -18,13 +18,12 @@ from rlvr_lite.errors import UserError, as_written
 from rlvr_lite.evaluation import Score
 from rlvr_lite.records import is_file, make_folder, read_json, write_json
 from rlvr_lite.resolve import BOOKKEEPING
-from rlvr_lite.runs import STUDY as MANIFEST
-from rlvr_lite.runs import sweep, writer
+from rlvr_lite.runs import STUDY, sweep, writer
 from rlvr_lite.study._design import Design, Trial, Variant
 from rlvr_lite.study._lattice import rate_at
 from rlvr_lite.training import Run
 
-__all__ = ["MANIFEST", "Store", "read_design"]
+__all__ = ["Store", "read_design"]
 
 _FORMAT = 2
 _FAILURE = "failure.json"
@@ -62,7 +61,7 @@ class Store:
         Raises:
             UserError: the directory holds something else, or a study that differs in more than rows and seeds.
         """
-        manifest = self.root / MANIFEST
+        manifest = self.root / STUDY
         try:
             strange = self.root.exists() and (
                 not self.root.is_dir() or any(not path.name.startswith(".") for path in self.root.iterdir())
@@ -73,7 +72,7 @@ class Store:
             raise UserError(f"cannot use {self.root}: {error.strerror}; choose another --out") from error
         make_folder(self.root)
         with writer(self.root / ".lock", "opening the study", wait=True):  # or one loses the other's rows
-            sweep(self.root, names=(MANIFEST,))
+            sweep(self.root, names=(STUDY,))
             if manifest.exists():
                 design = self.joined(design)
             write_json(manifest, {"study": _FORMAT, **_describe(design)})
@@ -85,7 +84,7 @@ class Store:
         Raises:
             UserError: it differs from the study in more than rows and seeds.
         """
-        if not is_file(self.root / MANIFEST):
+        if not is_file(self.root / STUDY):
             return design
         old = read_design(self.root)
         _same_lattice(self.root, design)
@@ -93,7 +92,7 @@ class Store:
 
     def optim(self) -> Optim | None:
         """The optimizer of the study here, so that rows which are added later have no other; ``None`` where there is none."""
-        return read_design(self.root).shared.optim if is_file(self.root / MANIFEST) else None
+        return read_design(self.root).shared.optim if is_file(self.root / STUDY) else None
 
     # ---- outcomes ---------------------------------------------------------------------------------------------
 
@@ -163,13 +162,13 @@ def read_design(root: Path) -> Design:
     Raises:
         UserError: there is none.
     """
-    if not is_file(root / MANIFEST):
-        raise UserError(f"{root} is not a study: it has no {MANIFEST}")
-    facts = read_json(root / MANIFEST)
+    if not is_file(root / STUDY):
+        raise UserError(f"{root} is not a study: it has no {STUDY}")
+    facts = read_json(root / STUDY)
     if not isinstance(facts, dict) or facts.get("study") != _FORMAT:
-        raise UserError(f"{root / MANIFEST} is not a study of this version: begin a new one")
+        raise UserError(f"{root / STUDY} is not a study of this version: begin a new one")
     facts.pop("study")
-    with as_written(root / MANIFEST):
+    with as_written(root / STUDY):
         variants = tuple(Variant(variant["label"], _tuples(variant["overrides"])) for variant in facts.pop("variants"))
         shared = from_json(RunConfig, json.dumps(facts.pop("shared")))
         design = Design(variants, shared, seeds=tuple(facts.pop("seeds")), **facts)
@@ -201,7 +200,7 @@ def _describe(design: Design) -> dict[str, Any]:
 
 def _same_lattice(root: Path, design: Design) -> None:
     """Refuse to go on with a search that began elsewhere: rates around another centre are no part of it."""
-    stored = {variant["label"]: variant.get("searched around") for variant in read_json(root / MANIFEST)["variants"]}
+    stored = {variant["label"]: variant.get("searched around") for variant in read_json(root / STUDY)["variants"]}
     for variant in design.variants if design.tune == "lr" else ():
         was, now = stored.get(variant.label), rate_at(design.centre(variant))
         if was is not None and was != now:

@@ -15,11 +15,12 @@ from rlvr_lite.analysis.replication import Comparison, compare_to_reference, pro
 from rlvr_lite.analysis.statistics import Interval
 from rlvr_lite.errors import UserError, printable
 from rlvr_lite.records import is_file
+from rlvr_lite.runs import STUDY
 from rlvr_lite.study._design import ONE_SEED, Design, Trial, Variant
 from rlvr_lite.study._lattice import doubt
 from rlvr_lite.study._report_words import optim_words
 from rlvr_lite.study._row import MEMORY_NOISE, Row, SearchResult, seconds_of, tried
-from rlvr_lite.study._store import MANIFEST, Store, read_design
+from rlvr_lite.study._store import Store, read_design
 from rlvr_lite.table import Table
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class Study:
 
     @property
     def _store(self) -> Store:
-        if not is_file(self.directory / MANIFEST):
-            raise UserError(f"{self.directory} has no {MANIFEST} any more: load the study from where it is now")
+        if not is_file(self.directory / STUDY):
+            raise UserError(f"{self.directory} has no {STUDY} any more: load the study from where it is now")
         return Store(self.directory)
 
     @cached_property
