@@ -7,7 +7,7 @@ declarations on other bases; what they would find is not known here.
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -202,7 +202,7 @@ def estimate(
 ) -> Estimate:
     """What a call of :func:`claims` would take, without what its directory has: runs, generated tokens, hours and disk.
 
-    Settings at LoRA's rate are counted as if that were never the method's own. Spectra and the scoring of policies once more
+    As long as rates are not known, settings at LoRA's are counted as if that were never the method's own. Spectra and the scoring of policies once more
     are not counted.
 
     Args:
@@ -218,14 +218,15 @@ def estimate(
     at = at or setting(scale)
     root = Path(out) if out is not None else Path("runs") / f"claims-{scale}"
     parts: dict[str, Cost] = {}
+    rates = defaultdict(lambda: 2e-3, lora=1e-3)
     done = 0
     for experiment, entries in _experiments(_chosen(at, only), at):
-        rows: dict[str, Any] = dict(entries(lambda method: 1e-3 if method == "lora" else 2e-3))
+        rows = entries(rates.__getitem__)
         folder = root / experiment.name
-        if is_file(folder / STUDY):  # whose rates are known by now
-            rows |= {v.label: dict(v.overrides) for v in Study.load(folder).design.variants}
         options = _options(experiment, at)
         left = estimate_study(rows, at.config.base, at.config.task, out=folder, config=at.config, gpu=gpu, **options)
+        if experiment.tuned and is_file(folder / STUDY):  # rows at these rates may have been run already
+            rates |= _rates(Study.load(folder))
         parts |= {f"{experiment.name}: {name}": cost for name, cost in left.parts.items()}
         done += left.done
     return Estimate(parts, done)
@@ -288,9 +289,13 @@ def _studies(
             **_options(experiment, at),
         )
         if experiment.tuned:
-            found = {label: row.learning_rate for label, row in studies[experiment.name].rows.items()}
-            rates |= {label: rate for label, rate in found.items() if rate is not None}
+            rates |= _rates(studies[experiment.name])
     return studies, missing
+
+
+def _rates(study: Study) -> dict[str, float]:
+    """The rates that a study's search has found so far."""
+    return {label: row.learning_rate for label, row in study.rows.items() if row.learning_rate is not None}
 
 
 def _evidence(

@@ -410,6 +410,25 @@ def test_settings_at_a_rate_that_both_share_are_run_once(tmp_path, monkeypatch):
     assert "milora residual at lora's rate" not in scores
 
 
+def test_what_claims_still_take_is_counted_at_the_rates_that_were_found(tmp_path, monkeypatch):
+    """Or a call that goes on is refused where a method's own rate turned out to be LoRA's."""
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "study.json").touch()
+    rows = {name: SimpleNamespace(learning_rate=1e-3) for name in ("lora", "milora")}
+    monkeypatch.setattr(verdicts.Study, "load", lambda folder: SimpleNamespace(rows=rows))
+    asked = {}
+
+    def estimate_study(rows, *args, out, **options):
+        asked[out.name] = rows
+        return SimpleNamespace(parts={}, done=0)
+
+    monkeypatch.setattr(verdicts, "estimate_study", estimate_study)
+    estimate(out=tmp_path, only=["milora-cause"])
+    experiment = next(e for e in EXPERIMENTS if e.name == "causes-milora")
+    assert asked["causes-milora"] == experiment.rows(setting("tiny"), lambda method: 1e-3)
+    assert len(asked["causes-milora"]) == 7
+
+
 # ---- the real thing, small ----------------------------------------------------------------------------------------
 
 MICRO = setting(
@@ -439,6 +458,7 @@ def test_claims_run_end_to_end_and_a_second_call_trains_nothing(tmp_path, monkey
     monkeypatch.setattr("rlvr_lite.sampling.TransformersSampler.sample", refuse)
     again = claims(out=tmp_path, only=only, at=MICRO, engine="local", progress=False)
     assert again.findings == found.findings
+    assert estimate(out=tmp_path, only=only, at=MICRO).whole.runs == 0
     assert {path: path.read_bytes() for path in written} == written
     more = claims(out=tmp_path, only=[*only, "trained-share"], at=MICRO, engine="local", progress=False)
     assert len(more.claims) == len(found.claims) + 1
