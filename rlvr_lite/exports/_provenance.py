@@ -96,7 +96,10 @@ def open_form(path: Path, facts: Mapping[str, Any]) -> tuple[nn.Module, PreTrain
     base, tokenizer = load_base(facts["base"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT to its developers, and of AdaLoRA's empty layers
-        return open_stranger(base, path, str(facts["base"]["name"]), ours=True), tokenizer
+        try:
+            return open_stranger(base, path, str(facts["base"]["name"]), ours=True), tokenizer
+        except UserError as error:  # such as of BOFT, of which PEFT leaves out what it cannot compile
+            raise UserError(f"{error}; export the run again, or to merged") from error
 
 
 def verify_export(directory: str | Path) -> Verification:
