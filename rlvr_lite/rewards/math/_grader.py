@@ -124,24 +124,31 @@ def judge(pairs: Sequence[Pair]) -> tuple[bool | None, str]:
 
 
 def _object(side: Node | str) -> Any:
-    """Our tree, or what math-verify's grammar reads in all of a text, without the name before a value."""
+    """Our tree, or what math-verify's grammar reads in all of a text; ``None`` where that is nothing or has no value."""
+    if isinstance(side, Node):
+        return build(side)
+    try:
+        return _parsed(side)
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ):  # the grammar ends in exceptions of many kinds, and sympy where it evaluates, as the root of a row
+        return None
+
+
+def _parsed(text: str) -> Any:
+    """What math-verify's grammar reads in all of a text, without the name before a value."""
     import sympy
     from latex2sympy2_extended import latex2sympy2
     from math_verify import LatexExtractionConfig
 
-    if isinstance(side, Node):
-        return build(side)
-    try:
-        found = latex2sympy2.latex2sympy(
-            _BARE_SCRIPT.sub(r"\1{\2}", fold(side)),
-            is_real=True,
-            normalization_config=LatexExtractionConfig().normalization_config,
-            conversion_config=latex2sympy2.ConversionConfig(lowercase_symbols=False),
-        )
-    except MemoryError:
-        raise
-    except Exception:  # the grammar ends in exceptions of many kinds
-        return None
+    found = latex2sympy2.latex2sympy(
+        _BARE_SCRIPT.sub(r"\1{\2}", fold(text)),
+        is_real=True,
+        normalization_config=LatexExtractionConfig().normalization_config,
+        conversion_config=latex2sympy2.ConversionConfig(lowercase_symbols=False),
+    )
     if isinstance(found, sympy.Eq) and found.lhs.is_Symbol and found.lhs not in found.rhs.free_symbols:
         found = found.rhs
     if not isinstance(found, sympy.Basic | sympy.MatrixBase):
