@@ -131,9 +131,7 @@ def _object(side: Node | str) -> Any:
         return _parsed(side)
     except MemoryError:
         raise
-    except (
-        Exception
-    ):  # the grammar ends in exceptions of many kinds, and sympy where it evaluates, as the root of a row
+    except Exception:  # of many kinds: of the grammar, and of sympy for what has no value, such as the root of a row
         return None
 
 
