@@ -118,6 +118,8 @@ def verify_export(directory: str | Path) -> Verification:
     broken = damage(path)
     if broken:
         return Verification(path, False, broken)
+    import torch
+
     reference = Reference.from_dict(read_json(path / REFERENCE_FILE))
     model, tokenizer = load_export(path)
     if facts.get("tokenizer") == "same" and tokenizer is not None and not same_tokens(reference, tokenizer):
@@ -126,6 +128,8 @@ def verify_export(directory: str | Path) -> Verification:
         rows = logits(model, reference.ids, reference.answers)
         drift = stored_distance(reference, reference.held, rows).relative
         away = stored_distance(reference, reference.values, rows)
+    except torch.OutOfMemoryError:  # says nothing of the export
+        raise
     except (ValueError, TypeError, LookupError, RuntimeError) as error:  # such as of NaN, or of no tokens of this model
         return Verification(path, False, first_line(error))
     reason = ""

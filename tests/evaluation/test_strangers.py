@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, OFTConfig, get_peft_model
+from peft import LoraConfig, OFTConfig, PeftConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from rlvr_lite import bases, methods
@@ -27,15 +27,20 @@ TARGETS = ["q_proj", "v_proj"]
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
-    """A LoRA as PEFT saves it, off its start."""
-    model = get_peft_model(bases.load("tiny").model, LoraConfig(r=4, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    saved(LoraConfig(r=4, target_modules=TARGETS, task_type="CAUSAL_LM"), tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def saved(config: PeftConfig, adapter: Path) -> torch.nn.Module:
+    """An adapter as PEFT saves it, off its start."""
+    model = get_peft_model(bases.load("tiny").model, config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter += 0.05
-    model.save_pretrained(tmp_path / "adapter")
-    configure(tmp_path / "adapter", base_model_name_or_path="tiny")
-    return tmp_path / "adapter"
+    model.save_pretrained(adapter)
+    configure(adapter, base_model_name_or_path="tiny")
+    return model
 
 
 def configure(adapter: Path, **changes: Any) -> None:
@@ -69,13 +74,7 @@ def test_a_regular_expression_is_read_off_the_tensors_and_never_matched(adapter:
 
 
 def test_an_oft_whose_rank_peft_notes_as_0_is_loaded(tmp_path: Path) -> None:
-    model = get_peft_model(bases.load("tiny").model, OFTConfig(target_modules=TARGETS, task_type="CAUSAL_LM"))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.05
-    model.save_pretrained(tmp_path / "oft")
-    configure(tmp_path / "oft", base_model_name_or_path="tiny")
+    model = saved(OFTConfig(target_modules=TARGETS, task_type="CAUSAL_LM"), tmp_path / "oft")
     assert read_json(tmp_path / "oft" / "adapter_config.json")["r"] == 0
     assert torch.allclose(logits(load(tmp_path / "oft")), logits(model), atol=1e-5)
 
